@@ -1,0 +1,51 @@
+# Each target begins with what it needs: on a new machine `make demo` or `make test` is all one types.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+.PHONY: setup demo test check format lock crash bench clean
+
+setup: $(VENV)/ready
+
+# pip is told: these versions, these hashes, wheels only.
+$(VENV)/ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ring0 needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+	@echo "Setting up $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+demo: setup
+	@$(BIN)/ring0 demo $(ARGS)
+
+test: setup
+	$(BIN)/pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check src tests bench scripts
+	$(BIN)/ruff format --check src tests bench scripts
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/lint_runtime.py
+
+format: setup
+	$(BIN)/ruff check --fix-only src tests bench scripts
+	$(BIN)/ruff format src tests bench scripts
+
+bench: setup
+	@$(BIN)/ring0 bench gate $(ARGS)
+
+# 100 kills of the kernel at random moments of a run; `make test` has a short version.
+crash: setup
+	$(BIN)/pytest tests/crash --kills 100 -s $(ARGS)
+
+# Writes the locked versions anew. Needs uv.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements/run.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --group dev -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

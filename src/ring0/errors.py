@@ -1,0 +1,186 @@
+"""Every error that a user can meet: what happened, why, and what to do about it.
+
+`whose` says who can mend it: `yours` (the call or the file you gave), `ours` (a fault of ring0) or
+`world` (this machine, a provider, the disk). No traceback is ever shown for one of these.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Ring0Error(Exception):
+    """Base of all errors with a message for a person. Subclasses set `code`, `whose`, `exit_code`."""
+
+    code: ClassVar[str] = "error"
+    whose: ClassVar[str] = "ours"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, why: str = "", todo: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.todo = todo
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.why:
+            parts.append(f"Why: {self.why}")
+        if self.todo:
+            parts.append(f"Do: {self.todo}")
+        return "\n".join(parts)
+
+    def as_dict(self) -> dict[str, str]:
+        """The error as it goes through a door or into `--json`."""
+        return {"code": self.code, "whose": self.whose, "what": self.what, "why": self.why,
+                "todo": self.todo}  # fmt: skip
+
+
+# --- your call ------------------------------------------------------------------------------
+
+
+class InvalidInput(Ring0Error):
+    """A command line, a file or a value that is not of the right form."""
+
+    code, whose, exit_code = "invalid_input", "yours", 2
+
+
+class ManifestInvalid(InvalidInput):
+    """An agent's manifest, or ring0.toml, is missing, unreadable or names what does not exist."""
+
+    code = "manifest_invalid"
+
+
+class AgentInvalid(InvalidInput):
+    """The agent's file does not import, or holds no agent."""
+
+    code = "agent_invalid"
+
+
+class PolicyInvalid(InvalidInput):
+    """A policy does not parse or does not fit the schema."""
+
+    code = "policy_invalid"
+
+
+class NotFound(InvalidInput):
+    """No run, call, approval or file of that name."""
+
+    code = "not_found"
+
+
+class CallInvalid(InvalidInput):
+    """A call's arguments do not fit: unknown tool or field, wrong type, duplicate key, too large."""
+
+    code = "call_invalid"
+
+
+class CallDenied(Ring0Error):
+    """Policy, a human or a limit said no. Nothing was done."""
+
+    code, whose, exit_code = "denied", "yours", 3
+
+
+class LimitReached(CallDenied):
+    """A budget, a deadline or a bound of limits.py was met. Nothing was done."""
+
+    code = "limit_reached"
+
+
+class LoopStopped(LimitReached):
+    """The same call came too often."""
+
+    code = "loop_stopped"
+
+
+class RunDead(CallDenied):
+    """The run has ended: its handle, its door and its approvals are dead."""
+
+    code = "run_dead"
+
+
+class ToolFailed(Ring0Error):
+    """The tool ran and failed; its message is the tool's own (untrusted) text."""
+
+    code, whose, exit_code = "tool_failed", "world", 1
+
+
+class EffectUnknown(Ring0Error):
+    """A `once` effect was cut off between its intent and its outcome: nobody knows if it happened."""
+
+    code, whose, exit_code = "effect_unknown", "world", 4
+
+
+class UndoRefused(CallDenied):
+    """What is to be taken back has changed since, or cannot be taken back."""
+
+    code = "undo_refused"
+
+
+class ReplayDiverged(Ring0Error):
+    """A replayed run asked for something that its journal does not hold."""
+
+    code, whose, exit_code = "replay_diverged", "yours", 5
+
+
+class VerifyFailed(Ring0Error):
+    """The journal is not what it was."""
+
+    code, whose, exit_code = "verify_failed", "world", 5
+
+
+class RunFailed(Ring0Error):
+    """The agent's own program failed."""
+
+    code, whose, exit_code = "run_failed", "yours", 1
+
+
+# --- the world -------------------------------------------------------------------------------
+
+
+class SandboxUnavailable(Ring0Error):
+    """This machine cannot give the sandbox that is asked for. Never the agent's failure."""
+
+    code, whose, exit_code = "sandbox_unavailable", "world", 6
+
+
+class SandboxFailed(Ring0Error):
+    """A sandbox could not be started or ended as it must."""
+
+    code, whose, exit_code = "sandbox_failed", "ours", 6
+
+
+class KernelBusy(Ring0Error):
+    """Another kernel has this data folder."""
+
+    code, whose, exit_code = "kernel_busy", "yours", 6
+
+
+class StoreDamaged(Ring0Error):
+    """The journal is cut short, unreadable or of a newer version."""
+
+    code, whose, exit_code = "store_damaged", "world", 6
+
+
+class StoreFull(Ring0Error):
+    """The disk is full. What was acknowledged is safe; nothing more is accepted."""
+
+    code, whose, exit_code = "store_full", "world", 6
+
+
+class StoreFailed(Ring0Error):
+    """The journal could not be written. Nothing more is accepted."""
+
+    code, whose, exit_code = "store_failed", "world", 6
+
+
+class ModelFailed(Ring0Error):
+    """The model's provider could not be reached or answered with an error."""
+
+    code, whose, exit_code = "model_failed", "world", 1
+
+
+class Interrupted(Ring0Error):
+    """Ctrl-C or a signal; what was begun is kept and can be continued."""
+
+    code, whose, exit_code = "interrupted", "yours", 130

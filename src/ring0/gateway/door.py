@@ -1,0 +1,167 @@
+"""The native door: the small JSON API that the SDK speaks, on a run's own listeners.
+
+Which listener a request came in on is the identity: nothing in a request can name another run.
+    POST /v1/call    {kind, name, args, path, counter} -> {value, label} or {error}
+    GET  /v1/run     what this run is, and what it may ask for
+    POST /v1/result  {value} or {error}: the end of the agent's work
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ring0 import limits
+from ring0.errors import CallInvalid, Ring0Error, RunDead, RunFailed
+from ring0.kernel import values
+from ring0.kernel.gate import Gate
+from ring0.kernel.live import LiveRun
+from ring0.tools.sandbox import Sandbox
+from ring0.types import CallKind, Request
+
+STATUS = {"denied": 403, "run_dead": 410, "limit_reached": 429, "loop_stopped": 429,
+          "replay_diverged": 409, "not_found": 404, "tool_failed": 502, "model_failed": 502}  # fmt: skip
+_PEER = struct.Struct("3i")
+_encode = msgspec.json.Encoder().encode
+
+
+class Door:
+    """The listeners of one run."""
+
+    def __init__(self, gate: Gate, run: LiveRun, uid: int | None) -> None:
+        self._gate = gate
+        self._run = run
+        self._uid = uid
+        self._runner: web.AppRunner | None = None
+
+    async def open(self, *listeners: socket.socket) -> None:
+        """Serves on sockets that are bound and listening already."""
+        app = web.Application(client_max_size=limits.CALL_BODY_SIZE_BYTES_MAX)
+        app.router.add_post("/v1/call", self._answered(self.call))
+        app.router.add_get("/v1/run", self._answered(self.describe))
+        app.router.add_post("/v1/result", self._answered(self.result))
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False,
+                                     keepalive_timeout=3_600, shutdown_timeout=0.5)  # fmt: skip
+        await self._runner.setup()
+        for listener in listeners:
+            await web.SockSite(self._runner, listener, backlog=128).start()
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _answered(self, handler: Any) -> Any:
+        """Every error is an answer, with its status; nothing of the kernel's insides goes out."""
+
+        async def answer(request: web.Request) -> web.Response:
+            try:
+                self._check_peer(request)
+                return web.Response(body=await handler(request), content_type="application/json")
+            except web.HTTPException as refused:
+                error: Ring0Error = CallInvalid("The request is too large or not HTTP.",
+                                                why=refused.reason, todo="Send less.")  # fmt: skip
+            except Ring0Error as failure:
+                error = failure
+            return web.Response(body=_encode({"error": error.as_dict()}),
+                                status=STATUS.get(error.code, 422),
+                                content_type="application/json")  # fmt: skip
+
+        return answer
+
+    def _check_peer(self, request: web.Request) -> None:
+        """Defence in depth: the process at the other end has the sandbox's own uid."""
+        connection = request.transport.get_extra_info("socket") if request.transport else None
+        if connection is None:
+            raise RunDead("The connection is gone.", todo="Connect again.")
+        if self._uid is not None and connection.family == socket.AF_UNIX:
+            packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+            if _PEER.unpack(packed)[1] != self._uid:
+                raise RunDead("This door belongs to another process.", todo="Use your own.")
+
+    async def call(self, request: web.Request) -> bytes:
+        body = values.parse(await request.read())
+        outcome = await self._gate.call(self._run.handle, to_request(body))
+        if outcome.error is not None:
+            raise Told(outcome.error)
+        return _encode({"value": outcome.value, "label": outcome.label})
+
+    async def describe(self, request: web.Request) -> bytes:
+        return _encode(await describe(self._gate, self._run))
+
+    async def result(self, request: web.Request) -> bytes:
+        """The first result counts; a dead run takes none."""
+        self._gate.handles.check(self._run.handle)
+        body = values.parse(await request.read())
+        if not isinstance(body, dict) or len(body) != 1 or not body.keys() <= {"value", "error"}:
+            raise CallInvalid("A result is `value` or `error`.", todo="Send one of them.")
+        if not self._run.result.done():
+            if "value" in body:
+                self._run.result.set_result(body["value"])
+            else:
+                self._run.result.set_result(_failure(body["error"]))
+        return _encode({"value": None})
+
+
+class Told(Ring0Error):
+    """An outcome's error, handed on as it stands in the journal."""
+
+    def __init__(self, error: dict[str, str]) -> None:
+        super().__init__(error["what"], why=error["why"], todo=error["todo"])
+        self._error = error
+        self.code = error["code"]  # type: ignore[misc]
+
+    def as_dict(self) -> dict[str, str]:
+        return self._error
+
+
+async def describe(gate: Gate, run: LiveRun) -> dict[str, Any]:
+    """What a run is told of itself."""
+    gate.handles.check(run.handle)
+    return {
+        "run": run.id,
+        "agent": run.row.agent,
+        "task": (await gate.store.blob(run.row.task)).decode(),
+        "tools": [tool.manifest for tool in run.tools.values()],
+        "models": sorted(run.models),
+        "agents": run.agent.manifest.agents,
+    }
+
+
+def to_request(body: Any) -> Request:
+    """A call's body as a request. Raises CallInvalid."""
+    if not isinstance(body, dict):
+        raise CallInvalid("A call is a JSON object.", todo="Send {kind, name, args}.")
+    if unknown := body.keys() - {"kind", "name", "args", "path", "counter"}:
+        raise CallInvalid(f"A call has no field {sorted(unknown)[0][:80]!r}.",
+                          todo="It has: kind, name, args, path, counter.")  # fmt: skip
+    kind = body.get("kind")
+    if kind not in CallKind.__members__.values():
+        raise CallInvalid(f"There is no kind of call {str(kind)[:80]!r}.",
+                          why=f"There are: {', '.join(CallKind)}.", todo="Send one of those.")  # fmt: skip
+    name, path, counter = body.get("name", ""), body.get("path", ""), body.get("counter", 0)
+    if not isinstance(name, str) or not isinstance(path, str) or type(counter) is not int:
+        raise CallInvalid("`name` and `path` are strings, `counter` is an integer.",
+                          todo="Correct their types.")  # fmt: skip
+    return Request(kind=CallKind(kind), name=name, args=body.get("args"), path=path, counter=counter)
+
+
+def _failure(error: Any) -> Ring0Error:
+    error = error if isinstance(error, dict) else {}
+    text = {key: str(error.get(key, ""))[:4_000] for key in ("what", "why", "todo")}
+    return RunFailed(text["what"] or "The agent failed.", why=text["why"], todo=text["todo"])
+
+
+def doors(gate: Gate) -> Any:
+    """What `Runs` opens for each isolated run."""
+
+    async def open_doors(run: LiveRun, sandbox: Sandbox) -> Door:
+        assert sandbox.tcp is not None and sandbox.unix is not None
+        door = Door(gate, run, sandbox.uid)
+        await door.open(sandbox.tcp, sandbox.unix)
+        return door
+
+    return open_doors

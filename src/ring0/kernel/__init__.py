@@ -1,0 +1,1 @@
+"""The kernel: the gate, and a run's life around it."""

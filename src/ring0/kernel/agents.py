@@ -1,0 +1,177 @@
+"""An agent as the kernel starts it: its manifest, its family, and the snapshot of its code.
+
+The snapshot is taken when a run starts and named by its digest, so that recovery and replay run
+the same code. Not here: how a manifest is read (manifests.py), how it is started (processes.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ring0 import limits
+from ring0.errors import ManifestInvalid, NotFound, StoreDamaged
+from ring0.types import AgentManifest, Budget, Frozen, Mode
+
+NEVER_READ = frozenset({".env", ".git", ".netrc", ".ssh", ".aws", ".gnupg", ".npmrc", ".pypirc"})
+"""What holds secrets is not code: it is refused where it is named and left out of folders."""
+LEFT_OUT = frozenset({"__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".ruff_cache"})
+
+
+class Family(Frozen, frozen=True, kw_only=True):
+    """What is stored of an agent with each run: its own manifest and those that it may spawn."""
+
+    manifest: AgentManifest
+    others: tuple[AgentManifest, ...] = ()
+    mode: Mode = Mode.ISOLATED
+    operator: bool = False
+
+    def named(self, name: str) -> AgentManifest:
+        """Raises NotFound."""
+        for manifest in (self.manifest, *self.others):
+            if manifest.name == name:
+                return manifest
+        raise NotFound(f"There is no agent {name!r} in this agent's code.",
+                       todo="Declare it with @agent in the same file.")  # fmt: skip
+
+
+class Agent:
+    """A family with its code: a folder for an isolated agent, functions for an embedded one."""
+
+    def __init__(
+        self,
+        family: Family,
+        digest: str,
+        *,
+        code: Path | None = None,
+        functions: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
+    ) -> None:
+        self.family = family
+        self.digest = digest
+        self.code = code
+        self.functions = functions or {}
+        """Embedded only: `agent:NAME` and `tool:NAME` to what runs them."""
+
+    @property
+    def manifest(self) -> AgentManifest:
+        return self.family.manifest
+
+    @property
+    def operator(self) -> bool:
+        return self.family.operator
+
+    def child(self, name: str, most: Budget) -> Agent:
+        """The agent that this one spawns: never more than its own. Raises NotFound, ManifestInvalid."""
+        manifest = self.family.named(name)
+        wider = set(manifest.tools) - set(self.manifest.tools)
+        own = {function.name for function in self.manifest.functions}
+        wider |= {function.name for function in manifest.functions} - own
+        if wider:
+            raise ManifestInvalid(f"{name} may not be spawned: it wants {', '.join(sorted(wider))}.",
+                                  why="A child gets a subset of its parent's tools, never more.",
+                                  todo="Give the parent that tool too, or take it from the child.")  # fmt: skip
+        others = tuple(m for m in (self.manifest, *self.family.others) if m.name != name)
+        narrowed = msgspec.structs.replace(
+            manifest, budget=_within(manifest.budget, most), tools={key: self.manifest.tools[key] for key in manifest.tools},
+            models=self.manifest.models, sandbox=self.manifest.sandbox,
+            folder=self.manifest.folder, code=self.manifest.code)  # fmt: skip
+        family = Family(manifest=narrowed, others=others, mode=self.family.mode)
+        return Agent(family, self.digest, code=self.code, functions=self.functions)
+
+
+def _within(wanted: Budget, most: Budget) -> Budget:
+    return Budget(calls=min(wanted.calls, most.calls), wall_s=min(wanted.wall_s, most.wall_s),
+                  cost_microusd=min(wanted.cost_microusd, most.cost_microusd))  # fmt: skip
+
+
+def code_files(manifest: AgentManifest) -> dict[str, Path]:
+    """The agent's code, path inside to path outside. Raises ManifestInvalid."""
+    folder = Path(manifest.folder)
+    named = list(manifest.code)
+    if manifest.entry:
+        named.insert(0, manifest.entry.partition(":")[0])
+    found: dict[str, Path] = {}
+    total = 0
+    for name in named:
+        for path in _walk(folder, name):
+            found[str(path.relative_to(folder))] = path
+            total += path.stat().st_size
+            if len(found) > limits.SNAPSHOT_FILES_MAX or total > limits.SNAPSHOT_SIZE_BYTES_MAX:
+                raise ManifestInvalid(
+                    f"The agent's code is too much: {len(found)} files, {total} bytes.",
+                    why=f"A snapshot has at most {limits.SNAPSHOT_FILES_MAX} files and"
+                    f" {limits.SNAPSHOT_SIZE_BYTES_MAX} bytes.",
+                    todo="Name less in `code`; libraries belong in the environment, or in"
+                    " `[sandbox] read`.")  # fmt: skip
+    return found
+
+
+def _walk(folder: Path, name: str) -> Iterator[Path]:
+    start = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or NEVER_READ & set(Path(name).parts):
+        raise ManifestInvalid(f"`code` names {name!r}.",
+                              why="Code lies beneath the manifest's folder, and files that hold"
+                              " secrets are never given to an agent.",
+                              todo="Move it, or leave it out.")  # fmt: skip
+    if start.is_file() and not start.is_symlink():
+        yield start
+        return
+    if not start.is_dir() or start.is_symlink():
+        raise ManifestInvalid(f"There is no {name!r} in {folder}.",
+                              why="The agent's manifest names it as its code.",
+                              todo="Correct `entry` or `code`; a link is not followed.")  # fmt: skip
+    for root, folders, files in os.walk(start):
+        folders[:] = sorted(f for f in folders if f not in LEFT_OUT | NEVER_READ)
+        for file in sorted(files):
+            path = Path(root) / file
+            if file not in NEVER_READ and stat.S_ISREG(path.lstat().st_mode):
+                yield path
+
+
+def snapshot(family: Family, store_folder: Path) -> Agent:
+    """Copies the code beneath `store_folder`, under its digest. Raises ManifestInvalid."""
+    files = code_files(family.manifest)
+    contents = {inside: path.read_bytes() for inside, path in files.items()}
+    digest = _digest(family, contents)
+    place = store_folder / digest
+    if not place.is_dir():
+        building = store_folder / f".{digest}.{os.getpid()}"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True, mode=0o755)
+        for inside, content in contents.items():
+            path = building / inside
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            path.write_bytes(content)
+            path.chmod(0o644)
+        building.rename(place)
+    return Agent(family, digest, code=place)
+
+
+def restore(family: Family, digest: str, store_folder: Path) -> Agent:
+    """The snapshot of an earlier run, checked. Raises StoreDamaged."""
+    place = store_folder / digest
+    contents = {
+        str(path.relative_to(place)): path.read_bytes()
+        for path in sorted(place.rglob("*"))
+        if path.is_file()
+    }
+    if not place.is_dir() or _digest(family, contents) != digest:
+        raise StoreDamaged(f"The code of agent {family.manifest.name} ({digest[:12]}) is not what it"
+                           " was.", why="Its snapshot was changed or removed.",
+                           todo=f"Put back {place}; other code is never run in its place.")  # fmt: skip
+    return Agent(family, digest, code=place)
+
+
+def _digest(family: Family, contents: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(family, order="sorted"))
+    for inside in sorted(contents):
+        for part in (inside.encode(), contents[inside]):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

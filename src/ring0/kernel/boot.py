@@ -1,0 +1,302 @@
+"""Boots a kernel on a data folder and wires the primitives together. One kernel a folder.
+
+The order at boot: lock the folder, open the journal (refused where it is damaged), load the
+policies, confirm every old sandbox dead, mark cut-off effects unknown. Only then may runs start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ring0 import __version__, models
+from ring0.errors import InvalidInput, KernelBusy, ManifestInvalid, NotFound, Ring0Error
+from ring0.governance import Policies
+from ring0.guardrails import Secrets
+from ring0.identity import Handles
+from ring0.kernel import agents, kinds, manifests, processes, undo
+from ring0.kernel.agents import Agent, Family
+from ring0.kernel.gate import Gate
+from ring0.kernel.live import LiveRun
+from ring0.kernel.manifests import Config
+from ring0.kernel.runs import Doors, Embed, Runs
+from ring0.kernel.sandboxes import Sandboxes
+from ring0.kernel.waiting import Waiting
+from ring0.runtime import Runtime
+from ring0.store import Write, address
+from ring0.store import events as ev
+from ring0.store.sqlite import SqliteStore, open_store
+from ring0.tools.registry import Tool
+from ring0.types import (
+    LIVE,
+    AgentManifest,
+    Approval,
+    Call,
+    Mode,
+    ModelConfig,
+    Run,
+)
+
+LOCK = "kernel.lock"
+SNAPSHOTS = "snapshots"
+
+
+class Kernel:
+    """A kernel at work. Open it with `open_kernel`, close it with `close`."""
+
+    def __init__(
+        self, home: Path, lock: int, store: SqliteStore, runtime: Runtime, config: Config,
+        policies: Policies, environment: Mapping[str, str], doors: Doors | None,
+        embed: Embed | None,
+    ) -> None:  # fmt: skip
+        self.home = home
+        self.store = store
+        self.runtime = runtime
+        self.config = config
+        self.policies = policies
+        self._lock = lock
+        self._environment = environment
+        self._embed = embed
+        self._providers: dict[tuple[str, str], models.Provider] = {}
+        self.waiting = Waiting(store, runtime)
+        self.sandboxes = Sandboxes(store, runtime)
+        self.gate = Gate(store, runtime, Handles(runtime), policies,
+                         Secrets(manifests.secrets_of(config, environment)), self.waiting,
+                         self.sandboxes)  # fmt: skip
+        self.runs = Runs(store, runtime, self.gate, self.sandboxes, home / SNAPSHOTS, doors,
+                         self._embedded)  # fmt: skip
+        self.runs.models = frozenset(config.models)
+        self.gate.kinds = kinds.kinds(store, runtime, kinds.Ports(
+            provider=self._provider, model_config=self._model_config, spawn=self.runs.spawn,
+            wait=self.runs.wait_for_child))  # fmt: skip
+
+    async def close(self) -> None:
+        """Stops what runs (it can be recovered), and lets go of the folder."""
+        try:
+            await self.runs.stop()
+            for provider in self._providers.values():
+                await provider.close()
+            await self.store.append(Write(run=ev.KERNEL, events=[ev.KernelStopped()], durable=True))
+        except Ring0Error:
+            pass  # A journal that can't be written has said so to whoever wrote before.
+        finally:
+            await self.store.close()
+            os.close(self._lock)
+
+    # --- runs ---------------------------------------------------------------------------------
+
+    async def start(self, family: Family, task: str, *, principal: str) -> Run:
+        """Queues and starts a run of an isolated agent. Raises what keeps it from starting."""
+        self._check_models(family)
+        agent = agents.snapshot(family, self.home / SNAPSHOTS)
+        self.runs.tools(agent)  # Before anything is written: a bad manifest starts nothing.
+        return await self._begin(agent, task, principal)
+
+    async def start_embedded(
+        self, manifest: AgentManifest, others: tuple[AgentManifest, ...],
+        functions: Mapping[str, Callable[..., Any]], task: str, *, principal: str,
+    ) -> Run:  # fmt: skip
+        """The same for an agent function of this process. It is not contained."""
+        family = Family(manifest=manifest, others=others, mode=Mode.EMBEDDED)
+        return await self._begin(_in_process(family, functions), task, principal)
+
+    async def _begin(self, agent: Agent, task: str, principal: str) -> Run:
+        row = await self.runs.queue(agent, task, principal=principal, tenant=self.config.tenant)
+        await self.runs.start(row, agent)
+        return row
+
+    async def recover(self, agent: Agent | None = None) -> list[str]:
+        """Starts every run again that a crash or Ctrl-C stopped; `agent` gives embedded ones."""
+
+        def find(family: Family) -> Agent | None:
+            if family.operator:
+                return self._undo_agent(family.manifest)
+            if agent is not None and agent.manifest.name == family.manifest.name:
+                return agent
+            return None
+
+        return await self.runs.recover(find)
+
+    async def describe(self, manifest: AgentManifest) -> Family:
+        """A manifest with all that its code declares: functions, agents. Raises AgentInvalid."""
+        if not manifest.entry:
+            return Family(manifest=manifest)
+        bare = agents.snapshot(Family(manifest=manifest), self.home / SNAPSHOTS)
+        apart = Sandboxes(None, self.runtime)
+        declared = await processes.describe(bare, apart, self.runtime)
+        chosen = processes.choose(declared, manifest.entry)
+        return Family(manifest=merged(manifest, chosen),
+                      others=tuple(a for a in declared.agents if a.name != chosen.name))  # fmt: skip
+
+    # --- what operators do ----------------------------------------------------------------------
+
+    async def answer(self, approval: str, *, yes: bool, by: str, note: str = "") -> Approval:
+        """Approves or denies."""
+        return await self.waiting.answer(approval, yes=yes, by=by, note=note)
+
+    async def settle(self, call: str, *, happened: bool, by: str, note: str = "") -> Call:
+        """Says what became of an unknown effect."""
+        return await self.waiting.settle(call, happened=happened, by=by, note=note)
+
+    async def kill(self, scope: str, target: str, *, by: str) -> list[str]:
+        """Ends a run with all beneath it, an agent's runs, or all. Returns the runs it ended."""
+        victims = [row for row in await self.store.runs(states=LIVE, most=100_000)
+                   if scope == "all" or target == {"run": row.id, "agent": row.agent}.get(scope)]  # fmt: skip
+        if scope == "run" and not victims:
+            row = await self.store.run(target)
+            if row is None:
+                raise NotFound(f"There is no run {target[:40]!r}.", todo="`ring0 ps` lists them.")
+            raise InvalidInput(f"{target} has ended already: it is {row.state}.", todo="Nothing.")
+        generation = await self.store.kill_generation() + 1
+        await self.store.append(Write(run=ev.KERNEL, durable=True, events=[
+            ev.Killed(scope=scope, target="" if scope == "all" else target, generation=generation,
+                      by=by)]))  # fmt: skip
+        for row in victims:
+            await self.runs.cancel(row.id, by=by)
+        return [row.id for row in victims]
+
+    async def undo(self, run: str, *, by: str, only: str = "") -> Run:
+        """Takes back a run's reversible calls, or one of them. Raises NotFound, UndoRefused."""
+        calls = await self.store.calls(run)
+        if await self.store.run(run) is None:
+            raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")
+        steps = [call.id for call in undo.undoable(calls) if not only or call.id == only]
+        if not steps:
+            why = next((undo.why_not(c) for c in calls if c.id == only), None) if only else None
+            raise undo.UndoRefused(f"There is nothing to take back in {only or run}.",
+                                   why=why or "No call of it left anything that takes it back.",
+                                   todo="`ring0 show RUN` says of each call how it can be.")  # fmt: skip
+        agent = self._undo_agent(undo.manifest(len(steps)))
+        task = msgspec.json.encode({"undo": run, "calls": steps}).decode()
+        row = await self._begin(agent, task, by)
+        return await self.runs.wait(row.id)
+
+    def _undo_agent(self, manifest: AgentManifest) -> Agent:
+        family = Family(manifest=manifest, mode=Mode.EMBEDDED, operator=True)
+        return _in_process(family, {f"agent:{undo.AGENT}": undo.take_back})
+
+    # --- what the drivers need --------------------------------------------------------------------
+
+    async def _embedded(self, run: LiveRun, function: Callable[..., Any]) -> Any:
+        if run.agent.operator:
+            run.tools[undo.TOOL] = Tool(undo.UndoDriver(self.store, self.runtime))
+            task = msgspec.json.decode(await self.store.blob(run.row.task))
+            return await function(run, self.gate, task["calls"])
+        assert self._embed is not None, "no SDK was given to embed with"
+        return await self._embed(run, function)
+
+    def _model_config(self, run: Run, name: str) -> ModelConfig:
+        manifest = self.gate.live[run.id].agent.manifest
+        found = manifests.model_of(name, manifest, self.config, self._environment)
+        if found is None:
+            raise no_model(name)
+        return found
+
+    def _check_models(self, family: Family) -> None:
+        for name in family.manifest.models:
+            config = manifests.model_of(name, family.manifest, self.config, self._environment)
+            if config is None:
+                raise no_model(name)
+            self._make_provider(config, family.manifest.folder)
+
+    def _provider(self, run: Run, name: str) -> models.Provider:
+        config = self._model_config(run, name)
+        return self._make_provider(config, self.gate.live[run.id].agent.manifest.folder)
+
+    def _make_provider(self, config: ModelConfig, folder: str) -> models.Provider:
+        key = (folder, msgspec.json.encode(config).decode())
+        if key not in self._providers:
+            secret = self._environment.get("OPENAI_API_KEY", "")
+            self._providers[key] = models.provider(config, folder, secret, self.runtime)
+        return self._providers[key]
+
+
+def _in_process(family: Family, functions: Mapping[str, Callable[..., Any]]) -> Agent:
+    return Agent(family, "embedded", functions=functions)
+
+
+def no_model(name: str) -> ManifestInvalid:
+    return ManifestInvalid(f"No model is configured under the name {name!r}.",
+                           why="The agent's manifest, ring0.toml and the environment name none.",
+                           todo="Add [models.default] to agent.toml or ring0.toml, or set"
+                           " OPENAI_API_KEY (and OPENAI_BASE_URL).")  # fmt: skip
+
+
+def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
+    """agent.toml wins over the decorator; functions always come from the code."""
+    default = AgentManifest(name="")
+    changes: dict[str, Any] = {
+        field: getattr(declared, field)
+        for field in ("tools", "models", "agents", "budget", "imports")
+        if getattr(manifest, field) == getattr(default, field)
+    }
+    changes["functions"] = declared.functions
+    if not manifest.name:
+        changes["name"] = declared.name
+    if ":" not in manifest.entry:
+        changes["entry"] = declared.entry
+    return msgspec.structs.replace(manifest, **changes)
+
+
+async def open_kernel(
+    home: Path, runtime: Runtime, environment: Mapping[str, str], *, doors: Doors | None = None,
+    embed: Embed | None = None,
+) -> Kernel:  # fmt: skip
+    """Boots. Raises KernelBusy, StoreDamaged, StoreFull, PolicyInvalid, ManifestInvalid."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InvalidInput(f"{home} can't be made: {error.strerror}.",
+                           todo="Set RING0_HOME to a folder that you may write to.") from None  # fmt: skip
+    lock = lock_folder(home)
+    try:
+        config = manifests.read_config(home)
+        policies = Policies.load([home / name for name in config.policy])
+        store = open_store(home, runtime, write=True)
+    except BaseException:
+        os.close(lock)
+        raise
+    try:
+        kernel = Kernel(home, lock, store, runtime, config, policies, environment, doors, embed)
+        text = policies.text.encode()
+        where = address(b"", text)
+        await store.append(Write(run=ev.KERNEL, blobs={where: text}, durable=True, events=[
+            ev.KernelStarted(version=__version__, pid=os.getpid()),
+            ev.PolicyLoaded(digest=policies.digest, text=where)]))  # fmt: skip
+        await kernel.sandboxes.bury()
+        await kernel.runs.cut_off()
+    except BaseException:
+        await store.close()
+        os.close(lock)
+        raise
+    return kernel
+
+
+def lock_folder(home: Path) -> int:
+    """The lock of a data folder, as an open descriptor. Raises KernelBusy."""
+    lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        other = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "?"
+        os.close(lock)
+        raise KernelBusy(f"Another kernel (process {other}) has {home}.",
+                         why="Two kernels on one journal would both be right.",
+                         todo="Wait until it ends, or set RING0_HOME to another folder.") from None  # fmt: skip
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def operator_name(uid: int) -> str:
+    """Who somebody at this machine is: `user (uid N)`."""
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"

@@ -1,0 +1,218 @@
+"""An isolated agent's process: the sandbox it gets, what it prints, how it ends.
+
+Also `describe`: the agent's file is imported in a sandbox to learn what it declares; the kernel
+itself never imports an agent's code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ring0 import limits
+from ring0.errors import AgentInvalid, ManifestInvalid, NotFound, Ring0Error, RunFailed
+from ring0.kernel.agents import NEVER_READ, Agent
+from ring0.kernel.sandboxes import Sandboxes
+from ring0.runtime import Runtime
+from ring0.tools.functions import Function
+from ring0.tools.sandbox import Exit, Mount, Sandbox, SandboxLimits, SandboxSpec
+from ring0.types import AgentManifest, Frozen, SandboxProfile, ToolManifest
+
+INSIDE = "/agent"
+"""Where an agent's code lies inside its sandbox."""
+_CONTROL = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Declared(Frozen, frozen=True, kw_only=True):
+    """What an agent's file declares."""
+
+    agents: tuple[AgentManifest, ...] = ()
+    tools: tuple[ToolManifest, ...] = ()
+
+
+def _sdk(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-P", "-m", "ring0.sdk.main", *arguments)
+
+
+def _environment() -> dict[str, str]:
+    folder = str(Path(sys.executable).parent)
+    return {"PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}  # fmt: skip
+
+
+def _spec(
+    agent: Agent, argv: tuple[str, ...], sandboxes: Sandboxes, *, doors: bool, cwd: str = INSIDE
+) -> SandboxSpec:
+    assert agent.code is not None
+    profile = agent.manifest.sandbox
+    mounts = [Mount(str(agent.code), INSIDE), *_host_mounts(profile, agent.manifest.folder)]
+    environment = _environment()
+    if doors:
+        environment["RING0_DOOR"] = "/run/ring0/door.sock"
+    return SandboxSpec(
+        argv=argv, env=environment, cwd=cwd, mounts=tuple(mounts), doors=doors,
+        limits=SandboxLimits(memory_bytes=profile.memory_bytes, tmp_bytes=profile.tmp_bytes,
+                             processes=profile.processes),
+        host_uid=sandboxes.next_uid())  # fmt: skip
+
+
+def _host_mounts(profile: SandboxProfile, folder: str) -> list[Mount]:
+    mounts = []
+    for name in profile.read:
+        path = (Path(folder) / os.path.expanduser(name)).resolve()
+        if not path.exists():
+            raise ManifestInvalid(f"[sandbox] read names {name!r}, and {path} is not there.",
+                                  todo="Correct the path, or take it out.")  # fmt: skip
+        if NEVER_READ & set(path.parts):
+            raise ManifestInvalid(f"[sandbox] read names {name!r}.",
+                                  why="What holds secrets is never given to an agent.",
+                                  todo="Take it out.")  # fmt: skip
+        mounts.append(Mount(str(path), str(path)))
+    return mounts
+
+
+def agent_spec(agent: Agent, sandboxes: Sandboxes) -> SandboxSpec:
+    """The sandbox of an agent's own process, with its doors. Raises ManifestInvalid."""
+    manifest = agent.manifest
+    if manifest.entry:
+        file, _, function = manifest.entry.partition(":")
+        argv = _sdk("run", f"{INSIDE}/{file}", *([function] if function else []))
+    else:
+        argv = manifest.command
+    return _spec(agent, argv, sandboxes, doors=True)
+
+
+def functions(agent: Agent, sandboxes: Sandboxes, runtime: Runtime) -> list[Function]:
+    """The drivers of an agent's `@tool` functions, each call in a sandbox of its own."""
+    file = agent.manifest.entry.partition(":")[0]
+    return [
+        Function(
+            tool,
+            lambda name=tool.name: _spec(  # type: ignore[misc]
+                agent, _sdk("tool", f"{INSIDE}/{file}", name), sandboxes, doors=False
+            ),
+            runtime,
+        )
+        for tool in agent.manifest.functions
+    ]
+
+
+async def describe(agent: Agent, sandboxes: Sandboxes, runtime: Runtime) -> Declared:
+    """Imports the agent's file in a sandbox of its own. Raises AgentInvalid with what it said."""
+    file = agent.manifest.entry.partition(":")[0]
+    spec = _spec(agent, _sdk("describe", f"{INSIDE}/{file}"), sandboxes, doors=False)
+    sandbox = await sandboxes.start("kernel", spec, "describe")
+    try:
+        output = Output()
+        async with asyncio.timeout(limits.TOOL_WALL_S_DEFAULT):
+            await asyncio.gather(output.read(sandbox), sandbox.wait())
+    except TimeoutError:
+        raise AgentInvalid(f"{file} did not finish importing within"
+                           f" {limits.TOOL_WALL_S_DEFAULT} s.", why="Something in it waits.",
+                           todo="Do the work in the agent function, not at import.") from None  # fmt: skip
+    finally:
+        await sandboxes.end(sandbox)
+    return _declared(file, output)
+
+
+def _declared(file: str, output: Output) -> Declared:
+    # The SDK writes one line of JSON; what the author prints goes to standard error.
+    try:
+        body: Any = msgspec.json.decode(bytes(output.stdout))
+        if isinstance(body, dict) and "error" in body:
+            error = body["error"]
+            raise AgentInvalid(plain(str(error.get("what", ""))), why=plain(str(error.get("why", ""))),
+                               todo=plain(str(error.get("todo", ""))))  # fmt: skip
+        return msgspec.convert(body, Declared)
+    except (msgspec.MsgspecError, AttributeError) as error:
+        raise AgentInvalid(f"{file} could not be read by the SDK.",
+                           why=plain(output.errors()[-800:]) or str(error)[:300],
+                           todo="Run it with Python to see why.") from None  # fmt: skip
+
+
+def choose(declared: Declared, entry: str) -> AgentManifest:
+    """The agent that `file.py:function` names. Raises AgentInvalid, NotFound."""
+    file, _, function = entry.partition(":")
+    if not declared.agents:
+        raise AgentInvalid(f"{file} declares no agent.", why="No function in it has @agent.",
+                           todo="Decorate one: `from ring0 import agent`.")  # fmt: skip
+    if not function:
+        if len(declared.agents) > 1:
+            names = ", ".join(a.entry.partition(":")[2] or a.name for a in declared.agents)
+            raise AgentInvalid(f"{file} declares several agents: {names}.",
+                               todo=f"Say which: `{file}:NAME`.")  # fmt: skip
+        return declared.agents[0]
+    for manifest in declared.agents:
+        if function in (manifest.entry.partition(":")[2], manifest.name):
+            return manifest
+    raise NotFound(f"{file} declares no agent {function!r}.", todo="Correct the name.")
+
+
+class Output:
+    """What a process prints: the end of it, bounded; a listener hears all as it comes."""
+
+    def __init__(self, listener: Any = None) -> None:
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self._listener = listener
+
+    async def read(self, sandbox: Sandbox) -> None:
+        """Until both streams end."""
+        await asyncio.gather(
+            self._pump(sandbox.stdout, self.stdout), self._pump(sandbox.stderr, self.stderr)
+        )
+
+    async def _pump(self, stream: asyncio.StreamReader, kept: bytearray) -> None:
+        while chunk := await stream.read(65_536):
+            kept += chunk
+            del kept[: max(0, len(kept) - limits.RUN_OUTPUT_SIZE_BYTES_MAX // 2)]
+            if self._listener is not None:
+                self._listener(plain(chunk.decode("utf-8", "replace")))
+
+    def errors(self) -> str:
+        return self.stderr.decode("utf-8", "replace")
+
+    def as_blob(self) -> bytes:
+        return msgspec.json.encode({"stdout": self.stdout.decode("utf-8", "replace"),
+                                    "stderr": self.errors()})  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """Text from outside, fit for a terminal: no escape sequence, no control character."""
+    return _CONTROL.sub("", text)
+
+
+def ended_badly(exited: Exit, output: Output) -> Ring0Error | None:
+    """What the end of a process means; None: it ended well."""
+    if exited.code == 0:
+        return None
+    how = f"exit code {exited.code}" if exited.code is not None else f"signal {exited.signal}"
+    last = plain(output.errors()).strip().splitlines()[-1:] or [""]
+    return RunFailed(f"The agent's process ended with {how}.", why=last[0][:500],
+                     todo="See its output: `ring0 show RUN --output`.")  # fmt: skip
+
+
+def command_code(command: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """The files of a command line that lie beneath `folder`: they are its code."""
+    found = []
+    for part in command[1:]:
+        path = folder / part
+        if not part.startswith("-") and path.is_file() and not Path(part).is_absolute():
+            found.append(os.path.normpath(part))
+    return tuple(found)
+
+
+def check_command(command: tuple[str, ...]) -> None:
+    """Raises NotFound early, where a command's program is nowhere on the sandbox's PATH."""
+    path = _environment()["PATH"]
+    if "/" not in command[0] and shutil.which(command[0], path=path) is None:
+        raise NotFound(f"There is no program {command[0]!r} for the sandbox.",
+                       why=f"Its PATH is {path}.",
+                       todo="Install it under /usr, or name it by a path in `[sandbox] read`.")  # fmt: skip

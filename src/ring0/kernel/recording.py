@@ -1,0 +1,216 @@
+"""How a call's end goes on record: results taken in, refusals, and outcomes loaded again."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+from ring0 import limits
+from ring0.errors import CallInvalid, Ring0Error
+from ring0.guardrails import Secrets
+from ring0.kernel import judging, values
+from ring0.kernel.judging import Denied, Judged
+from ring0.kernel.live import Held, LiveRun
+from ring0.store import Store, address
+from ring0.store import events as ev
+from ring0.tools.driver import FileChange, Result
+from ring0.types import (
+    Call,
+    CallKind,
+    CallState,
+    Effect,
+    FileDelta,
+    Integrity,
+    Label,
+    Outcome,
+    Reason,
+    Run,
+    Verdict,
+    VerdictKind,
+)
+
+_SYSTEM = Label(integrity=Integrity.SYSTEM)
+_decode_outcome = msgspec.json.Decoder(Outcome).decode
+
+
+class Settled(Ring0Error):
+    """Marks a call that was unknown and has been settled: its outcome is on record already."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(f"{call} was settled.")
+
+
+class Taken:
+    """A result, ready to be recorded."""
+
+    __slots__ = ("blobs", "event", "outcome", "run_label", "settled")
+
+    def __init__(self, event: ev.CallEnded, outcome: Outcome, blobs: dict[str, bytes]) -> None:
+        self.event = event
+        self.outcome = outcome
+        self.blobs = blobs
+        self.run_label = event.run_label
+        self.settled = False
+
+
+class Refused:
+    """A refusal, ready to be recorded."""
+
+    __slots__ = ("blobs", "call", "event", "outcome")
+
+    def __init__(
+        self, event: ev.CallRefused | ev.CallEnded, call: Call, outcome: Outcome,
+        blobs: dict[str, bytes],
+    ) -> None:  # fmt: skip
+        self.event = event
+        self.call = call
+        self.outcome = outcome
+        self.blobs = blobs
+
+
+def source(held: Held) -> str:
+    """How a result is called as the source of a value."""
+    return f"{held.name or held.kind}@{held.id}"
+
+
+async def load(store: Store, record: Call) -> Outcome:
+    """The outcome under a call's record."""
+    await store.flush()
+    return _decode_outcome(await store.blob(record.outcome))
+
+
+def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: Secrets) -> Taken:
+    """Labels, redacts and bounds a result; works out how the run's own label rises."""
+    held = judged.held
+    if isinstance(result, Settled):
+        taken = Taken(ev.CallEnded(call=held.id, state=CallState.OK, outcome=""),
+                      Outcome(state=CallState.OK, label=_SYSTEM), {})  # fmt: skip
+        taken.settled = True
+        return taken
+    if isinstance(result, Ring0Error):
+        outcome = failure(run, judged, result, secrets)
+        stored = msgspec.json.encode(outcome)
+        where = address(run.key, stored)
+        label = _risen(run, outcome.label)
+        event = ev.CallEnded(call=held.id, state=CallState.ERROR, outcome=where, run_label=label)
+        return Taken(event, outcome, {where: stored})
+    value, _ = secrets.redact(result.value)
+    value = _bounded(value)
+    outcome = Outcome(state=CallState.OK, value=value, label=result.label)
+    stored = msgspec.json.encode(outcome)
+    where = address(run.key, stored)
+    blobs = {where: stored}
+    files = tuple(_delta(run, change, result.label, blobs) for change in result.files)
+    undo = ""
+    if result.undo:
+        undo = address(run.key, result.undo)
+        blobs[undo] = result.undo
+    label = _risen(run, result.label)
+    text = result.remember if result.remember is not None else _episode(judged, value)
+    remembered = ""
+    if text:
+        encoded = secrets.redact_text(text)[: limits.EPISODE_CHARS_MAX].encode()
+        remembered = address(run.key, encoded)
+        blobs[remembered] = encoded
+    event = ev.CallEnded(
+        call=held.id, state=CallState.OK, outcome=where, run_label=label,
+        cost_microusd=result.cost_microusd, undo=undo, undoes=result.undoes, files=files,
+        files_of=result.files_of, remembered=remembered, remembered_role=result.remember_role,
+        remembered_label=run.row.label.join(result.label) if remembered else None,
+    )  # fmt: skip
+    return Taken(event, outcome, blobs)
+
+
+def failure(run: LiveRun, judged: Judged, error: Ring0Error, secrets: Secrets) -> Outcome:
+    """A tool's own error is text from the tool: labelled as its results are."""
+    label = Label(integrity=judged.tool.manifest.output, sources=(source(judged.held),))
+    told = {key: secrets.redact_text(text) for key, text in error.as_dict().items()}
+    return Outcome(state=CallState.ERROR, label=label, error=told)
+
+
+def refused(
+    run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_us: int
+) -> Refused:
+    """The record of a no: what was asked, which rule or bound refused, in which words."""
+    told = {key: secrets.redact_text(text) for key, text in error.as_dict().items()}
+    outcome = Outcome(state=CallState.REFUSED, label=_SYSTEM, error=told)
+    stored = msgspec.json.encode(outcome)
+    where = address(run.key, stored)
+    if held.retry is not None:
+        call = replace(held.retry, state=CallState.ERROR, outcome=where)
+        ended_event = ev.CallEnded(call=held.id, state=CallState.ERROR, outcome=where)
+        return Refused(ended_event, call, outcome, {where: stored})
+    if isinstance(error, Denied):
+        judged = error.judged
+        call = judging.call_row(run, judged, error.approval, CallState.REFUSED, now_us)
+        blobs = dict(judged.blobs)
+    else:
+        rule = "form" if isinstance(error, CallInvalid) else error.code
+        verdict = Verdict(kind=VerdictKind.DENY, reasons=(Reason(rule=rule, text=told["what"]),))
+        args, _ = secrets.redact(held.args)
+        raw = values.canonical(args)
+        call = Call(
+            id=held.id, run=run.id, seq=0, kind=held.kind, name=held.name,
+            state=CallState.REFUSED, request_digest=held.digest, args=address(run.key, raw),
+            effect=Effect.PURE, verdict=verdict, decision="", begun_us=now_us)  # fmt: skip
+        blobs = {call.args: raw}
+    call = replace(call, outcome=where, ended_us=now_us)
+    return Refused(ev.CallRefused(call=call), call, outcome, {where: stored, **blobs})
+
+
+def admitted(row: Run, reserve_microusd: int) -> Run:
+    """The kernel's own picture of a run's row, as the store's projection moves it."""
+    return replace(row, calls_used=row.calls_used + 1,
+                   cost_used_microusd=row.cost_used_microusd + reserve_microusd)  # fmt: skip
+
+
+def ended(run: LiveRun, judged: Judged, taken: Taken) -> None:
+    """The same for the end of a call."""
+    call = run.records[judged.held.id]
+    cost = taken.event.cost_microusd
+    run.records[call.id] = replace(call, state=taken.event.state, outcome=taken.event.outcome,
+                                   undo=taken.event.undo, cost_microusd=cost)  # fmt: skip
+    row = replace(run.row, cost_used_microusd=run.row.cost_used_microusd
+                  - judged.prepared.reserve_microusd + cost)  # fmt: skip
+    if taken.run_label is not None and taken.run_label != row.label:
+        row = replace(row, label=taken.run_label, label_version=row.label_version + 1)
+    run.row = row
+
+
+def cut_off(call: Call) -> Call:
+    return replace(call, state=CallState.UNKNOWN)
+
+
+def _risen(run: LiveRun, label: Label) -> Label | None:
+    """The run's label joined with what it is about to be given; None where it stays.
+
+    Sources are kept with each value; the run's own label says only how far it fell.
+    """
+    joined = run.row.label.join(Label(integrity=label.integrity, confidentiality=label.confidentiality))
+    return None if joined == run.row.label else joined
+
+
+def _bounded(value: object) -> object:
+    encoded = values.canonical(value)
+    if len(encoded) <= limits.RESULT_SIZE_BYTES_MAX:
+        return value
+    return {"cut": encoded[: limits.RESULT_SIZE_BYTES_MAX // 4].decode("utf-8", "replace"),
+            "size_bytes": len(encoded), "why": "the result was larger than a call may return"}  # fmt: skip
+
+
+def _delta(run: LiveRun, change: FileChange, label: Label, blobs: dict[str, bytes]) -> FileDelta:
+    if change.value is None:
+        return FileDelta(path=change.path, label=change.label or label)
+    where = address(run.key, change.value)
+    blobs[where] = change.value
+    return FileDelta(path=change.path, blob=where, size_bytes=len(change.value),
+                     label=change.label or label)  # fmt: skip
+
+
+def _episode(judged: Judged, value: object) -> str:
+    """A tool's call and result as one line of memory."""
+    if judged.held.kind is not CallKind.TOOL:
+        return ""
+    args = values.canonical(judged.held.args).decode()
+    result = values.canonical(value).decode()
+    return f"{judged.held.name} {args[:2000]} -> {result[:4000]}"

@@ -1,0 +1,114 @@
+"""Takes back what a run did to the world: its reversible calls, the last one first.
+
+Undo is itself a run, of the operator who asks for it: each step is a `once` call through the gate,
+on record, and refused where what was done has been changed since.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ring0.errors import NotFound, Ring0Error, UndoRefused
+from ring0.kernel.live import LiveRun
+from ring0.runtime import Runtime
+from ring0.store import Store
+from ring0.tools import files, sql
+from ring0.tools.driver import CallContext, Prepared, Result
+from ring0.tools.workspace import Workspace
+from ring0.types import (
+    AgentManifest,
+    Budget,
+    Call,
+    CallKind,
+    CallState,
+    Effect,
+    Integrity,
+    Label,
+    Request,
+    ToolManifest,
+)
+
+TOOL = "undo"
+AGENT = "ring0.undo"
+
+
+def manifest(calls: int) -> AgentManifest:
+    """The agent of an undo; its budget is one call for each step."""
+    return AgentManifest(name=AGENT, budget=Budget(calls=max(1, calls)))
+
+
+class UndoDriver:
+    """The tool `undo`: takes back one call, by the evidence that its outcome kept."""
+
+    manifest = ToolManifest(
+        name=TOOL, description="Take back one call.", effect=Effect.ONCE,
+        schema={"type": "object", "properties": {"call": {"type": "string"}}, "required": ["call"],
+                "additionalProperties": False})  # fmt: skip
+
+    def __init__(self, store: Store, runtime: Runtime) -> None:
+        self._store = store
+        self._runtime = runtime
+
+    async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
+        call = await self._store.call(args["call"])
+        if call is None:
+            raise NotFound(f"There is no call {args['call'][:80]!r}.",
+                           todo="`ring0 show RUN` lists them.")  # fmt: skip
+        if (why := why_not(call)) is not None:
+            raise UndoRefused(f"{call.id} can't be taken back.", why=why,
+                              todo="`ring0 show RUN` says of each call how it can be.")  # fmt: skip
+        return Prepared(driver_bytes=msgspec.json.encode(args), mutates=True, own=False, state=call,
+                        lines=(f"take back {call.name} ({call.id})",))  # fmt: skip
+
+    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+        call: Call = prepared.state
+        evidence = await self._store.blob(call.undo)
+        if evidence_of(evidence) == "file":
+            target = msgspec.structs.replace(context, workspace=Workspace(self._store, call.run))
+            result = await files.undo(evidence, target)
+            result.files_of = call.run
+        else:
+            result = Result(value=await sql.undo(evidence, self._runtime),
+                            label=Label(integrity=Integrity.SYSTEM))  # fmt: skip
+        result.undoes = call.id
+        return result
+
+
+def evidence_of(evidence: bytes) -> str:
+    """What kind of evidence a call left: `file` or `rows`."""
+    return "file" if "path" in msgspec.msgpack.decode(evidence) else "rows"
+
+
+def why_not(call: Call) -> str | None:
+    """Why a call can't be taken back; None where it can."""
+    if call.state is not CallState.OK:
+        return f"It is {call.state}: only what was done can be undone."
+    if call.undone_by:
+        return f"It was taken back before, by {call.undone_by}."
+    if not call.undo:
+        return "It left nothing that takes it back: it only read, or it is irreversible."
+    return None
+
+
+def undoable(calls: list[Call]) -> list[Call]:
+    """The calls of a run that can be taken back, the last one first."""
+    return [call for call in reversed(calls) if why_not(call) is None]
+
+
+async def take_back(run: LiveRun, gate: Any, calls: list[str]) -> dict[str, Any]:
+    """The body of an undo run: step by step, and no further than the first refusal."""
+    done = []
+    for number, call in enumerate(calls):
+        request = Request(kind=CallKind.TOOL, name=TOOL, args={"call": call}, path="0",
+                          counter=number)  # fmt: skip
+        outcome = await gate.call(run.handle, request)
+        if outcome.error is not None:
+            error = Ring0Error(outcome.error["what"], why=outcome.error["why"],
+                               todo=outcome.error["todo"])  # fmt: skip
+            raise UndoRefused(f"{call} was not taken back: {error.what}",
+                              why=f"{error.why} {len(done)} calls after it were taken back before.",
+                              todo=error.todo)  # fmt: skip
+        done.append({"call": call, **outcome.value})
+    return {"undone": done}

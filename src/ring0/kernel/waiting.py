@@ -1,0 +1,207 @@
+"""Waiting for people: an ask, and an effect that nobody knows of. Both stand as rows.
+
+What waits in memory here is only the process that asked; the answer is written to the journal first
+and found there again after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from msgspec.structs import replace
+
+from ring0 import limits
+from ring0.errors import CallDenied, EffectUnknown, InvalidInput, LimitReached, NotFound, RunDead
+from ring0.kernel.judging import Judged
+from ring0.kernel.live import LiveRun
+from ring0.runtime import Runtime
+from ring0.store import GuardFailed, Store, Write, address, base
+from ring0.store import events as ev
+from ring0.types import (
+    Approval,
+    ApprovalState,
+    Call,
+    CallState,
+    Integrity,
+    Label,
+    Outcome,
+    RunState,
+)
+
+
+class Waiting:
+    """Opens asks, takes answers, and wakes who waits for them."""
+
+    def __init__(self, store: Store, runtime: Runtime) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._waiters: dict[str, asyncio.Event] = {}
+        """By approval or call: set when its row has moved."""
+        self._timers: set[asyncio.Task[None]] = set()
+
+    # --- asks ---------------------------------------------------------------------------------
+
+    async def open(self, run: LiveRun, judged: Judged, older: Approval | None) -> Approval:
+        """Writes a new ask. Raises LimitReached where too many wait already, RunDead."""
+        now_us = self._runtime.now_us()
+        shown = msgspec.json.encode(judged.shown)
+        where = address(run.key, shown)
+        approval = Approval(
+            id=self._runtime.new_id("a"), run=run.id, call=judged.held.id, bound_to=judged.bound_to,
+            state=ApprovalState.PENDING, shown=where, policy_digest=judged.verdict.policy_digest,
+            asked_us=judged.held.begun_us, expires_us=now_us + limits.APPROVAL_EXPIRY_S * 1_000_000)  # fmt: skip
+        events: list[ev.AnyEvent] = [ev.ApprovalAsked(approval=approval)]
+        if older is not None and older.state in (ApprovalState.PENDING, ApprovalState.APPROVED):
+            events.insert(0, ev.ApprovalAnswered(
+                approval=older.id, state=ApprovalState.REVOKED, by="kernel",
+                note="what it was bound to has changed"))  # fmt: skip
+        try:
+            await self._store.append(Write(
+                run=run.id, events=events, blobs={where: shown, **judged.blobs}, durable=True,
+                guards=[base.RunLive(run=run.id, epoch=run.row.epoch), base.NotKilled(run=run.id),
+                        base.AsksBelow(root=run.row.root,
+                                       most=limits.APPROVALS_PENDING_PER_TREE_MAX)]))  # fmt: skip
+        except GuardFailed as failure:
+            if isinstance(failure.guard, base.AsksBelow):
+                raise LimitReached("Too many approvals are pending for this run and its children.",
+                                   why="Asks wear people out, so there is a cap.",
+                                   todo="Wait for the answers before asking for more.") from None  # fmt: skip
+            raise RunDead(f"{run.id} goes on no more.", why=failure.detail,
+                          todo="Start a new run.") from None  # fmt: skip
+        run.approvals[approval.call] = approval
+        return approval
+
+    async def answered(self, run: LiveRun, approval: Approval) -> Approval:
+        """The approval once somebody has answered it, or its time is over."""
+        if approval.state is not ApprovalState.PENDING:
+            return approval
+        event = self._waiters.setdefault(approval.id, asyncio.Event())
+        timer = self._runtime.start(self._expire(approval), name=f"expiry of {approval.id}")
+        self._timers.add(timer)
+        try:
+            async with self.state(run, "approval"):
+                await event.wait()
+        finally:
+            self._timers.discard(timer)
+            timer.cancel()
+            self._waiters.pop(approval.id, None)
+        found = await self._store.approval(approval.id)
+        assert found is not None
+        run.approvals[found.call] = found
+        return found
+
+    async def _expire(self, approval: Approval) -> None:
+        left_us = approval.expires_us - self._runtime.now_us()
+        await self._runtime.sleep(max(0, left_us) / 1_000_000)
+        await self._store.append(Write(
+            run=approval.run, durable=True,
+            events=[ev.ApprovalAnswered(approval=approval.id, state=ApprovalState.EXPIRED,
+                                        by="kernel", note="nobody answered in time")]))  # fmt: skip
+        self._wake(approval.id)
+
+    async def answer(self, approval: str, *, yes: bool, by: str, note: str = "") -> Approval:
+        """A human's answer. Raises NotFound, CallDenied (answered or expired already)."""
+        found = await self._store.approval(approval)
+        if found is None:
+            raise NotFound(f"There is no approval {approval[:40]!r}.",
+                           todo="`ring0 approvals` lists those that wait.")  # fmt: skip
+        state = ApprovalState.APPROVED if yes else ApprovalState.DENIED
+        try:
+            await self._store.append(Write(
+                run=found.run, durable=True, guards=[base.ApprovalPending(approval=approval)],
+                events=[ev.ApprovalAnswered(approval=approval, state=state, by=by,
+                                            note=note[:1000])]))  # fmt: skip
+        except GuardFailed as failure:
+            raise CallDenied(f"{approval} can't be answered any more.", why=failure.detail + ".",
+                             todo="`ring0 approvals` lists those that wait.") from None  # fmt: skip
+        self._wake(approval)
+        return replace(found, state=state, answered_by=by, note=note)
+
+    async def revoke(self, run: str, by: str) -> None:
+        """All that wait for this run: a kill or an end takes them away."""
+        pending = await self._store.approvals(states=[ApprovalState.PENDING], run=run)
+        for approval in pending:
+            await self._store.append(Write(
+                run=run, events=[ev.ApprovalAnswered(approval=approval.id, by=by,
+                                                     state=ApprovalState.REVOKED,
+                                                     note="the run has ended")]))  # fmt: skip
+            self._wake(approval.id)
+
+    # --- unknown effects ----------------------------------------------------------------------
+
+    async def settled(self, run: LiveRun, call: Call) -> Call:
+        """The call once somebody has said what became of it."""
+        event = self._waiters.setdefault(call.id, asyncio.Event())
+        try:
+            async with self.state(run, "unknown"):
+                while (found := await self._store.call(call.id)) and found.state is CallState.UNKNOWN:
+                    event.clear()
+                    await event.wait()
+        finally:
+            self._waiters.pop(call.id, None)
+        assert found is not None
+        run.records[call.id] = found
+        return found
+
+    async def settle(self, call: str, *, happened: bool, by: str, note: str = "") -> Call:
+        """A human says whether an unknown effect happened. Raises NotFound, InvalidInput."""
+        found = await self._store.call(call)
+        if found is None:
+            raise NotFound(f"There is no call {call[:80]!r}.", todo="`ring0 show RUN` lists them.")
+        if found.state is not CallState.UNKNOWN:
+            raise InvalidInput(f"{call} is not unknown: it is {found.state}.",
+                               why="Only an effect that was cut off can be settled.",
+                               todo="`ring0 show RUN` marks the unknown ones.")  # fmt: skip
+        label = Label(integrity=Integrity.USER, sources=(by,))
+        if happened:
+            outcome = Outcome(state=CallState.OK, label=label,
+                              value={"settled": "it happened", "by": by, "note": note})  # fmt: skip
+        else:
+            error = EffectUnknown("The effect was cut off, and it did not happen.",
+                                  why=f"Settled by {by}. {note}".strip(),
+                                  todo="Ask again with a new call.")  # fmt: skip
+            outcome = Outcome(state=CallState.ERROR, label=label, error=error.as_dict())
+        stored = msgspec.json.encode(outcome)
+        where = address(await self._store.run_key(found.run), stored)
+        await self._store.append(Write(
+            run=found.run, blobs={where: stored}, durable=True,
+            events=[ev.CallSettled(call=call, happened=happened, outcome=where, by=by,
+                                   note=note[:1000])]))  # fmt: skip
+        self._wake(call)
+        return replace(found, state=outcome.state, outcome=where)
+
+    # --- the run's state ----------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def state(self, run: LiveRun, reason: str) -> AsyncIterator[None]:
+        """The run is `waiting` for this while the block lasts; other calls of it may go on."""
+        run.waits[reason] += 1
+        await self.move(run, RunState.WAITING, reason)
+        try:
+            yield
+        finally:
+            run.waits[reason] -= 1
+            run.waits += type(run.waits)()  # Drops what is at zero.
+            left = next(iter(run.waits), "")
+            await asyncio.shield(self.move(run, RunState.WAITING if left else RunState.RUNNING, left))
+
+    async def move(self, run: LiveRun, state: RunState, reason: str = "", note: str = "") -> None:
+        """Writes the run's state, unless it stands or the run has ended."""
+        if run.strict or (run.row.state, run.row.waiting_for) == (state, reason):
+            return
+        row = run.row
+        run.row = replace(row, state=state, waiting_for=reason)
+        try:
+            await self._store.append(Write(
+                run=run.id, guards=[base.RunLive(run=run.id, epoch=row.epoch)],
+                durable=state is RunState.WAITING,
+                events=[ev.RunMoved(state=state, waiting_for=reason, note=note)]))  # fmt: skip
+        except GuardFailed:
+            pass  # It has ended meanwhile: its end says all.
+
+    def _wake(self, key: str) -> None:
+        if (event := self._waiters.get(key)) is not None:
+            event.set()

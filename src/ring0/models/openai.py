@@ -1,0 +1,195 @@
+"""The provider `openai`: chat completions at any base URL (OpenAI, vLLM, Ollama, OpenRouter, …).
+
+One request, one whole answer, bounded in size, time and retries. The key is put in on each
+request, here and nowhere else, and is in no message, `repr` or exception.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from ring0 import errors, limits
+from ring0.models import openai_wire
+from ring0.models.base import ModelAnswer, ModelRequest
+from ring0.models.names import names_of
+from ring0.models.redact import Redactor
+from ring0.runtime import Runtime
+from ring0.types import ModelConfig
+
+BASE_URL: Final = "https://api.openai.com/v1"
+RETRY_DELAY_S_FIRST: Final = 0.5
+RETRY_AFTER_S_MAX: Final = 60.0
+"""A provider that asks for more is not waited for: the error says how long it asked."""
+_RETRIED: Final = frozenset({429, 500, 502, 503, 504, 529})
+_CHUNK_BYTES: Final = 64 * limits.KIB
+
+
+class _Retry(Exception):
+    """An attempt failed in a way that another may not."""
+
+    def __init__(self, why: str, after_s: float | None = None) -> None:
+        super().__init__(why)
+        self.why = why
+        self.after_s = after_s
+
+
+class OpenAIProvider:
+    """Chat completions over HTTP. Raises `ManifestInvalid` for an address that it can't use."""
+
+    __slots__ = ("_config", "_official", "_redact", "_runtime", "_session", "_url")
+
+    def __init__(self, config: ModelConfig, key: str, runtime: Runtime) -> None:
+        base = config.base_url or BASE_URL
+        self._redact = Redactor(key)
+        self._url = _checked_url(base, has_key=bool(key))
+        self._official = urlsplit(base).hostname == "api.openai.com"
+        self._config = config
+        self._runtime = runtime
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"OpenAIProvider({self._config.model!r} at {self._url!r})"
+
+    async def answer(self, request: ModelRequest, idempotency_key: str) -> ModelAnswer:
+        names = names_of(request)
+        body = msgspec.json.encode(
+            openai_wire.payload(request, self._config.model, names, official=self._official)
+        )
+        for attempt in range(limits.MODEL_RETRIES_MAX + 1):
+            try:
+                found = await self._attempt(body, idempotency_key)
+                return openai_wire.read_answer(found, request, self._config.model, names)
+            except errors.ModelFailed as failed:
+                # Also what is wrong with an answer is told in the provider's words.
+                raise errors.ModelFailed(
+                    failed.what, why=self._redact(failed.why), todo=failed.todo
+                ) from None
+            except _Retry as failed:
+                delay_s = self._delay_s(attempt, failed.after_s)
+                if attempt == limits.MODEL_RETRIES_MAX or delay_s is None:
+                    raise self._failed(failed.why, tried=attempt + 1) from None
+            await self._runtime.sleep(delay_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _attempt(self, body: bytes, idempotency_key: str) -> bytes:
+        try:
+            return await self._runtime.wait_for(
+                self._exchange(body, idempotency_key), limits.MODEL_TIMEOUT_S
+            )
+        except TimeoutError:
+            raise self._failed(f"no answer in {limits.MODEL_TIMEOUT_S} s", tried=1) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Retry(f"{type(error).__name__}: {error}") from None
+
+    async def _exchange(self, body: bytes, idempotency_key: str) -> bytes:
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Idempotency-Key": idempotency_key,
+            **self._redact.authorization(),
+        }
+        # No redirects: the key is for this address only.
+        async with self._opened().post(
+            self._url, data=body, headers=headers, allow_redirects=False
+        ) as response:
+            found = await self._body(response)
+            if response.status == 200:
+                return found
+            why = f"status {response.status}: {openai_wire.error_text(found)}"
+            if response.status in _RETRIED:
+                raise _Retry(why, _retry_after_s(response.headers, self._runtime.now_us()))
+            raise self._failed(why, tried=1)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body, as far as it is bounded and plain (a packed one could unfold without end)."""
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise self._failed("the answer is compressed, which was not asked for", tried=1)
+        found = bytearray()
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            found += chunk
+            if len(found) > limits.MODEL_ANSWER_SIZE_BYTES_MAX:
+                response.close()
+                raise self._failed(
+                    f"status {response.status}: the answer is larger than"
+                    f" {limits.MODEL_ANSWER_SIZE_BYTES_MAX:,} bytes",
+                    tried=1,
+                )
+        return bytes(found)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=None),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
+
+    def _delay_s(self, attempt: int, asked_s: float | None) -> float | None:
+        """How long to wait; None where the provider asks for longer than we wait."""
+        if asked_s is not None:
+            return asked_s if asked_s <= RETRY_AFTER_S_MAX else None
+        jitter = 1 + self._runtime.random_bytes(1)[0] / 255
+        return float(RETRY_DELAY_S_FIRST * 2**attempt * jitter)
+
+    def _failed(self, why: str, *, tried: int) -> errors.ModelFailed:
+        times = "" if tried == 1 else f" ({tried} attempts)"
+        return errors.ModelFailed(
+            f"The model {self._config.model!r} did not answer{times}.",
+            why=self._redact(openai_wire.one_line(why)),
+            todo="see the provider's status, the model's name, its base_url and the key",
+        )
+
+
+def _retry_after_s(headers: Any, now_us: int) -> float | None:
+    """Retry-After in seconds: a number, or an HTTP date (RFC 9110, 10.2.3)."""
+    text = str(headers.get("Retry-After", "")).strip()
+    if text.isascii() and text.replace(".", "", 1).isdigit():
+        return float(text)
+    try:
+        at = email.utils.parsedate_to_datetime(text)
+        return max(0.0, at.timestamp() - now_us / 1_000_000)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _checked_url(base: str, *, has_key: bool) -> str:
+    try:
+        parts = urlsplit(base)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise _bad_url("it is not a URL") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise _bad_url("it must begin with https:// (or http://) and a host")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise _bad_url("it must have no user, password, query or fragment")
+    if parts.scheme == "http" and has_key and not _is_loopback(host):
+        raise _bad_url("a key is never sent over http to another machine")
+    return base.rstrip("/") + "/chat/completions"
+
+
+def _bad_url(why: str) -> errors.ManifestInvalid:
+    # The address itself is not shown: it may hold a password.
+    return errors.ManifestInvalid(
+        "The model's base_url can't be used.", why=why, todo=f"write it as in {BASE_URL}"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,138 @@
+"""ring0 as a library: `@agent` functions run in your own process, through the same gate and journal.
+
+An embedded agent is not contained: it can do whatever your process can. Use it in tests and
+notebooks; in production let `ring0 run` put the agent into a sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ring0.errors import AgentInvalid, RunFailed
+from ring0.kernel.agents import Agent, Family
+from ring0.kernel.boot import Kernel, open_kernel, operator_name
+from ring0.kernel.live import LiveRun
+from ring0.runtime import Runtime
+from ring0.sdk.declare import agent_of
+from ring0.sdk.door import RunInfo, error_of
+from ring0.sdk.runner import run_agent
+from ring0.sdk.toolside import run_tool
+from ring0.types import Label, Mode, Request, Run
+
+
+class NotContained(UserWarning):
+    """An embedded agent shares its process with the kernel."""
+
+
+class DirectDoor:
+    """The gate, without a process border between."""
+
+    def __init__(self, kernel: Kernel, run: LiveRun) -> None:
+        self._gate = kernel.gate
+        self._run = run
+
+    async def call(self, request: Request) -> tuple[Any, Label]:
+        outcome = await self._gate.call(self._run.handle, request)
+        if outcome.error is not None:
+            raise error_of(outcome.error)
+        return outcome.value, outcome.label
+
+    async def describe(self) -> RunInfo:
+        run = self._run
+        return RunInfo(
+            run=run.id, agent=run.row.agent,
+            task=(await self._gate.store.blob(run.row.task)).decode(),
+            tools=tuple(tool.manifest for tool in run.tools.values()),
+            models=tuple(sorted(run.models)), agents=run.agent.manifest.agents)  # fmt: skip
+
+    async def finish(self, *, value: Any = None, error: dict[str, str] | None = None) -> None:
+        """An embedded agent ends by returning."""
+
+
+class Ring:
+    """A kernel in this process. Open it with `embedded`."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._principal = operator_name(os.getuid())
+
+    async def start(self, agent: Callable[..., Any], task: str) -> Run:
+        """Starts an `@agent` function on a task; `wait` has its end."""
+        warnings.warn("not contained: an embedded agent shares its process with the kernel",
+                      NotContained, stacklevel=2)  # fmt: skip
+        manifest, others, functions = _declared(agent)
+        return await self.kernel.start_embedded(manifest, others, functions, task,
+                                                principal=self._principal)  # fmt: skip
+
+    async def run(self, agent: Callable[..., Any], task: str) -> Any:
+        """The agent's result. Raises RunFailed, or what the kernel refused."""
+        row = await self.start(agent, task)
+        return await self.result(row.id)
+
+    async def resume(self, agent: Callable[..., Any]) -> list[str]:
+        """Goes on with this agent's runs that a crash stopped. Returns their ids."""
+        manifest, others, functions = _declared(agent)
+        family = Family(manifest=manifest, others=others, mode=Mode.EMBEDDED)
+        return await self.kernel.recover(Agent(family, "embedded", functions=functions))
+
+    async def result(self, run: str) -> Any:
+        """What a run came to, once it has ended."""
+        row = await self.kernel.runs.wait(run)
+        body = msgspec.json.decode(await self.kernel.store.blob(row.result))
+        if "error" in body:
+            error = body["error"]
+            raise RunFailed(error["what"], why=error["why"], todo=error["todo"])
+        return body["value"]
+
+
+@asynccontextmanager
+async def embedded(
+    home: str | Path, environment: dict[str, str] | None = None
+) -> AsyncIterator[Ring]:
+    """A kernel on the data folder `home`, for as long as the block lasts."""
+
+    async def embed(run: LiveRun, function: Callable[..., Any]) -> Any:
+        door = DirectDoor(kernel, run)
+        return await run_agent(function, door, await door.describe())
+
+    given = dict(os.environ) if environment is None else environment
+    kernel = await open_kernel(Path(home), Runtime(), given, embed=embed)
+    try:
+        yield Ring(kernel)
+    finally:
+        await kernel.close()
+
+
+def _declared(agent: Callable[..., Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The agent's manifest, those of its family, and what runs each of their functions."""
+    declared = agent_of(agent)
+    if declared is None:
+        raise AgentInvalid(f"{getattr(agent, '__name__', agent)!r} is not an agent.",
+                           why="It has no @agent.", todo="Decorate it.")  # fmt: skip
+    functions: dict[str, Any] = {}
+    module = vars(__import__("sys").modules[agent.__module__])
+    family = {declared.manifest.name: (declared, agent)}
+    for value in module.values():
+        other = agent_of(value)
+        if other is not None and other.manifest.name in declared.manifest.agents:
+            family[other.manifest.name] = (other, value)
+    for name, (one, function) in family.items():
+        functions[f"agent:{name}"] = function
+        for tool in one.tools:
+            functions[f"tool:{tool.manifest.name}"] = _caller(tool)
+    others = tuple(one.manifest for name, (one, _) in family.items() if name != declared.manifest.name)
+    return declared.manifest, others, functions
+
+
+def _caller(tool: Any) -> Callable[[dict[str, Any], str], Any]:
+    async def call(args: dict[str, Any], call_id: str) -> Any:
+        return await run_tool(tool, args, call_id)
+
+    return call

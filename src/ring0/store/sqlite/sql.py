@@ -1,0 +1,143 @@
+"""All SQL of the embedded store. The story of the data:
+
+`event` is the journal: the exact bytes of each entry, its place in the Merkle log (`idx`, from 0
+without a gap), its RFC 6962 leaf hash, and its name (run, seq). It is only ever appended to.
+`blob` holds large or erasable values, by keyed digest; `run_key` holds the keys, one a run.
+`tree` is one row: the size and the peaks of the Merkle tree, moved forward in each transaction.
+The rest are projections, rebuilt from `event` by store/project.py: a row is the JSON of a struct
+of types.py, and the columns beside it are what guards and lists ask for. `episode` and its
+full-text index hold what is remembered, with the scope that every search must name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+APPLICATION_ID: Final = 0x52494E47  # "RING"
+SCHEMA_VERSION: Final = 1
+
+SCHEMA: Final = f"""
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+CREATE TABLE event (
+    idx INTEGER PRIMARY KEY,
+    run TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    leaf BLOB NOT NULL CHECK (length(leaf) = 32),
+    body BLOB NOT NULL,
+    UNIQUE (run, seq)
+) STRICT;
+CREATE TRIGGER event_is_kept BEFORE UPDATE ON event BEGIN SELECT raise(ABORT, 'append only'); END;
+CREATE TRIGGER event_stays BEFORE DELETE ON event BEGIN SELECT raise(ABORT, 'append only'); END;
+CREATE TABLE blob (address TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE run_key (run TEXT PRIMARY KEY, key BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE tree (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL,
+    peaks BLOB NOT NULL, kernel_seq INTEGER NOT NULL) STRICT;
+INSERT INTO tree VALUES (1, 0, x'', 0);
+CREATE TABLE run (
+    key TEXT PRIMARY KEY, state TEXT NOT NULL, parent TEXT NOT NULL, root TEXT NOT NULL,
+    started_us INTEGER NOT NULL, row BLOB NOT NULL
+) STRICT;
+CREATE INDEX run_by_state ON run (state, started_us);
+CREATE INDEX run_by_root ON run (root);
+CREATE TABLE call (
+    key TEXT PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL, state TEXT NOT NULL,
+    row BLOB NOT NULL
+) STRICT;
+CREATE INDEX call_by_run ON call (run, seq);
+CREATE TABLE approval (
+    key TEXT PRIMARY KEY, run TEXT NOT NULL, state TEXT NOT NULL, asked_us INTEGER NOT NULL,
+    row BLOB NOT NULL
+) STRICT;
+CREATE INDEX approval_by_state ON approval (state, asked_us);
+CREATE TABLE file (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE sandbox (key TEXT PRIMARY KEY, ended INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
+CREATE INDEX sandbox_alive ON sandbox (ended) WHERE ended = 0;
+CREATE TABLE kill (key TEXT PRIMARY KEY, generation INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
+CREATE TABLE episode (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+    tenant TEXT NOT NULL, principal TEXT NOT NULL, agent TEXT NOT NULL,
+    tokens INTEGER NOT NULL, text TEXT NOT NULL, row BLOB NOT NULL
+) STRICT;
+CREATE INDEX episode_by_scope ON episode (tenant, principal, agent, tokens);
+CREATE VIRTUAL TABLE episode_text USING fts5 (
+    text, content = 'episode', content_rowid = 'id', tokenize = 'porter unicode61'
+);
+"""
+
+PRAGMAS: Final = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA foreign_keys = ON;
+PRAGMA busy_timeout = 5000;
+PRAGMA trusted_schema = OFF;
+PRAGMA wal_autocheckpoint = 2000;
+PRAGMA cache_size = -16000;
+"""
+
+ADD_EVENT: Final = "INSERT INTO event (idx, run, seq, leaf, body) VALUES (?, ?, ?, ?, ?)"
+ADD_BLOB: Final = "INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING"
+ADD_KEY: Final = "INSERT INTO run_key VALUES (?, ?)"
+MOVE_TREE: Final = "UPDATE tree SET size = ?, peaks = ?, kernel_seq = ? WHERE one = 1"
+TREE: Final = "SELECT size, peaks, kernel_seq FROM tree"
+LEAVES: Final = "SELECT leaf FROM event WHERE idx < ? ORDER BY idx"
+
+GET: Final = {
+    table: f"SELECT row FROM {table} WHERE key = ?"  # noqa: S608
+    for table in ("run", "call", "approval", "file", "sandbox", "kill", "episode")
+}
+PUT: Final = {
+    "run": "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " state = excluded.state, row = excluded.row",
+    "call": "INSERT INTO call VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " state = excluded.state, row = excluded.row",
+    "approval": "INSERT INTO approval VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " state = excluded.state, row = excluded.row",
+    "file": "INSERT INTO file VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
+    "sandbox": "INSERT INTO sandbox VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " ended = excluded.ended, row = excluded.row",
+    "kill": "INSERT INTO kill VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " generation = excluded.generation, row = excluded.row",
+}
+REMOVE_FILE: Final = "DELETE FROM file WHERE key = ?"
+ALL_ROWS: Final = {
+    table: f"SELECT key, row FROM {table}"  # noqa: S608
+    for table in ("run", "call", "approval", "file", "sandbox", "kill", "episode")
+}
+
+ADD_EPISODE: Final = "INSERT INTO episode VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)"
+ADD_EPISODE_TEXT: Final = "INSERT INTO episode_text (rowid, text) VALUES (?, ?)"
+
+KILL_REACHED: Final = """
+SELECT max(generation) FROM kill WHERE key IN ('all:', ?, ?, ?, ?)
+"""
+KILL_GENERATION: Final = "SELECT coalesce(max(generation), 0) FROM kill"
+ASKS_PENDING: Final = """
+SELECT count(*) FROM approval JOIN run ON run.key = approval.run
+WHERE approval.state = 'pending' AND run.root = ?
+"""
+
+RUN_KEY: Final = "SELECT key FROM run_key WHERE run = ?"
+RUNS_NAMED: Final = "SELECT key FROM run WHERE key >= ? AND key < ? LIMIT 3"
+CALLS: Final = "SELECT row FROM call WHERE run = ? ORDER BY seq"
+FILES: Final = "SELECT row FROM file WHERE key >= ? AND key < ? ORDER BY key"
+SANDBOXES_ALIVE: Final = "SELECT row FROM sandbox WHERE ended = 0"
+BLOB: Final = "SELECT value FROM blob WHERE address = ?"
+BLOBS: Final = "SELECT address, value FROM blob"
+EVENTS: Final = "SELECT idx, run, seq, leaf, body FROM event ORDER BY idx"
+EVENTS_OF_RUN: Final = "SELECT idx, run, seq, leaf, body FROM event WHERE run = ? ORDER BY seq"
+
+SCOPE_SIZE: Final = """
+SELECT count(*), coalesce(sum(tokens), 0) FROM episode
+WHERE tenant = ? AND principal = ? AND agent = ?
+"""
+EPISODES_WITH: Final = """
+SELECT count(*) FROM episode_text JOIN episode ON episode.id = episode_text.rowid
+WHERE episode_text MATCH ? AND tenant = ? AND principal = ? AND agent = ?
+"""
+EPISODES_FOUND: Final = """
+SELECT term_counts(episode_text), text_of.text, text_of.row
+FROM episode_text JOIN episode AS text_of ON text_of.id = episode_text.rowid
+WHERE episode_text MATCH ? AND tenant = ? AND principal = ? AND agent = ?
+ORDER BY text_of.id DESC LIMIT ?
+"""

@@ -1,0 +1,215 @@
+"""The embedded store: opens the file, writes through the one writer, reads on its own connection.
+
+Files in the data folder: `journal.db` (with its WAL) and `journal.head`, which says how long the
+journal is: a journal shorter than its head was cut short, and is not written to again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any
+
+import apsw
+
+from ring0.errors import StoreDamaged
+from ring0.runtime import Runtime
+from ring0.store import merkle
+from ring0.store.base import Candidate, Candidates, Head, SandboxRow, Write
+from ring0.store.events import Entry, decode_entry
+from ring0.store.sqlite import sql
+from ring0.store.sqlite.tables import decode
+from ring0.store.sqlite.writer import Writer
+from ring0.types import (
+    Approval,
+    ApprovalState,
+    Call,
+    Episode,
+    File,
+    Run,
+    RunState,
+    Scope,
+)
+
+
+
+class SqliteStore:
+    """`store.base.Store` in one SQLite file. Open it with `open_store` or `open_reader`."""
+
+    def __init__(
+        self, reader: apsw.Connection, writer: Writer | None, head_file: int, runtime: Runtime
+    ) -> None:
+        self._read = reader
+        self._writer = writer
+        self._head_file = head_file
+        self._runtime = runtime
+        _register_term_counts(reader)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def append(self, write: Write) -> int:
+        assert self._writer is not None, "this store was opened to read"
+        return await self._writer.submit(write)
+
+    async def flush(self) -> None:
+        if self._writer is not None:
+            await self._writer.submit(None)
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await self._runtime.in_thread(self._writer.stop)
+            self._writer.close()
+            self._writer = None
+        self._read.close()
+        if self._head_file >= 0:
+            os.close(self._head_file)
+            self._head_file = -1
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def _one(self, statement: str, values: Sequence[Any]) -> Any:
+        return self._read.execute(statement, values).fetchone()
+
+    def _row(self, table: str, key: str) -> Any:
+        found = self._one(sql.GET[table], (key,))
+        return None if found is None else decode(table, found[0])
+
+    def _rows(self, table: str, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        return [decode(table, row) for (row,) in self._read.execute(statement, values)]
+
+    async def run(self, run: str) -> Run | None:
+        return self._row("run", run)  # type: ignore[no-any-return]
+
+    async def runs(
+        self, *, states: Iterable[RunState] = (), parent: str = "", root: str = "", most: int = 200
+    ) -> list[Run]:
+        where, values = _where(state=[str(s) for s in states], parent=parent, root=root)
+        statement = f"SELECT row FROM run{where} ORDER BY started_us DESC, key LIMIT ?"  # noqa: S608
+        return self._rows("run", statement, (*values, most))
+
+    async def runs_named(self, prefix: str) -> list[str]:
+        return [key for (key,) in self._read.execute(sql.RUNS_NAMED, (prefix, prefix + "\U0010ffff"))]
+
+    async def run_key(self, run: str) -> bytes:
+        found = self._one(sql.RUN_KEY, (run,))
+        if found is None:
+            raise StoreDamaged(f"The key of run {run} is gone.", why="It was forgotten or cut off.",
+                               todo="Nothing of that run's values can be checked any more.")  # fmt: skip
+        return bytes(found[0])
+
+    async def call(self, call: str) -> Call | None:
+        return self._row("call", call)  # type: ignore[no-any-return]
+
+    async def calls(self, run: str) -> list[Call]:
+        return self._rows("call", sql.CALLS, (run,))
+
+    async def approval(self, approval: str) -> Approval | None:
+        return self._row("approval", approval)  # type: ignore[no-any-return]
+
+    async def approvals(
+        self, *, states: Iterable[ApprovalState] = (), run: str = ""
+    ) -> list[Approval]:
+        where, values = _where(state=[str(s) for s in states], run=run)
+        statement = f"SELECT row FROM approval{where} ORDER BY asked_us"  # noqa: S608
+        return self._rows("approval", statement, values)
+
+    async def files(self, run: str) -> list[File]:
+        return self._rows("file", sql.FILES, (f"{run}\n", f"{run}\n\U0010ffff"))
+
+    async def file(self, run: str, path: str) -> File | None:
+        return self._row("file", f"{run}\n{path}")  # type: ignore[no-any-return]
+
+    async def sandboxes_alive(self) -> list[SandboxRow]:
+        return self._rows("sandbox", sql.SANDBOXES_ALIVE)
+
+    async def kill_generation(self) -> int:
+        return int(self._one(sql.KILL_GENERATION, ())[0])
+
+    async def blob(self, address: str) -> bytes:
+        found = self._one(sql.BLOB, (address,))
+        if found is None:
+            raise StoreDamaged(f"The value {address[:16]}… is not in the store.",
+                               why="The journal names it, so it was lost or erased.",
+                               todo="Run `ring0 audit verify` to see what else is missing.")  # fmt: skip
+        return bytes(found[0])
+
+    async def entries(self, run: str = "") -> AsyncIterator[Entry]:
+        for _, _, _, _, body in self.stored(run):
+            yield decode_entry(body)
+
+    def stored(self, run: str = "") -> Iterator[tuple[int, str, int, bytes, bytes]]:
+        """The journal as it lies on disk: (index, run, seq, leaf hash, exact bytes)."""
+        if run:
+            yield from self._read.execute(sql.EVENTS_OF_RUN, (run,))  # type: ignore[misc]
+        else:
+            yield from self._read.execute(sql.EVENTS)  # type: ignore[misc]
+
+    def stored_blobs(self) -> Iterator[tuple[str, bytes]]:
+        """All blobs: (address, value)."""
+        yield from self._read.execute(sql.BLOBS)  # type: ignore[misc]
+
+    def stored_rows(self, table: str) -> Iterator[tuple[str, bytes]]:
+        """All rows of a projection: (key, JSON)."""
+        yield from self._read.execute(sql.ALL_ROWS[table])  # type: ignore[misc]
+
+    def anchored(self) -> Head | None:
+        """What the head file says."""
+        return read_head(self._head_file)
+
+    async def head(self) -> Head:
+        size, peaks, _ = self._one(sql.TREE, ())
+        tree = merkle.Tree(size, [peaks[i : i + 32] for i in range(0, len(peaks), 32)])
+        return Head(size=size, root=tree.root().hex())
+
+    async def candidates(self, scope: Scope, terms: Sequence[str], most: int) -> Candidates:
+        where = (scope.tenant, scope.principal, scope.agent)
+        episodes, tokens = self._one(sql.SCOPE_SIZE, where)
+        phrases = [quoted(term) for term in terms]
+        counts = tuple(self._one(sql.EPISODES_WITH, (phrase, *where))[0] for phrase in phrases)
+        found = []
+        for row in self._read.execute(sql.EPISODES_FOUND, (" OR ".join(phrases), *where, most)):
+            counted, text, stored = row
+            length, *frequencies = (int(part) for part in str(counted).split(","))
+            episode: Episode = decode("episode", stored)  # type: ignore[arg-type]
+            found.append(Candidate(
+                episode=Episode(run=episode.run, seq=episode.seq, role=episode.role, text=str(text),
+                                label=episode.label, at_us=episode.at_us),
+                length=length, frequencies=tuple(frequencies)))  # fmt: skip
+        return Candidates(found=tuple(found), episodes=episodes, episodes_with=counts,
+                          length_mean=tokens / episodes if episodes else 0.0)  # fmt: skip
+
+
+def quoted(term: str) -> str:
+    """A term as an FTS5 string: nothing in it is syntax."""
+    return '"' + term.replace('"', '""').replace("\x00", "") + '"'
+
+
+def _where(**wanted: Any) -> tuple[str, tuple[Any, ...]]:
+    """A WHERE clause of equalities; empty values are left out. Column names are ours."""
+    parts: list[str] = []
+    values: list[Any] = []
+    for column, value in wanted.items():
+        if isinstance(value, list) and value:
+            parts.append(f"{column} IN ({', '.join('?' * len(value))})")
+            values += value
+        elif value:
+            parts.append(f"{column} = ?")
+            values.append(value)
+    return (" WHERE " + " AND ".join(parts) if parts else "", tuple(values))
+
+
+def _register_term_counts(connection: apsw.Connection) -> None:
+    """An FTS5 function: `length,count of the first term,count of the second,…` of a row."""
+
+    def term_counts(api: apsw.FTS5ExtensionApi, *_: Any) -> str:
+        counts = [len(api.phrase_column_offsets(n, 0)) for n in range(api.phrase_count)]
+        return ",".join(map(str, (api.column_size(0), *counts)))
+
+    connection.register_fts5_function("term_counts", term_counts)
+
+
+def read_head(head_file: int) -> Head | None:
+    text = os.pread(head_file, 200, 0).decode("ascii", "replace").split()
+    if len(text) != 3 or text[0] != "ring0-head-v1" or not text[1].isdigit():
+        return None
+    return Head(size=int(text[1]), root=text[2])

@@ -1,0 +1,108 @@
+"""What carries a call out: the interface between the gate and every driver, tools and all else.
+
+A driver first *prepares*: it says what the call would do, without doing it (for a mutation, by a
+dry run that is rolled back). Policy and approver judge that. Only then it *executes*, and it does
+exactly what it prepared or refuses.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from ring0.tools.sandbox.host import Sandbox, SandboxSpec
+from ring0.tools.workspace import Workspace
+from ring0.types import Frozen, Label, Run, ToolManifest
+
+
+class Prepared(Frozen, frozen=True, kw_only=True):
+    """What a call would do, as its driver found out."""
+
+    driver_bytes: bytes
+    """The canonical arguments, as the driver will take them."""
+    mutates: bool = False
+    """Changes something outside the run's own workspace and memory."""
+    own: bool = True
+    """Touches only the run's own workspace and memory, or nothing."""
+    changes_schema: bool = False
+    forbidden: str = ""
+    """What is out of bounds whatever the policy says; empty: nothing."""
+    rows: int = 0
+    tables: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    """The dry run, for a human."""
+    digest: str = ""
+    """Of the dry run; execution checks that it does the very same."""
+    reversal: str = ""
+    """What the driver found; empty: as the manifest says."""
+    effect: str = ""
+    """What the driver found, where it is milder than the manifest's (a write that only reads)."""
+    reserve_microusd: int = 0
+    state: Any = None
+    """The driver's own, handed back to `execute`."""
+
+
+class FileChange(Frozen, frozen=True, kw_only=True):
+    """A workspace file that a call wrote (or removed: value is None)."""
+
+    path: str
+    value: bytes | None
+    label: Label | None = None
+    """None: as the result's."""
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What a call came to."""
+
+    value: Any
+    label: Label
+    undo: bytes = b""
+    undoes: str = ""
+    files: tuple[FileChange, ...] = ()
+    cost_microusd: int = 0
+    remember: str | None = None
+    """Text for the episodes; None: the gate makes one for tools; empty: nothing."""
+    remember_role: str = "result"
+    files_of: str = ""
+    """Whose workspace `files` belong to; empty: the caller's own."""
+
+
+class Sandboxes(Protocol):
+    """Starts a sandbox for a run, with its name in the journal before anything runs in it."""
+
+    async def start(self, run: str, spec: SandboxSpec, purpose: str) -> Sandbox: ...
+
+    async def end(self, sandbox: Sandbox) -> None: ...
+
+
+class CallContext(msgspec.Struct, kw_only=True):
+    """What a driver may know of the call that it carries out."""
+
+    call: str
+    """The call id: also the idempotency key."""
+    name: str
+    """Of the tool, the model or the agent that is asked for."""
+    begun_us: int
+    """When it was first asked for; stays while it waits for a human."""
+    run: Run
+    workspace: Workspace
+    sandboxes: Sandboxes
+    operator: bool = False
+    """A human operator's own call, not an agent's."""
+
+
+class Driver(Protocol):
+    """Carries out one tool, or one kind of call."""
+
+    manifest: ToolManifest
+
+    async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
+        """What the call would do. Changes nothing. Raises CallInvalid, ToolFailed, …"""
+        ...
+
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
+        """Does it. Raises ToolFailed if it failed cleanly, EffectUnknown if nobody can tell."""
+        ...

@@ -1,0 +1,131 @@
+"""`@tool` functions: each call in a fresh sandbox of its own, never beside the kernel's secrets.
+
+Arguments go in and the result comes out as one length-prefixed JSON frame. A function that dies
+between the two leaves a `once` effect unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ring0 import errors, limits
+from ring0.errors import EffectUnknown, ToolFailed
+from ring0.runtime import Runtime
+from ring0.tools.driver import CallContext, Prepared, Result
+from ring0.tools.sandbox.host import Sandbox, SandboxSpec
+from ring0.types import Effect, Label, ToolManifest
+
+_HEADER = struct.Struct(">I")
+
+
+class Function:
+    """One `@tool` function of an isolated agent's code."""
+
+    def __init__(
+        self, manifest: ToolManifest, spec: Callable[[], SandboxSpec], runtime: Runtime
+    ) -> None:
+        self.manifest = manifest
+        self._spec = spec
+        """Made anew for each call: a sandbox has a uid of its own."""
+        self._runtime = runtime
+
+    async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
+        pure = self.manifest.effect is Effect.PURE
+        return Prepared(driver_bytes=msgspec.json.encode(args, order="sorted"), own=pure,
+                        mutates=not pure)  # fmt: skip
+
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
+        sandbox = await context.sandboxes.start(context.run.id, self._spec(), self.manifest.name)
+        try:
+            frame = msgspec.json.encode({"args": args, "call_id": context.call})
+            answer = await self._runtime.wait_for(_exchange(sandbox, frame), self.manifest.wall_s)
+        except TimeoutError:
+            raise self._cut_off(f"it took longer than {self.manifest.wall_s} s") from None
+        finally:
+            await context.sandboxes.end(sandbox)
+        if answer is None:
+            raise self._cut_off("it died without an answer")
+        return self._result(answer, context)
+
+    def _cut_off(self, why: str) -> errors.Ring0Error:
+        if self.manifest.effect is Effect.ONCE:
+            return EffectUnknown(f"{self.manifest.name} was cut off: {why}.",
+                                 why="Its effect may or may not have happened.",
+                                 todo="Look at the world, then `ring0 settle CALL done|undone`.")  # fmt: skip
+        return ToolFailed(f"{self.manifest.name} failed: {why}.", why="The tool's own fault.",
+                          todo="See the tool's code and its `wall_s`.")  # fmt: skip
+
+    def _result(self, answer: Any, context: CallContext) -> Result:
+        if not isinstance(answer, dict) or ("value" in answer) == ("error" in answer):
+            raise self._cut_off("it answered with something that is no answer")
+        if "error" in answer:
+            error = answer["error"] if isinstance(answer["error"], dict) else {}
+            raise ToolFailed(f"{self.manifest.name} failed: {str(error.get('what', ''))[:2000]}",
+                             why=str(error.get("why", ""))[:2000],
+                             todo=str(error.get("todo", ""))[:2000])  # fmt: skip
+        label = Label(integrity=self.manifest.output,
+                      sources=(f"{self.manifest.name}@{context.call}",))  # fmt: skip
+        # What a function makes of its arguments is no better than they are.
+        return Result(value=answer["value"], cost_microusd=self.manifest.cost_microusd,
+                      label=label.join(Label(integrity=context.run.label.integrity)))  # fmt: skip
+
+
+async def _exchange(sandbox: Sandbox, frame: bytes) -> Any:
+    """One frame in, one frame out; None where the function died first."""
+    drain = asyncio.ensure_future(_drain(sandbox.stderr))
+    try:
+        sandbox.stdin.write(_HEADER.pack(len(frame)) + frame)
+        await sandbox.stdin.drain()
+        sandbox.stdin.close()
+        (size,) = _HEADER.unpack(await sandbox.stdout.readexactly(_HEADER.size))
+        if size > limits.RESULT_SIZE_BYTES_MAX:
+            return None
+        return msgspec.json.decode(await sandbox.stdout.readexactly(size))
+    except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
+        return None
+    finally:
+        drain.cancel()
+
+
+async def _drain(stream: asyncio.StreamReader) -> None:
+    """What it prints is thrown away, so that it can't block on a full pipe."""
+    while await stream.read(65_536):
+        pass
+
+
+class EmbeddedFunction:
+    """A `@tool` function of an embedded agent: it runs in this process, and is not contained."""
+
+    def __init__(self, manifest: ToolManifest, call: Any) -> None:
+        self.manifest = manifest
+        self._call = call
+
+    async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
+        pure = self.manifest.effect is Effect.PURE
+        return Prepared(driver_bytes=msgspec.json.encode(args, order="sorted"), own=pure,
+                        mutates=not pure)  # fmt: skip
+
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
+        try:
+            value = await self._call(args, context.call)
+        except errors.Ring0Error:
+            raise
+        except Exception as error:
+            raise ToolFailed(f"{self.manifest.name} failed: {type(error).__name__}: {error}",
+                             why="The tool's own fault.", todo="See the tool's code.") from error  # fmt: skip
+        label = Label(integrity=self.manifest.output,
+                      sources=(f"{self.manifest.name}@{context.call}",))  # fmt: skip
+        return Result(value=value, cost_microusd=self.manifest.cost_microusd,
+                      label=label.join(Label(integrity=context.run.label.integrity)))  # fmt: skip
+
+
+__all__ = ["EmbeddedFunction", "Function"]

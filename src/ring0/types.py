@@ -1,0 +1,409 @@
+"""The words of ring0 as types: what the rooms say to each other. No behaviour beyond the words.
+
+Times are microseconds since 1970 (UTC), money is micro-US-dollars, digests are lower-case hex.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final
+
+import msgspec
+
+from ring0 import limits
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of all values that cross a border between rooms."""
+
+
+# --- labels ----------------------------------------------------------------------------------
+
+
+class Integrity(enum.StrEnum):
+    """Where a value came from, from most to least trusted."""
+
+    USER = "user"
+    """Typed by an authenticated principal."""
+    SYSTEM = "system"
+    """Made by the kernel: a clock, an id, a count."""
+    TRUSTED_FIELD = "trusted-field"
+    """A field of a tool's output that its manifest vouches for."""
+    UNTRUSTED = "untrusted"
+    """Everything else: files, mail, web pages, database text, what a model made of them."""
+
+
+INTEGRITY_RANK: Final = {level: rank for rank, level in enumerate(Integrity)}
+
+
+class Confidentiality(enum.StrEnum):
+    """Who may see a value."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    SECRET = "secret"
+
+
+CONFIDENTIALITY_RANK: Final = {level: rank for rank, level in enumerate(Confidentiality)}
+
+
+class Label(Frozen, frozen=True, kw_only=True):
+    """Where a value came from and who may see it, with its sources."""
+
+    integrity: Integrity
+    confidentiality: Confidentiality = Confidentiality.PUBLIC
+    sources: tuple[str, ...] = ()
+    """Short names of where it came from: `task`, `crm.query@r-…/0/3`, `tickets/0104.txt`."""
+
+    def join(self, other: Label) -> Label:
+        """The label of what is derived from both: the worst of each, all sources (bounded)."""
+        integrity = max(self.integrity, other.integrity, key=INTEGRITY_RANK.__getitem__)
+        hidden = max(self.confidentiality, other.confidentiality, key=CONFIDENTIALITY_RANK.__getitem__)
+        sources = tuple(dict.fromkeys(self.sources + other.sources))
+        if len(sources) > limits.LABEL_SOURCES_MAX:
+            sources = (*sources[: limits.LABEL_SOURCES_MAX - 1], "and more")
+        return Label(integrity=integrity, confidentiality=hidden, sources=sources)
+
+
+# --- agents, tools ---------------------------------------------------------------------------
+
+
+class Effect(enum.StrEnum):
+    """What a tool does to the world when it is run again."""
+
+    PURE = "pure"
+    IDEMPOTENT = "idempotent"
+    ONCE = "once"
+
+
+class ToolManifest(Frozen, frozen=True, kw_only=True):
+    """What the kernel knows of a tool before it is called. Pinned by `digest`."""
+
+    name: str
+    """`instance.operation` (`crm.query`) or the name of a `@tool` function."""
+    description: str
+    schema: dict[str, Any]
+    """JSON Schema of the arguments: an object; unknown fields are refused."""
+    effect: Effect
+    reversal: str = "irreversible"
+    """`reversible`, `compensable:<tool>` or `irreversible`."""
+    version: str = "1"
+    critical: tuple[str, ...] = ()
+    """Arguments that choose a target: their origin is shown and judged."""
+    output: Integrity = Integrity.UNTRUSTED
+    egress: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    wall_s: int = limits.TOOL_WALL_S_DEFAULT
+    cost_microusd: int = 0
+    code_digest: str = ""
+    """Digest of the code that carries it out: a tool is more than its schema."""
+
+
+class Budget(Frozen, frozen=True, kw_only=True):
+    """What a run may use up. A child's is moved from its parent's."""
+
+    calls: int = limits.RUN_CALLS_DEFAULT
+    cost_microusd: int = 0
+    """0: nothing that costs money."""
+    wall_s: int = limits.RUN_WALL_S_DEFAULT
+
+
+class SandboxProfile(Frozen, frozen=True, kw_only=True):
+    """The sandbox an isolated agent asks for."""
+
+    read: tuple[str, ...] = ()
+    """Host paths that it may read; each is named in the journal."""
+    memory_bytes: int = limits.SANDBOX_MEMORY_BYTES_DEFAULT
+    tmp_bytes: int = limits.SANDBOX_TMP_BYTES_DEFAULT
+    processes: int = limits.SANDBOX_PROCESSES_DEFAULT
+
+
+class ModelConfig(Frozen, frozen=True, kw_only=True):
+    """One model that an agent may ask for, by the name it uses."""
+
+    provider: str
+    """`scripted` or `openai`."""
+    model: str = ""
+    script: str = ""
+    """For `scripted`: the rules' file, beside the manifest."""
+    base_url: str = ""
+    price_in_microusd_per_mtok: int | None = None
+    price_out_microusd_per_mtok: int | None = None
+
+
+class AgentManifest(Frozen, frozen=True, kw_only=True):
+    """An agent: how to start it, what it may ask for, its limits, its sandbox."""
+
+    name: str
+    entry: str = ""
+    """`file.py:function` for the SDK; empty for a command."""
+    command: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    """Files and folders, beside the manifest, that are its code: snapshotted, read-only inside."""
+    tools: dict[str, dict[str, Any]] = {}
+    """Built-in tools by instance: `{"crm": {"use": "sql", "database": "…"}}`."""
+    functions: tuple[ToolManifest, ...] = ()
+    """The `@tool` functions of its code."""
+    models: dict[str, ModelConfig] = {}
+    agents: tuple[str, ...] = ()
+    """Names of `@agent` functions in its code that it may spawn."""
+    imports: tuple[str, ...] = ()
+    """Files and folders copied into each run's workspace at the start, labelled untrusted."""
+    budget: Budget = Budget()
+    sandbox: SandboxProfile = SandboxProfile()
+    folder: str = ""
+    """Where the relative paths of this manifest begin."""
+
+
+# --- runs ------------------------------------------------------------------------------------
+
+
+class RunState(enum.StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+ENDED: Final = frozenset({RunState.DONE, RunState.FAILED, RunState.CANCELLED, RunState.UNKNOWN})
+LIVE: Final = frozenset(RunState) - ENDED
+
+RUN_TRANSITIONS: Final[dict[RunState, frozenset[RunState]]] = {
+    RunState.QUEUED: frozenset({RunState.RUNNING, *ENDED}),
+    RunState.RUNNING: frozenset({RunState.RUNNING, RunState.WAITING, *ENDED}),
+    RunState.WAITING: frozenset({RunState.RUNNING, RunState.WAITING, *ENDED}),
+    **{state: frozenset() for state in ENDED},
+}
+"""The legal transitions. `running` to `running` is a restart after a crash, with a new epoch."""
+
+
+class Mode(enum.StrEnum):
+    ISOLATED = "isolated"
+    EMBEDDED = "embedded"
+
+
+class Run(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `run`: one execution of an agent on a task, as it stands."""
+
+    id: str
+    state: RunState
+    waiting_for: str = ""
+    """`approval`, `child`, `timer`, `unknown` or `diverged` while waiting."""
+    parent: str = ""
+    root: str
+    depth: int = 0
+    agent: str
+    agent_digest: str
+    """SHA-256 of the snapshot: manifest and code."""
+    mode: Mode
+    tenant: str
+    principal: str
+    task: str
+    """Address of the blob that holds the task's text."""
+    epoch: int = 0
+    """Raised at each start of the process and at the end: what is bound to an older one is dead."""
+    label: Label
+    label_version: int = 0
+    budget: Budget
+    calls_used: int = 0
+    cost_used_microusd: int = 0
+    """Settled cost and open reservations together."""
+    kill_seen: int = 0
+    started_us: int
+    deadline_us: int
+    ended_us: int = 0
+    result: str = ""
+    """Address of the result (done) or of the error (otherwise)."""
+    events: int = 0
+
+
+# --- calls -----------------------------------------------------------------------------------
+
+
+class CallKind(enum.StrEnum):
+    MODEL = "model"
+    TOOL = "tool"
+    MEMORY_APPEND = "memory.append"
+    MEMORY_RECALL = "memory.recall"
+    SPAWN = "spawn"
+    WAIT = "wait"
+    SLEEP = "sleep"
+    NOW = "now"
+    RANDOM = "random"
+
+
+class Request(Frozen, frozen=True, kw_only=True):
+    """A call as it comes through a door, before the gate has looked at it."""
+
+    kind: CallKind
+    name: str = ""
+    """The tool, the model or the agent; empty where the kind says it all."""
+    args: Any = None
+    """Parsed by `kernel.values.parse` (duplicate keys, NaN, … refused), not yet validated."""
+    path: str = ""
+    """Task path that the SDK gives; empty for a process that gives none."""
+    counter: int = 0
+
+
+class VerdictKind(enum.StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+    ASK = "ask"
+
+
+class Reason(Frozen, frozen=True, kw_only=True):
+    """One rule that decided, and what it says to a person."""
+
+    rule: str
+    text: str
+
+
+class Verdict(Frozen, frozen=True, kw_only=True):
+    kind: VerdictKind
+    reasons: tuple[Reason, ...]
+    policy_digest: str = ""
+
+
+class CallState(enum.StrEnum):
+    REFUSED = "refused"
+    INTENDED = "intended"
+    OK = "ok"
+    ERROR = "error"
+    UNKNOWN = "unknown"
+
+
+class Outcome(Frozen, frozen=True, kw_only=True):
+    """What a call came to: a value with its label, or an error. Recorded under the call id."""
+
+    state: CallState
+    value: Any = None
+    label: Label
+    error: dict[str, str] | None = None
+    """`Ring0Error.as_dict()`."""
+
+
+class Call(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `call`."""
+
+    id: str
+    run: str
+    seq: int
+    """Of the event that opened it."""
+    kind: CallKind
+    name: str
+    state: CallState
+    request_digest: str
+    args: str
+    """Address of the canonical arguments."""
+    effect: Effect
+    verdict: Verdict
+    decision: str
+    """Address of what the verdict was made of."""
+    approval: str = ""
+    tool_digest: str = ""
+    outcome: str = ""
+    """Address of the `Outcome`."""
+    undo: str = ""
+    """Address of what takes it back; empty: nothing does."""
+    undone_by: str = ""
+    begun_us: int
+    ended_us: int = 0
+    cost_microusd: int = 0
+
+
+# --- approvals -------------------------------------------------------------------------------
+
+
+class ApprovalState(enum.StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    CONSUMED = "consumed"
+
+
+class Approval(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `approval`: a human's answer to an ask, bound to the exact call."""
+
+    id: str
+    run: str
+    call: str
+    bound_to: str
+    """Digest of (call id, tool digest, driver bytes, labels, dry-run digest)."""
+    state: ApprovalState
+    shown: str
+    """Address of what the human is shown (`Shown`)."""
+    policy_digest: str
+    asked_us: int
+    expires_us: int
+    answered_us: int = 0
+    answered_by: str = ""
+    note: str = ""
+
+
+class Origin(Frozen, frozen=True, kw_only=True):
+    """Where one part of an argument came from, as far as the kernel can tell."""
+
+    argument: str
+    value: str
+    sources: tuple[str, ...]
+    """Empty: from nowhere that the kernel has seen."""
+    integrity: Integrity
+    exact: bool = False
+    """False: matched by text, a bound and not a proof."""
+
+
+class Shown(Frozen, frozen=True, kw_only=True):
+    """What a human is shown of a held call: rendered by the kernel from what it knows itself."""
+
+    title: str
+    tool: str
+    arguments: dict[str, Any]
+    origins: tuple[Origin, ...] = ()
+    dry_run: tuple[str, ...] = ()
+    """Lines: what would change, in every place."""
+    reversal: str = ""
+    run_label: Label
+    reasons: tuple[Reason, ...] = ()
+
+
+class FileDelta(Frozen, frozen=True, kw_only=True):
+    """One change of a workspace: `blob` empty means removed."""
+
+    path: str
+    blob: str = ""
+    size_bytes: int = 0
+    label: Label
+
+
+class File(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `file`: a file of a run's workspace, as it stands."""
+
+    path: str
+    blob: str
+    size_bytes: int
+    label: Label
+
+
+class Episode(Frozen, frozen=True, kw_only=True):
+    """What is remembered of a run: raw turns and results, searchable, scoped."""
+
+    run: str
+    seq: int
+    role: str
+    """`task`, `result`, `answer`, `note`."""
+    text: str
+    label: Label
+    at_us: int
+
+
+class Scope(Frozen, frozen=True, kw_only=True):
+    """Whose memory. Required wherever memory is touched; there is no default and no wildcard."""
+
+    tenant: str
+    principal: str
+    agent: str
