@@ -22,7 +22,8 @@ QUESTIONS = (HERE / "sandbox_questions.py").read_text()
 RUNTIME = Runtime()
 MIB = 1024 * 1024
 AS_ROOT = os.geteuid() == 0
-uids = itertools.count(2_000_100_000)
+uids = itertools.count(2_000_000_000 + os.getpid() % 100_000 * 1_000)
+"""Not those of another test run on this machine."""
 
 PATHS = ["/root/.bashrc", "/root", "/home", "/etc/shadow", "/etc/passwd", "/var/lib", "/sys/kernel",
          str(REPO / "pyproject.toml"), str(REPO / ".git"), "/proc/1", "/proc/sys", "/proc/cmdline",

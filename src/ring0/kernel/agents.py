@@ -18,6 +18,8 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid, NotFound, StoreDamaged
+from ring0.store import Store
+from ring0.store.events import RunQueued
 from ring0.types import AgentManifest, Budget, Frozen, Mode
 
 NEVER_READ = frozenset({".env", ".git", ".netrc", ".ssh", ".aws", ".gnupg", ".npmrc", ".pypirc"})
@@ -167,6 +169,14 @@ def restore(family: Family, digest: str, store_folder: Path) -> Agent:
                            " was.", why="Its snapshot was changed or removed.",
                            todo=f"Put back {place}; other code is never run in its place.")  # fmt: skip
     return Agent(family, digest, code=place)
+
+
+async def family_of(store: Store, run: str) -> Family:
+    """The agent that a run was started with. Raises NotFound."""
+    async for entry in store.entries(run):
+        if isinstance(entry.body, RunQueued):
+            return msgspec.json.decode(await store.blob(entry.body.manifest), type=Family)
+    raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")
 
 
 def _digest(family: Family, contents: Mapping[str, bytes]) -> str:

@@ -172,6 +172,8 @@ class Gate:
             f"The replay of {run.id} diverged.", why=why,
             todo="Its code or its inputs are not what they were: see `ring0 show`. A recovered run"
             " waits as `diverged`; `ring0 kill` ends it.")  # fmt: skip
+        if not run.result.done():
+            run.result.set_result(run.diverged)  # Whatever the agent makes of the error.
         return run.diverged
 
     # 4 ----------------------------------------------------------------------------------------

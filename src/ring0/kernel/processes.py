@@ -19,6 +19,7 @@ import msgspec
 from ring0 import limits
 from ring0.errors import AgentInvalid, ManifestInvalid, NotFound, Ring0Error, RunFailed
 from ring0.kernel.agents import NEVER_READ, Agent
+from ring0.kernel.live import LiveRun
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.runtime import Runtime
 from ring0.tools.functions import Function
@@ -187,6 +188,27 @@ class Output:
 def plain(text: str) -> str:
     """Text from outside, fit for a terminal: no escape sequence, no control character."""
     return _CONTROL.sub("", text)
+
+
+async def outcome(
+    run: LiveRun, sandbox: Sandbox, output: Output, reading: asyncio.Task[None]
+) -> Any:
+    """What comes first: a result through the door, the end of the process, a divergence."""
+    ending = asyncio.ensure_future(sandbox.wait())
+    await asyncio.wait({ending, run.result}, return_when=asyncio.FIRST_COMPLETED)
+    if not run.result.done():
+        exited = await ending
+        await asyncio.wait({reading}, timeout=limits.SANDBOX_KILL_S_MAX)
+        if (error := run.diverged or ended_badly(exited, output)) is not None:
+            raise error
+        return plain(output.stdout.decode("utf-8", "replace")).strip()[-4000:]
+    # It said what it had to say; a moment to end by itself, so that its output is whole.
+    await asyncio.wait({ending}, timeout=2)
+    await asyncio.wait({reading}, timeout=0.2)
+    result = run.result.result()
+    if isinstance(result, Ring0Error):
+        raise run.diverged or result
+    return result
 
 
 def ended_badly(exited: Exit, output: Output) -> Ring0Error | None:

@@ -224,33 +224,13 @@ class Runs:
         reading = self.runtime.start(output.read(sandbox), name=f"output of {run.id}")
         try:
             sandbox.stdin.close()
-            return await self._outcome(run, sandbox, output, reading), output.as_blob()
+            return await processes.outcome(run, sandbox, output, reading), output.as_blob()
         finally:
             self.gate.handles.kill(run.id)
             for door in doors:
                 await door.close()
             await self.sandboxes.end(sandbox)
             reading.cancel()
-
-    async def _outcome(
-        self, run: LiveRun, sandbox: Sandbox, output: processes.Output, reading: asyncio.Task[None]
-    ) -> Any:
-        """What comes first: a result through the door, the end of the process, a divergence."""
-        ending = asyncio.ensure_future(sandbox.wait())
-        await asyncio.wait({ending, run.result}, return_when=asyncio.FIRST_COMPLETED)
-        if not run.result.done():
-            exited = await ending
-            await asyncio.wait({reading}, timeout=limits.SANDBOX_KILL_S_MAX)
-            if (error := run.diverged or processes.ended_badly(exited, output)) is not None:
-                raise error
-            return processes.plain(output.stdout.decode("utf-8", "replace")).strip()[-4000:]
-        # It said what it had to say; a moment to end by itself, so that its output is whole.
-        await asyncio.wait({ending}, timeout=2)
-        await asyncio.wait({reading}, timeout=0.2)
-        result = run.result.result()
-        if isinstance(result, Ring0Error):
-            raise run.diverged or result
-        return result
 
     # --- ending -------------------------------------------------------------------------------
 
@@ -410,7 +390,7 @@ class Runs:
         """
         started = []
         for row in reversed(await self.store.runs(states=LIVE, most=100_000)):
-            family = await self.family(row.id)
+            family = await agents.family_of(self.store, row.id)
             if row.mode is Mode.EMBEDDED:
                 agent = functions(family)
                 if agent is None:
@@ -420,13 +400,6 @@ class Runs:
             await self.start(row, agent)
             started.append(row.id)
         return started
-
-    async def family(self, run: str) -> Family:
-        """The agent that a run was started with."""
-        async for entry in self.store.entries(run):
-            if isinstance(entry.body, ev.RunQueued):
-                return msgspec.json.decode(await self.store.blob(entry.body.manifest), type=Family)
-        raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")
 
 
 def _share(parent: Run) -> Budget:

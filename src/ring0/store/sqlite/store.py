@@ -148,6 +148,10 @@ class SqliteStore:
         """All blobs: (address, value)."""
         yield from self._read.execute(sql.BLOBS)  # type: ignore[misc]
 
+    def stored_keys(self) -> list[bytes]:
+        """All runs' keys."""
+        return [bytes(key) for (key,) in self._read.execute("SELECT key FROM run_key")]  # type: ignore[arg-type]
+
     def stored_rows(self, table: str) -> Iterator[tuple[str, bytes]]:
         """All rows of a projection: (key, JSON)."""
         yield from self._read.execute(sql.ALL_ROWS[table])  # type: ignore[misc]

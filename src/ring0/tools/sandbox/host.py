@@ -192,6 +192,10 @@ class _Control:
     async def receive(self) -> tuple[_Message, list[int]] | None:
         """The next message and the descriptors that came with it; None at the end."""
         await readable(self._sock.fileno())
+        return self.take()
+
+    def take(self) -> tuple[_Message, list[int]] | None:
+        """The same without waiting: BlockingIOError where there is none yet."""
         try:
             data, ancillary, _, _ = self._sock.recvmsg(
                 _MESSAGE_SIZE_BYTES_MAX, socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC
@@ -302,10 +306,23 @@ class _Making:
         return _Streams(writer, *readers, reading=(out, err))
 
     async def undo(self, runtime: Runtime) -> None:
-        """End a half-made sandbox, however far it came."""
+        """End a half-made sandbox, however far it came.
+
+        The launcher is left to end by itself, which takes milliseconds: killed between making a
+        process and naming it, it would leave one that nobody knows."""
+        try:
+            await runtime.wait_for(self._bury_launcher(), limits.SANDBOX_KILL_S_MAX)
+        except TimeoutError:
+            self._process.kill()
+            self._process.wait()  # it is dead
+        with contextlib.suppress(BlockingIOError):
+            while (received := self.control.take()) is not None:
+                message, fds = received
+                if message.step == "born":
+                    self.init = Init(fds.pop(0), identify(message.pid))
+                for fd in fds:
+                    os.close(fd)
         self._close()
-        self._process.kill()
-        await self._bury_launcher()
         if self.init:
             self.init.kill()
             try:

@@ -1,0 +1,186 @@
+"""The operator's way to a kernel that is at work: JSON on a unix socket that only its owner opens.
+
+Who asks is the peer's uid, as the operating system says it, never a name in the request.
+    POST /v1/answer {approval, yes, note}   POST /v1/settle {call, happened, note}
+    POST /v1/kill {scope, target}           POST /v1/undo {run, call}
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from ring0.errors import CallInvalid, KernelBusy, Ring0Error
+from ring0.gateway.door import Told
+from ring0.kernel import values
+from ring0.kernel.boot import Kernel, open_kernel, operator_name
+from ring0.runtime import Runtime
+from ring0.types import Approval, Call, Run
+
+SOCKET = "kernel.sock"
+_PEER = struct.Struct("3i")
+_encode = msgspec.json.Encoder().encode
+
+
+class Operations(Protocol):
+    """What an operator does, on a kernel at work or on one opened for it."""
+
+    async def answer(self, approval: str, *, yes: bool, note: str = "") -> Approval: ...
+
+    async def settle(self, call: str, *, happened: bool, note: str = "") -> Call: ...
+
+    async def kill(self, scope: str, target: str) -> list[str]: ...
+
+    async def undo(self, run: str, call: str = "") -> Run: ...
+
+
+class Direct:
+    """Operations on a kernel in this process, by whoever runs it."""
+
+    def __init__(self, kernel: Kernel, by: str) -> None:
+        self._kernel = kernel
+        self._by = by
+
+    async def answer(self, approval: str, *, yes: bool, note: str = "") -> Approval:
+        return await self._kernel.answer(approval, yes=yes, by=self._by, note=note)
+
+    async def settle(self, call: str, *, happened: bool, note: str = "") -> Call:
+        return await self._kernel.settle(call, happened=happened, by=self._by, note=note)
+
+    async def kill(self, scope: str, target: str) -> list[str]:
+        return await self._kernel.kill(scope, target, by=self._by)
+
+    async def undo(self, run: str, call: str = "") -> Run:
+        return await self._kernel.undo(run, by=self._by, only=call)
+
+
+class Remote:
+    """Operations on the kernel that has the folder's socket."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = str(home / SOCKET)
+
+    async def answer(self, approval: str, *, yes: bool, note: str = "") -> Approval:
+        body = {"approval": approval, "yes": yes, "note": note}
+        return msgspec.convert(await self._ask("answer", body), Approval)
+
+    async def settle(self, call: str, *, happened: bool, note: str = "") -> Call:
+        body = {"call": call, "happened": happened, "note": note}
+        return msgspec.convert(await self._ask("settle", body), Call)
+
+    async def kill(self, scope: str, target: str) -> list[str]:
+        return msgspec.convert(await self._ask("kill", {"scope": scope, "target": target}), list[str])
+
+    async def undo(self, run: str, call: str = "") -> Run:
+        return msgspec.convert(await self._ask("undo", {"run": run, "call": call}), Run)
+
+    async def _ask(self, verb: str, body: dict[str, Any]) -> Any:
+        connector = aiohttp.UnixConnector(self._path)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector) as session,
+                session.post(f"http://kernel/v1/{verb}", data=_encode(body)) as response,
+            ):
+                answer = msgspec.json.decode(await response.read())
+        except (aiohttp.ClientError, OSError, msgspec.DecodeError):
+            raise KernelBusy("Another kernel has this folder, and it does not answer.",
+                             why="It is starting, ending, or stuck.",
+                             todo="Try again; `ring0 doctor` shows its process.") from None  # fmt: skip
+        if "error" in answer:
+            raise Told(answer["error"])
+        return answer["value"]
+
+
+class Control:
+    """Serves the socket while a kernel is at work."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._runner: web.AppRunner | None = None
+        self._path = kernel.home / SOCKET
+
+    async def open(self) -> None:
+        app = web.Application()
+        for verb in ("answer", "settle", "kill", "undo"):
+            app.router.add_post(f"/v1/{verb}", self._handler(verb))
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False,
+                                     shutdown_timeout=0.5)  # fmt: skip
+        await self._runner.setup()
+        if self._path.exists() and stat.S_ISSOCK(self._path.lstat().st_mode):
+            self._path.unlink()  # Of a kernel that was killed: we hold its lock.
+        old = os.umask(0o177)
+        try:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            listener.bind(str(self._path))
+        finally:
+            os.umask(old)
+        listener.listen(16)
+        await web.SockSite(self._runner, listener).start()
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._path.unlink(missing_ok=True)
+
+    def _handler(self, verb: str) -> Any:
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                by = _peer(request)
+                body = values.parse(await request.read())
+                value = await self._do(Direct(self._kernel, by), verb, body)
+                answer = {"value": value}
+            except Ring0Error as error:
+                answer = {"error": error.as_dict()}
+            return web.Response(body=_encode(answer), content_type="application/json")
+
+        return handle
+
+    async def _do(self, direct: Direct, verb: str, body: Any) -> Any:
+        try:
+            match verb:
+                case "answer":
+                    return await direct.answer(str(body["approval"]), yes=body["yes"] is True,
+                                               note=str(body.get("note", "")))  # fmt: skip
+                case "settle":
+                    return await direct.settle(str(body["call"]), happened=body["happened"] is True,
+                                               note=str(body.get("note", "")))  # fmt: skip
+                case "kill":
+                    return await direct.kill(str(body["scope"]), str(body["target"]))
+                case _:
+                    return await direct.undo(str(body["run"]), str(body.get("call", "")))
+        except (KeyError, TypeError, AttributeError):
+            raise CallInvalid(f"{verb} was asked for without what it needs.",
+                              todo="Use the `ring0` command of the same version.") from None  # fmt: skip
+
+
+def _peer(request: web.Request) -> str:
+    assert request.transport is not None
+    connection = request.transport.get_extra_info("socket")
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    return operator_name(_PEER.unpack(packed)[1])
+
+
+@asynccontextmanager
+async def operations(
+    home: Path, runtime: Runtime, environment: Mapping[str, str]
+) -> AsyncIterator[Operations]:
+    """The kernel at work on this folder, or one opened just for this."""
+    try:
+        kernel = await open_kernel(home, runtime, environment)
+    except KernelBusy:
+        yield Remote(home)
+        return
+    try:
+        yield Direct(kernel, operator_name(os.getuid()))
+    finally:
+        await kernel.close()

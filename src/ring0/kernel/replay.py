@@ -1,0 +1,142 @@
+"""Strict replay: the agent runs again from the journal alone, and must do the very same.
+
+No model, no tool, no clock, no network is reached; nothing is written. A call that is not on
+record, or that differs, stops the replay and is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ring0.errors import InvalidInput, NotFound, Ring0Error
+from ring0.governance import Policies
+from ring0.guardrails import Secrets
+from ring0.identity import Handles
+from ring0.kernel import agents, kinds, manifests, processes, values
+from ring0.kernel.boot import SNAPSHOTS
+from ring0.kernel.gate import Gate
+from ring0.kernel.live import LiveRun
+from ring0.kernel.runs import Doors, Runs
+from ring0.kernel.sandboxes import Sandboxes
+from ring0.kernel.waiting import Waiting
+from ring0.runtime import Runtime
+from ring0.store.sqlite import SqliteStore
+from ring0.tools.sandbox import Sandbox
+from ring0.types import ENDED, Frozen, Mode, Run, RunState
+
+
+class Replayed(Frozen, frozen=True, kw_only=True):
+    """What a strict replay came to."""
+
+    run: str
+    calls: int
+    """On record."""
+    matched: int
+    """Asked for again, each the same to the byte."""
+    same_result: bool
+    divergence: str = ""
+    """The first thing that differed; empty: nothing did."""
+
+    @property
+    def ok(self) -> bool:
+        return self.same_result and not self.divergence and self.matched == self.calls
+
+
+def replay_gate(store: SqliteStore, runtime: Runtime, environment: Mapping[str, str]) -> Gate:
+    """A gate that recalls and does nothing else: strict runs never get past its third step."""
+    waiting = Waiting(store, runtime)
+    config = manifests.Config()
+    secrets = Secrets(manifests.secrets_of(config, environment))
+    return Gate(store, runtime, Handles(runtime), Policies.load(), secrets, waiting,
+                Sandboxes(None, runtime))  # fmt: skip
+
+
+async def replay(
+    home: Path, store: SqliteStore, gate: Gate, doors: Doors, run: str
+) -> Replayed:  # fmt: skip
+    """Replays one ended, isolated run. Raises NotFound, InvalidInput, SandboxUnavailable."""
+    row = await store.run(run)
+    if row is None:
+        raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")
+    if row.state not in ENDED:
+        raise InvalidInput(f"{run} goes on: it is {row.state}.", why="Only what has ended can be"
+                           " replayed.", todo="Wait for its end, or `ring0 kill` it.")  # fmt: skip
+    if row.mode is not Mode.ISOLATED:
+        raise InvalidInput(f"{run} was embedded in another program.",
+                           why="Its code is that program's, and is not here.",
+                           todo="Replay isolated runs.")  # fmt: skip
+    live = await _strict(home, store, gate, row)
+    gate.live[run] = live
+    divergence = ""
+    result: bytes = b""
+    try:
+        result = await _again(live, gate, doors)
+    except Ring0Error as error:
+        divergence = f"{error.what} {error.why}".strip()
+    finally:
+        gate.handles.kill(run)
+        gate.live.pop(run, None)
+        await live.stop_calls()
+    divergence = live.diverged.why if live.diverged else divergence
+    if not divergence and live.unmet:
+        first = min(live.unmet, key=lambda call: live.records[call].seq)
+        divergence = f"{first} is on record and was not asked for again"
+    same = bool(result) and result == await store.blob(row.result)
+    if row.state is RunState.CANCELLED and not divergence:
+        same = True  # It was stopped from outside: it has no result of its own to compare.
+    if not same and not divergence:
+        divergence = "the result differs from the one on record"
+    return Replayed(run=run, calls=len(live.records), matched=len(live.records) - len(live.unmet),
+                    same_result=same, divergence=divergence)  # fmt: skip
+
+
+async def _strict(home: Path, store: SqliteStore, gate: Gate, row: Run) -> LiveRun:
+    family = await agents.family_of(store, row.id)
+    agent = agents.restore(family, row.agent_digest, home / SNAPSHOTS)
+    runs = Runs(store, gate.runtime, gate, gate.sandboxes, home / SNAPSHOTS, None, None)  # type: ignore[arg-type]
+    gate.kinds = kinds.kinds(store, gate.runtime, kinds.Ports(
+        provider=_never, model_config=_never, spawn=_never, wait=_never))  # fmt: skip
+    run = LiveRun(row, await store.run_key(row.id), agent, runs.tools(agent),
+                  gate.handles.mint(row.id, row.epoch), store,
+                  records=await store.calls(row.id), strict=True)  # fmt: skip
+    run.models |= {call.name for call in run.records.values() if call.kind == "model"}
+    return run
+
+
+def _never(*_: Any) -> Any:
+    raise AssertionError("a strict replay reached beyond the journal")
+
+
+async def _again(run: LiveRun, gate: Gate, doors: Doors) -> bytes:
+    """Starts the process once more; the bytes of its result as they would be recorded."""
+    opened: list[Any] = []
+
+    async def open_door(sandbox: Sandbox) -> None:
+        opened.append(await doors(run, sandbox))
+
+    output = processes.Output()
+    spec = processes.agent_spec(run.agent, gate.sandboxes)
+    sandbox = await gate.sandboxes.start(run.id, spec, "replay", open_door)
+    reading = asyncio.ensure_future(output.read(sandbox))
+    try:
+        sandbox.stdin.close()
+        async with asyncio.timeout(run.row.budget.wall_s):
+            value = await processes.outcome(run, sandbox, output, reading)
+        body: dict[str, Any] = {"value": value}
+    except TimeoutError:
+        raise InvalidInput(f"{run.id} did not end again within {run.row.budget.wall_s} s.",
+                           todo="See what it waits for with `ring0 show`.") from None  # fmt: skip
+    except Ring0Error as error:
+        if run.diverged is not None:
+            raise
+        body = {"error": error.as_dict()}
+    finally:
+        gate.handles.kill(run.id)
+        for door in opened:
+            await door.close()
+        await gate.sandboxes.end(sandbox)
+        reading.cancel()
+    return values.canonical({key: gate.secrets.redact(part)[0] for key, part in body.items()})
