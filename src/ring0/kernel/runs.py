@@ -186,6 +186,10 @@ class Runs:
                                    todo="Raise `wall_s` in the agent's budget.") from None  # fmt: skip
             except Ring0Error as failure:
                 value, error = None, failure
+            except Exception as fault:
+                value, error = None, RunFailed(
+                    f"ring0 failed to run the agent: {type(fault).__name__}: {fault}",
+                    why="A fault of ring0.", todo="Report it, with `ring0 show`.")  # fmt: skip
             if run.diverged is not None:
                 await self._park(run, run.diverged)
             elif isinstance(error, StoreFull | StoreFailed):

@@ -95,6 +95,12 @@ class Sandbox:
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended = runtime.start(self._watch(), name=f"sandbox-{init.identity.pid}")
 
+    @property
+    def uid(self) -> int:
+        """The uid of its processes, as the host sees it."""
+        own = os.geteuid()
+        return own if own != 0 or self._spec.host_uid is None else self._spec.host_uid
+
     async def go(self) -> None:
         """Start the program, once. `InvalidInput` if it isn't there, `SandboxFailed` if the sandbox
         is dead."""
