@@ -12,9 +12,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent / "src" / "ring0"
 FORBIDDEN_MODULES = {"time", "random", "uuid", "secrets", "threading", "_thread", "concurrent"}
 FORBIDDEN_CALLS = {
-    ("asyncio", "sleep"), ("asyncio", "to_thread"), ("datetime", "now"), ("datetime", "utcnow"),
-    ("date", "today"), ("os", "urandom"), ("os", "getrandom"),
-}  # fmt: skip
+    ("asyncio", "sleep"),
+    ("asyncio", "to_thread"),
+    ("datetime", "now"),
+    ("datetime", "utcnow"),
+    ("date", "today"),
+    ("os", "urandom"),
+    ("os", "getrandom"),
+}
 EXEMPT = {"runtime.py", "store/sqlite/writer.py"}
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class Ring0Error(Exception):
-    """Base of all errors with a message for a person. Subclasses set `code`, `whose`, `exit_code`."""
+    """Base of all errors that speak to a person. Subclasses set `code`, `whose`, `exit_code`."""
 
     code: ClassVar[str] = "error"
     whose: ClassVar[str] = "ours"
@@ -70,7 +70,7 @@ class NotFound(InvalidInput):
 
 
 class CallInvalid(InvalidInput):
-    """A call's arguments do not fit: unknown tool or field, wrong type, duplicate key, too large."""
+    """Arguments that do not fit: unknown tool or field, wrong type, duplicate key, too large."""
 
     code = "call_invalid"
 
@@ -106,7 +106,7 @@ class ToolFailed(Ring0Error):
 
 
 class EffectUnknown(Ring0Error):
-    """A `once` effect was cut off between its intent and its outcome: nobody knows if it happened."""
+    """A `once` effect was cut off between its intent and its outcome: it may have happened."""
 
     code, whose, exit_code = "effect_unknown", "world", 4
 

@@ -13,7 +13,9 @@ import msgspec
 from ring0 import limits
 
 
-class Frozen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Frozen(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """Base of all values that cross a border between rooms."""
 
 
@@ -41,7 +43,7 @@ class Confidentiality(enum.StrEnum):
 
     PUBLIC = "public"
     PRIVATE = "private"
-    SECRET = "secret"
+    SECRET = "secret"  # noqa: S105
 
 
 CONFIDENTIALITY_RANK: Final = {level: rank for rank, level in enumerate(Confidentiality)}
@@ -58,7 +60,9 @@ class Label(Frozen, frozen=True, kw_only=True):
     def join(self, other: Label) -> Label:
         """The label of what is derived from both: the worst of each, all sources (bounded)."""
         integrity = max(self.integrity, other.integrity, key=INTEGRITY_RANK.__getitem__)
-        hidden = max(self.confidentiality, other.confidentiality, key=CONFIDENTIALITY_RANK.__getitem__)
+        hidden = max(
+            self.confidentiality, other.confidentiality, key=CONFIDENTIALITY_RANK.__getitem__
+        )
         sources = tuple(dict.fromkeys(self.sources + other.sources))
         if len(sources) > limits.LABEL_SOURCES_MAX:
             sources = (*sources[: limits.LABEL_SOURCES_MAX - 1], "and more")

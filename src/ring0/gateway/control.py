@@ -79,7 +79,9 @@ class Remote:
         return msgspec.convert(await self._ask("settle", body), Call)
 
     async def kill(self, scope: str, target: str) -> list[str]:
-        return msgspec.convert(await self._ask("kill", {"scope": scope, "target": target}), list[str])
+        return msgspec.convert(
+            await self._ask("kill", {"scope": scope, "target": target}), list[str]
+        )
 
     async def undo(self, run: str, call: str = "") -> Run:
         return msgspec.convert(await self._ask("undo", {"run": run, "call": call}), Run)
@@ -93,9 +95,11 @@ class Remote:
             ):
                 answer = msgspec.json.decode(await response.read())
         except (aiohttp.ClientError, OSError, msgspec.DecodeError):
-            raise KernelBusy("Another kernel has this folder, and it does not answer.",
-                             why="It is starting, ending, or stuck.",
-                             todo="Try again; `ring0 doctor` shows its process.") from None  # fmt: skip
+            raise KernelBusy(
+                "Another kernel has this folder, and it does not answer.",
+                why="It is starting, ending, or stuck.",
+                todo="Try again; `ring0 doctor` shows its process.",
+            ) from None
         if "error" in answer:
             raise Told(answer["error"])
         return answer["value"]
@@ -113,8 +117,9 @@ class Control:
         app = web.Application()
         for verb in ("answer", "settle", "kill", "undo"):
             app.router.add_post(f"/v1/{verb}", self._handler(verb))
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False,
-                                     shutdown_timeout=0.5)  # fmt: skip
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=0.5
+        )
         await self._runner.setup()
         if self._path.exists() and stat.S_ISSOCK(self._path.lstat().st_mode):
             self._path.unlink()  # Of a kernel that was killed: we hold its lock.
@@ -149,18 +154,26 @@ class Control:
         try:
             match verb:
                 case "answer":
-                    return await direct.answer(str(body["approval"]), yes=body["yes"] is True,
-                                               note=str(body.get("note", "")))  # fmt: skip
+                    return await direct.answer(
+                        str(body["approval"]),
+                        yes=body["yes"] is True,
+                        note=str(body.get("note", "")),
+                    )
                 case "settle":
-                    return await direct.settle(str(body["call"]), happened=body["happened"] is True,
-                                               note=str(body.get("note", "")))  # fmt: skip
+                    return await direct.settle(
+                        str(body["call"]),
+                        happened=body["happened"] is True,
+                        note=str(body.get("note", "")),
+                    )
                 case "kill":
                     return await direct.kill(str(body["scope"]), str(body["target"]))
                 case _:
                     return await direct.undo(str(body["run"]), str(body.get("call", "")))
         except (KeyError, TypeError, AttributeError):
-            raise CallInvalid(f"{verb} was asked for without what it needs.",
-                              todo="Use the `ring0` command of the same version.") from None  # fmt: skip
+            raise CallInvalid(
+                f"{verb} was asked for without what it needs.",
+                todo="Use the `ring0` command of the same version.",
+            ) from None
 
 
 def _peer(request: web.Request) -> str:

@@ -23,8 +23,16 @@ from ring0.kernel.live import LiveRun
 from ring0.tools.sandbox import Sandbox
 from ring0.types import CallKind, Request
 
-STATUS = {"denied": 403, "run_dead": 410, "limit_reached": 429, "loop_stopped": 429,
-          "replay_diverged": 409, "not_found": 404, "tool_failed": 502, "model_failed": 502}  # fmt: skip
+STATUS = {
+    "denied": 403,
+    "run_dead": 410,
+    "limit_reached": 429,
+    "loop_stopped": 429,
+    "replay_diverged": 409,
+    "not_found": 404,
+    "tool_failed": 502,
+    "model_failed": 502,
+}
 _PEER = struct.Struct("3i")
 _encode = msgspec.json.Encoder().encode
 
@@ -44,8 +52,13 @@ class Door:
         app.router.add_post("/v1/call", self._answered(self.call))
         app.router.add_get("/v1/run", self._answered(self.describe))
         app.router.add_post("/v1/result", self._answered(self.result))
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False,
-                                     keepalive_timeout=3_600, shutdown_timeout=0.5)  # fmt: skip
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=3_600,
+            shutdown_timeout=0.5,
+        )
         await self._runner.setup()
         for listener in listeners:
             await web.SockSite(self._runner, listener, backlog=128).start()
@@ -62,13 +75,16 @@ class Door:
                 self._check_peer(request)
                 return web.Response(body=await handler(request), content_type="application/json")
             except web.HTTPException as refused:
-                error: Ring0Error = CallInvalid("The request is too large or not HTTP.",
-                                                why=refused.reason, todo="Send less.")  # fmt: skip
+                error: Ring0Error = CallInvalid(
+                    "The request is too large or not HTTP.", why=refused.reason, todo="Send less."
+                )
             except Ring0Error as failure:
                 error = failure
-            return web.Response(body=_encode({"error": error.as_dict()}),
-                                status=STATUS.get(error.code, 422),
-                                content_type="application/json")  # fmt: skip
+            return web.Response(
+                body=_encode({"error": error.as_dict()}),
+                status=STATUS.get(error.code, 422),
+                content_type="application/json",
+            )
 
         return answer
 
@@ -136,17 +152,25 @@ def to_request(body: Any) -> Request:
     if not isinstance(body, dict):
         raise CallInvalid("A call is a JSON object.", todo="Send {kind, name, args}.")
     if unknown := body.keys() - {"kind", "name", "args", "path", "counter"}:
-        raise CallInvalid(f"A call has no field {sorted(unknown)[0][:80]!r}.",
-                          todo="It has: kind, name, args, path, counter.")  # fmt: skip
-    kind = body.get("kind")
-    if kind not in CallKind.__members__.values():
-        raise CallInvalid(f"There is no kind of call {str(kind)[:80]!r}.",
-                          why=f"There are: {', '.join(CallKind)}.", todo="Send one of those.")  # fmt: skip
+        raise CallInvalid(
+            f"A call has no field {sorted(unknown)[0][:80]!r}.",
+            todo="It has: kind, name, args, path, counter.",
+        )
+    kind = body.get("kind", "")
+    if not isinstance(kind, str) or kind not in CallKind.__members__.values():
+        raise CallInvalid(
+            f"There is no kind of call {str(kind)[:80]!r}.",
+            why=f"There are: {', '.join(CallKind)}.",
+            todo="Send one of those.",
+        )
     name, path, counter = body.get("name", ""), body.get("path", ""), body.get("counter", 0)
     if not isinstance(name, str) or not isinstance(path, str) or type(counter) is not int:
-        raise CallInvalid("`name` and `path` are strings, `counter` is an integer.",
-                          todo="Correct their types.")  # fmt: skip
-    return Request(kind=CallKind(kind), name=name, args=body.get("args"), path=path, counter=counter)
+        raise CallInvalid(
+            "`name` and `path` are strings, `counter` is an integer.", todo="Correct their types."
+        )
+    return Request(
+        kind=CallKind(kind), name=name, args=body.get("args"), path=path, counter=counter
+    )
 
 
 def _failure(error: Any) -> Ring0Error:

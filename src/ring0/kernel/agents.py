@@ -40,8 +40,10 @@ class Family(Frozen, frozen=True, kw_only=True):
         for manifest in (self.manifest, *self.others):
             if manifest.name == name:
                 return manifest
-        raise NotFound(f"There is no agent {name!r} in this agent's code.",
-                       todo="Declare it with @agent in the same file.")  # fmt: skip
+        raise NotFound(
+            f"There is no agent {name!r} in this agent's code.",
+            todo="Declare it with @agent in the same file.",
+        )
 
 
 class Agent:
@@ -70,27 +72,37 @@ class Agent:
         return self.family.operator
 
     def child(self, name: str, most: Budget) -> Agent:
-        """The agent that this one spawns: never more than its own. Raises NotFound, ManifestInvalid."""
+        """An agent to spawn: never more than its own. Raises NotFound, ManifestInvalid."""
         manifest = self.family.named(name)
         wider = set(manifest.tools) - set(self.manifest.tools)
         own = {function.name for function in self.manifest.functions}
         wider |= {function.name for function in manifest.functions} - own
         if wider:
-            raise ManifestInvalid(f"{name} may not be spawned: it wants {', '.join(sorted(wider))}.",
-                                  why="A child gets a subset of its parent's tools, never more.",
-                                  todo="Give the parent that tool too, or take it from the child.")  # fmt: skip
+            raise ManifestInvalid(
+                f"{name} may not be spawned: it wants {', '.join(sorted(wider))}.",
+                why="A child gets a subset of its parent's tools, never more.",
+                todo="Give the parent that tool too, or take it from the child.",
+            )
         others = tuple(m for m in (self.manifest, *self.family.others) if m.name != name)
         narrowed = msgspec.structs.replace(
-            manifest, budget=_within(manifest.budget, most), tools={key: self.manifest.tools[key] for key in manifest.tools},
-            models=self.manifest.models, sandbox=self.manifest.sandbox,
-            folder=self.manifest.folder, code=self.manifest.code)  # fmt: skip
+            manifest,
+            budget=_within(manifest.budget, most),
+            tools={key: self.manifest.tools[key] for key in manifest.tools},
+            models=self.manifest.models,
+            sandbox=self.manifest.sandbox,
+            folder=self.manifest.folder,
+            code=self.manifest.code,
+        )
         family = Family(manifest=narrowed, others=others, mode=self.family.mode)
         return Agent(family, self.digest, code=self.code, functions=self.functions)
 
 
 def _within(wanted: Budget, most: Budget) -> Budget:
-    return Budget(calls=min(wanted.calls, most.calls), wall_s=min(wanted.wall_s, most.wall_s),
-                  cost_microusd=min(wanted.cost_microusd, most.cost_microusd))  # fmt: skip
+    return Budget(
+        calls=min(wanted.calls, most.calls),
+        wall_s=min(wanted.wall_s, most.wall_s),
+        cost_microusd=min(wanted.cost_microusd, most.cost_microusd),
+    )
 
 
 def code_files(manifest: AgentManifest) -> dict[str, Path]:
@@ -111,24 +123,29 @@ def code_files(manifest: AgentManifest) -> dict[str, Path]:
                     why=f"A snapshot has at most {limits.SNAPSHOT_FILES_MAX} files and"
                     f" {limits.SNAPSHOT_SIZE_BYTES_MAX} bytes.",
                     todo="Name less in `code`; libraries belong in the environment, or in"
-                    " `[sandbox] read`.")  # fmt: skip
+                    " `[sandbox] read`.",
+                )
     return found
 
 
 def _walk(folder: Path, name: str) -> Iterator[Path]:
     start = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts or NEVER_READ & set(Path(name).parts):
-        raise ManifestInvalid(f"`code` names {name!r}.",
-                              why="Code lies beneath the manifest's folder, and files that hold"
-                              " secrets are never given to an agent.",
-                              todo="Move it, or leave it out.")  # fmt: skip
+        raise ManifestInvalid(
+            f"`code` names {name!r}.",
+            why="Code lies beneath the manifest's folder, and files that hold"
+            " secrets are never given to an agent.",
+            todo="Move it, or leave it out.",
+        )
     if start.is_file() and not start.is_symlink():
         yield start
         return
     if not start.is_dir() or start.is_symlink():
-        raise ManifestInvalid(f"There is no {name!r} in {folder}.",
-                              why="The agent's manifest names it as its code.",
-                              todo="Correct `entry` or `code`; a link is not followed.")  # fmt: skip
+        raise ManifestInvalid(
+            f"There is no {name!r} in {folder}.",
+            why="The agent's manifest names it as its code.",
+            todo="Correct `entry` or `code`; a link is not followed.",
+        )
     for root, folders, files in os.walk(start):
         folders[:] = sorted(f for f in folders if f not in LEFT_OUT | NEVER_READ)
         for file in sorted(files):
@@ -165,9 +182,11 @@ def restore(family: Family, digest: str, store_folder: Path) -> Agent:
         if path.is_file()
     }
     if not place.is_dir() or _digest(family, contents) != digest:
-        raise StoreDamaged(f"The code of agent {family.manifest.name} ({digest[:12]}) is not what it"
-                           " was.", why="Its snapshot was changed or removed.",
-                           todo=f"Put back {place}; other code is never run in its place.")  # fmt: skip
+        raise StoreDamaged(
+            f"The code of agent {family.manifest.name} ({digest[:12]}) is not what it was.",
+            why="Its snapshot was changed or removed.",
+            todo=f"Put back {place}; other code is never run in its place.",
+        )
     return Agent(family, digest, code=place)
 
 

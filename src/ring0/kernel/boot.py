@@ -16,7 +16,14 @@ from typing import Any
 import msgspec
 
 from ring0 import __version__, models
-from ring0.errors import InvalidInput, KernelBusy, ManifestInvalid, NotFound, Ring0Error
+from ring0.errors import (
+    InvalidInput,
+    KernelBusy,
+    ManifestInvalid,
+    NotFound,
+    Ring0Error,
+    UndoRefused,
+)
 from ring0.governance import Policies
 from ring0.guardrails import Secrets
 from ring0.identity import Handles
@@ -51,10 +58,17 @@ class Kernel:
     """A kernel at work. Open it with `open_kernel`, close it with `close`."""
 
     def __init__(
-        self, home: Path, lock: int, store: SqliteStore, runtime: Runtime, config: Config,
-        policies: Policies, environment: Mapping[str, str], doors: Doors | None,
+        self,
+        home: Path,
+        lock: int,
+        store: SqliteStore,
+        runtime: Runtime,
+        config: Config,
+        policies: Policies,
+        environment: Mapping[str, str],
+        doors: Doors | None,
         embed: Embed | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.home = home
         self.store = store
         self.runtime = runtime
@@ -66,15 +80,29 @@ class Kernel:
         self._providers: dict[tuple[str, str], models.Provider] = {}
         self.waiting = Waiting(store, runtime)
         self.sandboxes = Sandboxes(store, runtime)
-        self.gate = Gate(store, runtime, Handles(runtime), policies,
-                         Secrets(manifests.secrets_of(config, environment)), self.waiting,
-                         self.sandboxes)  # fmt: skip
-        self.runs = Runs(store, runtime, self.gate, self.sandboxes, home / SNAPSHOTS, doors,
-                         self._embedded)  # fmt: skip
+        self.gate = Gate(
+            store,
+            runtime,
+            Handles(runtime),
+            policies,
+            Secrets(manifests.secrets_of(config, environment)),
+            self.waiting,
+            self.sandboxes,
+        )
+        self.runs = Runs(
+            store, runtime, self.gate, self.sandboxes, home / SNAPSHOTS, doors, self._embedded
+        )
         self.runs.models = frozenset(config.models)
-        self.gate.kinds = kinds.kinds(store, runtime, kinds.Ports(
-            provider=self._provider, model_config=self._model_config, spawn=self.runs.spawn,
-            wait=self.runs.wait_for_child))  # fmt: skip
+        self.gate.kinds = kinds.kinds(
+            store,
+            runtime,
+            kinds.Ports(
+                provider=self._provider,
+                model_config=self._model_config,
+                spawn=self.runs.spawn,
+                wait=self.runs.wait_for_child,
+            ),
+        )
 
     async def close(self) -> None:
         """Stops what runs (it can be recovered), and lets go of the folder."""
@@ -99,9 +127,14 @@ class Kernel:
         return await self._begin(agent, task, principal)
 
     async def start_embedded(
-        self, manifest: AgentManifest, others: tuple[AgentManifest, ...],
-        functions: Mapping[str, Callable[..., Any]], task: str, *, principal: str,
-    ) -> Run:  # fmt: skip
+        self,
+        manifest: AgentManifest,
+        others: tuple[AgentManifest, ...],
+        functions: Mapping[str, Callable[..., Any]],
+        task: str,
+        *,
+        principal: str,
+    ) -> Run:
         """The same for an agent function of this process. It is not contained."""
         family = Family(manifest=manifest, others=others, mode=Mode.EMBEDDED)
         return await self._begin(_in_process(family, functions), task, principal)
@@ -131,8 +164,10 @@ class Kernel:
         apart = Sandboxes(None, self.runtime)
         declared = await processes.describe(bare, apart, self.runtime)
         chosen = processes.choose(declared, manifest.entry)
-        return Family(manifest=merged(manifest, chosen),
-                      others=tuple(a for a in declared.agents if a.name != chosen.name))  # fmt: skip
+        return Family(
+            manifest=merged(manifest, chosen),
+            others=tuple(a for a in declared.agents if a.name != chosen.name),
+        )
 
     # --- what operators do ----------------------------------------------------------------------
 
@@ -146,17 +181,31 @@ class Kernel:
 
     async def kill(self, scope: str, target: str, *, by: str) -> list[str]:
         """Ends a run with all beneath it, an agent's runs, or all. Returns the runs it ended."""
-        victims = [row for row in await self.store.runs(states=LIVE, most=100_000)
-                   if scope == "all" or target == {"run": row.id, "agent": row.agent}.get(scope)]  # fmt: skip
+        victims = [
+            row
+            for row in await self.store.runs(states=LIVE, most=100_000)
+            if scope == "all" or target == {"run": row.id, "agent": row.agent}.get(scope)
+        ]
         if scope == "run" and not victims:
             row = await self.store.run(target)
             if row is None:
                 raise NotFound(f"There is no run {target[:40]!r}.", todo="`ring0 ps` lists them.")
             raise InvalidInput(f"{target} has ended already: it is {row.state}.", todo="Nothing.")
         generation = await self.store.kill_generation() + 1
-        await self.store.append(Write(run=ev.KERNEL, durable=True, events=[
-            ev.Killed(scope=scope, target="" if scope == "all" else target, generation=generation,
-                      by=by)]))  # fmt: skip
+        await self.store.append(
+            Write(
+                run=ev.KERNEL,
+                durable=True,
+                events=[
+                    ev.Killed(
+                        scope=scope,
+                        target="" if scope == "all" else target,
+                        generation=generation,
+                        by=by,
+                    )
+                ],
+            )
+        )
         for row in victims:
             await self.runs.cancel(row.id, by=by)
         return [row.id for row in victims]
@@ -169,9 +218,11 @@ class Kernel:
         steps = [call.id for call in undo.undoable(calls) if not only or call.id == only]
         if not steps:
             why = next((undo.why_not(c) for c in calls if c.id == only), None) if only else None
-            raise undo.UndoRefused(f"There is nothing to take back in {only or run}.",
-                                   why=why or "No call of it left anything that takes it back.",
-                                   todo="`ring0 show RUN` says of each call how it can be.")  # fmt: skip
+            raise UndoRefused(
+                f"There is nothing to take back in {only or run}.",
+                why=why or "No call of it left anything that takes it back.",
+                todo="`ring0 show RUN` says of each call how it can be.",
+            )
         agent = self._undo_agent(undo.manifest(len(steps)))
         task = msgspec.json.encode({"undo": run, "calls": steps}).decode()
         row = await self._begin(agent, task, by)
@@ -222,10 +273,12 @@ def _in_process(family: Family, functions: Mapping[str, Callable[..., Any]]) -> 
 
 
 def no_model(name: str) -> ManifestInvalid:
-    return ManifestInvalid(f"No model is configured under the name {name!r}.",
-                           why="The agent's manifest, ring0.toml and the environment name none.",
-                           todo="Add [models.default] to agent.toml or ring0.toml, or set"
-                           " OPENAI_API_KEY (and OPENAI_BASE_URL).")  # fmt: skip
+    return ManifestInvalid(
+        f"No model is configured under the name {name!r}.",
+        why="The agent's manifest, ring0.toml and the environment name none.",
+        todo="Add [models.default] to agent.toml or ring0.toml, or set"
+        " OPENAI_API_KEY (and OPENAI_BASE_URL).",
+    )
 
 
 def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
@@ -245,15 +298,21 @@ def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
 
 
 async def open_kernel(
-    home: Path, runtime: Runtime, environment: Mapping[str, str], *, doors: Doors | None = None,
+    home: Path,
+    runtime: Runtime,
+    environment: Mapping[str, str],
+    *,
+    doors: Doors | None = None,
     embed: Embed | None = None,
-) -> Kernel:  # fmt: skip
+) -> Kernel:
     """Boots. Raises KernelBusy, StoreDamaged, StoreFull, PolicyInvalid, ManifestInvalid."""
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise InvalidInput(f"{home} can't be made: {error.strerror}.",
-                           todo="Set RING0_HOME to a folder that you may write to.") from None  # fmt: skip
+        raise InvalidInput(
+            f"{home} can't be made: {error.strerror}.",
+            todo="Set RING0_HOME to a folder that you may write to.",
+        ) from None
     lock = lock_folder(home)
     try:
         config = manifests.read_config(home)
@@ -266,9 +325,17 @@ async def open_kernel(
         kernel = Kernel(home, lock, store, runtime, config, policies, environment, doors, embed)
         text = policies.text.encode()
         where = address(b"", text)
-        await store.append(Write(run=ev.KERNEL, blobs={where: text}, durable=True, events=[
-            ev.KernelStarted(version=__version__, pid=os.getpid()),
-            ev.PolicyLoaded(digest=policies.digest, text=where)]))  # fmt: skip
+        await store.append(
+            Write(
+                run=ev.KERNEL,
+                blobs={where: text},
+                durable=True,
+                events=[
+                    ev.KernelStarted(version=__version__, pid=os.getpid()),
+                    ev.PolicyLoaded(digest=policies.digest, text=where),
+                ],
+            )
+        )
         await kernel.sandboxes.bury()
         await kernel.runs.cut_off()
     except BaseException:
@@ -286,9 +353,11 @@ def lock_folder(home: Path) -> int:
     except BlockingIOError:
         other = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "?"
         os.close(lock)
-        raise KernelBusy(f"Another kernel (process {other}) has {home}.",
-                         why="Two kernels on one journal would both be right.",
-                         todo="Wait until it ends, or set RING0_HOME to another folder.") from None  # fmt: skip
+        raise KernelBusy(
+            f"Another kernel (process {other}) has {home}.",
+            why="Two kernels on one journal would both be right.",
+            todo="Wait until it ends, or set RING0_HOME to another folder.",
+        ) from None
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock

@@ -27,15 +27,17 @@ from ring0.kernel import judging, recording, values
 from ring0.kernel.judging import Judged
 from ring0.kernel.live import Held, LiveRun
 from ring0.kernel.recording import Taken
+from ring0.kernel.sandboxes import Sandboxes
 from ring0.kernel.waiting import Waiting
 from ring0.runtime import Runtime
 from ring0.scheduler import check_deadline, refusal
 from ring0.store import GuardFailed, Store, Write, base
 from ring0.store import events as ev
-from ring0.tools.driver import CallContext, Result, Sandboxes
+from ring0.tools.driver import CallContext, Result
 from ring0.tools.registry import Tool
 from ring0.types import (
     Approval,
+    Call,
     CallKind,
     CallState,
     Effect,
@@ -91,9 +93,11 @@ class Gate:
                 if admitted is not None:
                     break
             else:
-                raise LimitReached("The run's labels rose under this call again and again.",
-                                   why="It was judged anew each time.",
-                                   todo="Await the calls that read before you act.")  # fmt: skip
+                raise LimitReached(
+                    "The run's labels rose under this call again and again.",
+                    why="It was judged anew each time.",
+                    todo="Await the calls that read before you act.",
+                )
         except (RunDead, ReplayDiverged, StoreFull, StoreFailed):
             raise
         except Ring0Error as error:
@@ -117,8 +121,13 @@ class Gate:
         What does not fit is kept in `invalid`: it is refused, on record, after recall.
         """
         if len(request.name) > limits.CALL_NAME_CHARS_MAX:
-            request = Request(kind=request.kind, name=request.name[: limits.CALL_NAME_CHARS_MAX],
-                              args=None, path=request.path, counter=request.counter)  # fmt: skip
+            request = Request(
+                kind=request.kind,
+                name=request.name[: limits.CALL_NAME_CHARS_MAX],
+                args=None,
+                path=request.path,
+                counter=request.counter,
+            )
         canonical = values.canonical([request.kind, request.name, request.args])
         digest = run.digest_of(canonical)
         call = run.name_call(request, digest)
@@ -142,7 +151,9 @@ class Gate:
             return None
         run.unmet.discard(held.id)
         if record.request_digest != held.digest:
-            raise self._diverge(run, f"{held.id} was {record.kind} {record.name} with other arguments")
+            raise self._diverge(
+                run, f"{held.id} was {record.kind} {record.name} with other arguments"
+            )
         if record.state is CallState.UNKNOWN:
             if run.strict:
                 raise self._diverge(run, f"{held.id} was never settled")
@@ -164,14 +175,18 @@ class Gate:
             raise self._diverge(run, f"{held.id} ({held.kind} {held.name}) is not on record")
         if "/~" in held.id and run.unmet:
             raise self._diverge(
-                run, f"{held.kind} {held.name} fits nothing, and {len(run.unmet)} recorded calls"
-                " were not asked for")  # fmt: skip
+                run,
+                f"{held.kind} {held.name} fits nothing, and {len(run.unmet)} recorded calls"
+                " were not asked for",
+            )
 
     def _diverge(self, run: LiveRun, why: str) -> ReplayDiverged:
         run.diverged = ReplayDiverged(
-            f"The replay of {run.id} diverged.", why=why,
+            f"The replay of {run.id} diverged.",
+            why=why,
             todo="Its code or its inputs are not what they were: see `ring0 show`. A recovered run"
-            " waits as `diverged`; `ring0 kill` ends it.")  # fmt: skip
+            " waits as `diverged`; `ring0 kill` ends it.",
+        )
         if not run.result.done():
             run.result.set_result(run.diverged)  # Whatever the agent makes of the error.
         return run.diverged
@@ -243,37 +258,52 @@ class Gate:
         if approval is not None:
             guards.append(base.ApprovalGood(approval=approval.id, bound_to=approval.bound_to))
         try:
-            await self.store.append(Write(
-                run=run.id, guards=guards, blobs=judged.blobs,
-                events=[ev.CallIntended(call=call, reserve_microusd=judged.prepared.reserve_microusd)],
-                durable=call.effect is Effect.ONCE or judged.prepared.reserve_microusd > 0,
-            ))  # fmt: skip
+            await self.store.append(
+                Write(
+                    run=run.id,
+                    guards=guards,
+                    blobs=judged.blobs,
+                    events=[
+                        ev.CallIntended(
+                            call=call, reserve_microusd=judged.prepared.reserve_microusd
+                        )
+                    ],
+                    durable=call.effect is Effect.ONCE or judged.prepared.reserve_microusd > 0,
+                )
+            )
         except GuardFailed as failure:
-            return self._not_admitted(run, failure)
+            if isinstance(failure.guard, base.LabelUnmoved):
+                return None
+            raise self._not_admitted(run, failure) from None
         run.records[call.id] = call
         run.row = recording.admitted(run.row, judged.prepared.reserve_microusd)
         return judged
 
     async def _admit_again(self, run: LiveRun, judged: Judged) -> Judged:
         """After a crash: the intent stands already; a pure or idempotent call runs again."""
-        await self.store.append(Write(
-            run=run.id, events=[ev.CallRetried(call=judged.held.id, epoch=run.row.epoch)],
-            guards=[base.RunLive(run=run.id, epoch=run.row.epoch), base.NotKilled(run=run.id)],
-        ))  # fmt: skip
+        await self.store.append(
+            Write(
+                run=run.id,
+                events=[ev.CallRetried(call=judged.held.id, epoch=run.row.epoch)],
+                guards=[base.RunLive(run=run.id, epoch=run.row.epoch), base.NotKilled(run=run.id)],
+            )
+        )
         return judged
 
-    def _not_admitted(self, run: LiveRun, failure: GuardFailed) -> None:
+    def _not_admitted(self, run: LiveRun, failure: GuardFailed) -> Ring0Error:
         match failure.guard:
-            case base.LabelUnmoved():
-                return
             case base.Room():
-                raise refusal(run.row, failure.detail)
+                return refusal(run.row, failure.detail)
             case base.RunLive() | base.NotKilled():
-                raise RunDead(f"{run.id} goes on no more.", why=failure.detail,
-                              todo="Start a new run.")  # fmt: skip
+                return RunDead(
+                    f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run."
+                )
             case _:
-                raise CallDenied("The call was not admitted.", why=failure.detail,
-                                 todo="Ask again with a new call.")  # fmt: skip
+                return CallDenied(
+                    "The call was not admitted.",
+                    why=failure.detail,
+                    todo="Ask again with a new call.",
+                )
 
     # 8 ----------------------------------------------------------------------------------------
 
@@ -294,8 +324,11 @@ class Gate:
             if judged.effect is Effect.ONCE:
                 unknown = EffectUnknown(f"{held.name or held.kind} broke: {type(error).__name__}.")
                 return await self._settle(run, held, unknown)
-            return ToolFailed(f"{held.name or held.kind} broke: {type(error).__name__}.",
-                              why="A fault of ring0 or of the driver.", todo="Report it.")  # fmt: skip
+            return ToolFailed(
+                f"{held.name or held.kind} broke: {type(error).__name__}.",
+                why="A fault of ring0 or of the driver.",
+                todo="Report it.",
+            )
 
     async def _settle(self, run: LiveRun, held: Held, error: EffectUnknown) -> Ring0Error:
         """Nobody knows: on record as unknown, and the run waits until somebody says."""
@@ -303,10 +336,17 @@ class Gate:
         await self.waiting.settled(run, record)
         return recording.Settled(held.id)
 
-    async def _cut_off(self, run: LiveRun, held: Held, why: str) -> recording.Call:
-        await asyncio.shield(self.store.append(Write(
-            run=run.id, events=[ev.CallCutOff(call=held.id, why=why[:500])], durable=True,
-            guards=[base.CallOpen(call=held.id)])))  # fmt: skip
+    async def _cut_off(self, run: LiveRun, held: Held, why: str) -> Call:
+        await asyncio.shield(
+            self.store.append(
+                Write(
+                    run=run.id,
+                    events=[ev.CallCutOff(call=held.id, why=why[:500])],
+                    durable=True,
+                    guards=[base.CallOpen(call=held.id)],
+                )
+            )
+        )
         record = run.records[held.id] = recording.cut_off(run.records[held.id])
         return record
 
@@ -326,15 +366,22 @@ class Gate:
         if taken.settled:
             return await recording.load(self.store, run.records[judged.held.id])
         try:
-            await self.store.append(Write(
-                run=run.id, events=[taken.event], blobs=taken.blobs,
-                guards=[base.RunLive(run=run.id, epoch=run.row.epoch),
-                        base.CallOpen(call=judged.held.id)],
-                durable=judged.effect is Effect.ONCE or taken.event.cost_microusd > 0,
-            ))  # fmt: skip
+            await self.store.append(
+                Write(
+                    run=run.id,
+                    events=[taken.event],
+                    blobs=taken.blobs,
+                    guards=[
+                        base.RunLive(run=run.id, epoch=run.row.epoch),
+                        base.CallOpen(call=judged.held.id),
+                    ],
+                    durable=judged.effect is Effect.ONCE or taken.event.cost_microusd > 0,
+                )
+            )
         except GuardFailed as failure:
-            raise RunDead(f"{run.id} goes on no more.", why=failure.detail,
-                          todo="Start a new run.") from None  # fmt: skip
+            raise RunDead(
+                f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run."
+            ) from None
         recording.ended(run, judged, taken)
         return taken.outcome
 
@@ -342,15 +389,28 @@ class Gate:
         """A no is an outcome too: on record, so that a replay hears the same no."""
         refused = recording.refused(run, held, error, self.secrets, self.runtime.now_us())
         try:
-            await self.store.append(Write(
-                run=run.id, events=[refused.event], blobs=refused.blobs,
-                guards=[base.RunLive(run=run.id, epoch=run.row.epoch)]))  # fmt: skip
+            await self.store.append(
+                Write(
+                    run=run.id,
+                    events=[refused.event],
+                    blobs=refused.blobs,
+                    guards=[base.RunLive(run=run.id, epoch=run.row.epoch)],
+                )
+            )
         except GuardFailed as failure:
-            raise RunDead(f"{run.id} goes on no more.", why=failure.detail,
-                          todo="Start a new run.") from None  # fmt: skip
+            raise RunDead(
+                f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run."
+            ) from None
         run.records[held.id] = refused.call
         return refused.outcome
 
     def _context(self, run: LiveRun, held: Held) -> CallContext:
-        return CallContext(call=held.id, name=held.name, begun_us=held.begun_us, run=run.row, workspace=run.workspace,
-                           sandboxes=self.sandboxes, operator=run.agent.operator)  # fmt: skip
+        return CallContext(
+            call=held.id,
+            name=held.name,
+            begun_us=held.begun_us,
+            run=run.row,
+            workspace=run.workspace,
+            sandboxes=self.sandboxes,
+            operator=run.agent.operator,
+        )

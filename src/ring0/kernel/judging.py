@@ -1,4 +1,4 @@
-"""What a decision is made of: the manifest found, the dry run, the origins, the question to Cedar."""
+"""What a decision is made of: manifest, dry run, the origins, the question to Cedar."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def find(run: LiveRun, request: Request, kinds: Mapping[CallKind, Tool]) -> Tool
     """The manifest of what is asked for. Raises CallDenied: what is not named is not there."""
     if request.kind is CallKind.TOOL:
         tool = run.tools.get(request.name)
-        allowed = sorted(run.tools)
+        allowed: list[str] | None = sorted(run.tools)
     else:
         tool = kinds[request.kind]
         allowed = _names(run, request.kind)
@@ -43,11 +43,13 @@ def find(run: LiveRun, request: Request, kinds: Mapping[CallKind, Tool]) -> Tool
         if allowed is None and request.name:
             raise CallInvalid(f"{request.kind} takes no name.", todo="Leave `name` out.")
     if tool is None:
-        raise CallDenied(f"There is no {request.kind} {request.name[:80]!r} for this agent.",
-                         why="What its manifest does not name is denied. It names: "
-                         f"{', '.join(allowed or ()) or 'none'}.",
-                         todo=f"Name it under `{_STARTS[request.kind]}` in the manifest, or ask for"
-                         " one that is there.")  # fmt: skip
+        raise CallDenied(
+            f"There is no {request.kind} {request.name[:80]!r} for this agent.",
+            why="What its manifest does not name is denied. It names: "
+            f"{', '.join(allowed or ()) or 'none'}.",
+            todo=f"Name it under `{_STARTS[request.kind]}` in the manifest, or ask for"
+            " one that is there.",
+        )
     return tool
 
 
@@ -62,13 +64,29 @@ def _names(run: LiveRun, kind: CallKind) -> list[str] | None:
 class Judged:
     """A call with its verdict, and all that it was judged by."""
 
-    __slots__ = ("blobs", "bound_to", "decision", "held", "origins", "prepared", "question", "shown",
-                 "tool", "verdict")  # fmt: skip
+    __slots__ = (
+        "blobs",
+        "bound_to",
+        "decision",
+        "held",
+        "origins",
+        "prepared",
+        "question",
+        "shown",
+        "tool",
+        "verdict",
+    )
 
     def __init__(
-        self, run: LiveRun, held: Held, tool: Tool, prepared: Prepared,
-        origins: tuple[Origin, ...], question: Question, verdict: Verdict,
-    ) -> None:  # fmt: skip
+        self,
+        run: LiveRun,
+        held: Held,
+        tool: Tool,
+        prepared: Prepared,
+        origins: tuple[Origin, ...],
+        question: Question,
+        verdict: Verdict,
+    ) -> None:
         self.held = held
         self.tool = tool
         self.prepared = prepared
@@ -100,7 +118,9 @@ class Judged:
 def _title(held: Held, prepared: Prepared) -> str:
     if not prepared.mutates:
         return f"{held.kind} {held.name}".strip()
-    what = f"{prepared.rows} rows in {', '.join(prepared.tables)}" if prepared.tables else "the world"
+    what = (
+        f"{prepared.rows} rows in {', '.join(prepared.tables)}" if prepared.tables else "the world"
+    )
     return f"{held.name} would change {what}"
 
 
@@ -126,13 +146,15 @@ async def judge(run: LiveRun, held: Held, context: CallContext, policies: Polici
         rows=prepared.rows,
         tables=prepared.tables,
         run_integrity=run.row.label.integrity,
-        untrusted_args=_arguments(o for o in origins if o.sources and o.integrity is Integrity.UNTRUSTED),
+        untrusted_args=_arguments(
+            o for o in origins if o.sources and o.integrity is Integrity.UNTRUSTED
+        ),
         unfounded_args=_arguments(o for o in origins if not o.sources),
         operator=run.agent.operator,
         depth=run.row.depth,
         calls_used=run.row.calls_used,
         cost_microusd=prepared.reserve_microusd,
-    )  # fmt: skip
+    )
     return Judged(run, held, tool, prepared, origins, question, policies.decide(question))
 
 
@@ -153,11 +175,15 @@ def denied(judged: Judged) -> Denied:
     """Policy said no."""
     reasons = judged.verdict.reasons
     lines = "; ".join(line for line in judged.prepared.lines if not line.startswith(" "))
-    return Denied(judged, CallDenied(
-        f"{judged.held.name or judged.held.kind} is refused" + (f": {lines}." if lines else "."),
-        why=" ".join(f"{reason.text} [{reason.rule}]" for reason in reasons),
-        todo="`ring0 policy explain` tells more; a policy is changed by its operator, not here.",
-    ))  # fmt: skip
+    return Denied(
+        judged,
+        CallDenied(
+            f"{judged.held.name or judged.held.kind} is refused"
+            + (f": {lines}." if lines else "."),
+            why=" ".join(f"{reason.text} [{reason.rule}]" for reason in reasons),
+            todo="`ring0 policy explain` tells more; only its operator changes a policy.",
+        ),
+    )
 
 
 def args_blob(run: LiveRun, held: Held) -> dict[str, bytes]:

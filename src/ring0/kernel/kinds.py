@@ -30,8 +30,12 @@ class Ports(msgspec.Struct):
 
 
 def _schema(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"type": "object", "properties": {**required, **(optional or {})},
-            "required": list(required), "additionalProperties": False}  # fmt: skip
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+    }
 
 
 class _Kind:
@@ -46,25 +50,32 @@ class _Kind:
 class Now(_Kind):
     """`now`: microseconds since 1970."""
 
-    manifest = ToolManifest(name="now", description="The time.", schema=_schema({}), effect=Effect.PURE)
+    manifest = ToolManifest(
+        name="now", description="The time.", schema=_schema({}), effect=Effect.PURE
+    )
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
         return Result(value=self._runtime.now_us(), label=_SYSTEM)
 
 
 class Random(_Kind):
     """`random`: a number from 0 to 1, 53 bits of it random."""
 
-    manifest = ToolManifest(name="random", description="A random number.", schema=_schema({}),
-                            effect=Effect.PURE)  # fmt: skip
+    manifest = ToolManifest(
+        name="random", description="A random number.", schema=_schema({}), effect=Effect.PURE
+    )
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
         number = int.from_bytes(self._runtime.random_bytes(7), "big") >> 3
         return Result(value=number / 2**53, label=_SYSTEM)
 
@@ -73,13 +84,20 @@ class Sleep(_Kind):
     """`sleep`: until a time that is fixed when the call is first made."""
 
     manifest = ToolManifest(
-        name="sleep", description="Wait.", effect=Effect.PURE,
-        schema=_schema({"seconds": {"type": "number", "minimum": 0, "maximum": limits.SLEEP_S_MAX}}))
+        name="sleep",
+        description="Wait.",
+        effect=Effect.PURE,
+        schema=_schema(
+            {"seconds": {"type": "number", "minimum": 0, "maximum": limits.SLEEP_S_MAX}}
+        ),
+    )
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
         await self._runtime.sleep(args["seconds"])
         return Result(value=None, label=_SYSTEM)
 
@@ -88,11 +106,17 @@ class Append(_Kind):
     """`memory.append`: a note, with the label of the run that writes it."""
 
     manifest = ToolManifest(
-        name="memory.append", description="Remember a note.", effect=Effect.IDEMPOTENT,
-        schema=_schema({"text": {"type": "string", "minLength": 1,
-                                 "maxLength": limits.EPISODE_CHARS_MAX}}))
+        name="memory.append",
+        description="Remember a note.",
+        effect=Effect.IDEMPOTENT,
+        schema=_schema(
+            {"text": {"type": "string", "minLength": 1, "maxLength": limits.EPISODE_CHARS_MAX}}
+        ),
+    )
 
-    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
         return Result(value=None, label=_SYSTEM, remember=args["text"], remember_role="note")
 
 
@@ -100,35 +124,64 @@ class Recall(_Kind):
     """`memory.recall`: episodes of the run's own scope, each with its label."""
 
     manifest = ToolManifest(
-        name="memory.recall", description="Search what is remembered.", effect=Effect.PURE,
-        schema=_schema({"query": {"type": "string", "minLength": 1,
-                                  "maxLength": limits.RECALL_QUERY_CHARS_MAX}},
-                       {"k": {"type": "integer", "minimum": 1, "maximum": limits.RECALL_K_MAX}}))
+        name="memory.recall",
+        description="Search what is remembered.",
+        effect=Effect.PURE,
+        schema=_schema(
+            {
+                "query": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": limits.RECALL_QUERY_CHARS_MAX,
+                }
+            },
+            {"k": {"type": "integer", "minimum": 1, "maximum": limits.RECALL_K_MAX}},
+        ),
+    )
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
         run = context.run
         scope = Scope(tenant=run.tenant, principal=run.principal, agent=run.agent)
         found = await memory.recall(self._store, scope, args["query"], args.get("k", 5))
         label = Label(integrity=Integrity.SYSTEM, sources=("memory",))
         for episode in found:  # As good as the worst of what came back.
-            label = label.join(Label(integrity=episode.label.integrity,
-                                     confidentiality=episode.label.confidentiality))
-        return Result(label=label, value=[
-            {"text": episode.text, "role": episode.role, "run": episode.run,
-             "at_us": episode.at_us, "integrity": str(episode.label.integrity)}
-            for episode in found])
+            label = label.join(
+                Label(
+                    integrity=episode.label.integrity, confidentiality=episode.label.confidentiality
+                )
+            )
+        return Result(
+            label=label,
+            value=[
+                {
+                    "text": episode.text,
+                    "role": episode.role,
+                    "run": episode.run,
+                    "at_us": episode.at_us,
+                    "integrity": str(episode.label.integrity),
+                }
+                for episode in found
+            ],
+        )
 
 
 class Model(_Kind):
     """`model`: one answer of the model of that name. Its text is as untrusted as what it read."""
 
     manifest = ToolManifest(
-        name="model", description="Ask a model.", effect=Effect.IDEMPOTENT,
-        schema=_schema({"messages": {"type": "array", "minItems": 1}},
-                       {"tools": {"type": "array"}, "max_tokens": {"type": "integer", "minimum": 1}}))
+        name="model",
+        description="Ask a model.",
+        effect=Effect.IDEMPOTENT,
+        schema=_schema(
+            {"messages": {"type": "array", "minItems": 1}},
+            {"tools": {"type": "array"}, "max_tokens": {"type": "integer", "minimum": 1}},
+        ),
+    )
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
@@ -137,20 +190,31 @@ class Model(_Kind):
         request = models.parse_request(args)
         encoded = msgspec.json.encode(args, order="sorted")
         config = self._ports.model_config(context.run, context.name)
-        return Prepared(driver_bytes=encoded, state=request,
-                        reserve_microusd=_price(config, len(encoded), request.max_tokens,
-                                                context.run))
+        return Prepared(
+            driver_bytes=encoded,
+            state=request,
+            reserve_microusd=_price(config, len(encoded), request.max_tokens, context.run),
+        )
 
-    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
         provider = self._ports.provider(context.run, context.name)
         answer = await provider.answer(prepared.state, context.call)
         config = self._ports.model_config(context.run, context.name)
         cost = _price(config, answer.tokens_in, answer.tokens_out, context.run)
-        label = Label(integrity=context.run.label.integrity,
-                      confidentiality=context.run.label.confidentiality,
-                      sources=(f"model {context.name}@{context.call}",))
-        return Result(value=msgspec.to_builtins(answer), label=label, cost_microusd=cost,
-                      remember=answer.text or "", remember_role="answer")
+        label = Label(
+            integrity=context.run.label.integrity,
+            confidentiality=context.run.label.confidentiality,
+            sources=(f"model {context.name}@{context.call}",),
+        )
+        return Result(
+            value=msgspec.to_builtins(answer),
+            label=label,
+            cost_microusd=cost,
+            remember=answer.text or "",
+            remember_role="answer",
+        )
 
 
 def _price(config: ModelConfig, tokens_in: int, tokens_out: int, run: Run) -> int:
@@ -160,10 +224,12 @@ def _price(config: ModelConfig, tokens_in: int, tokens_out: int, run: Run) -> in
     price_in, price_out = config.price_in_microusd_per_mtok, config.price_out_microusd_per_mtok
     if price_in is None or price_out is None:
         if run.budget.cost_microusd:
-            raise LimitReached("The price of this model is not known, and the run has a money budget.",
-                               why="Spending can't be bounded without a price.",
-                               todo="Set price_in_microusd_per_mtok and price_out_microusd_per_mtok"
-                               " for the model, or take the money budget away.")
+            raise LimitReached(
+                "The price of this model is not known, and the run has a money budget.",
+                why="Spending can't be bounded without a price.",
+                todo="Set price_in_microusd_per_mtok and price_out_microusd_per_mtok"
+                " for the model, or take the money budget away.",
+            )
         return 0
     return -(-(tokens_in * price_in + tokens_out * price_out) // 1_000_000)
 
@@ -172,20 +238,29 @@ class Spawn(_Kind):
     """`spawn`: a child run; its budget is moved from its parent's."""
 
     manifest = ToolManifest(
-        name="spawn", description="Start a child run.", effect=Effect.IDEMPOTENT,
-        schema=_schema({"task": {"type": "string", "minLength": 1,
-                                 "maxLength": limits.TASK_SIZE_BYTES_MAX}}))
+        name="spawn",
+        description="Start a child run.",
+        effect=Effect.IDEMPOTENT,
+        schema=_schema(
+            {"task": {"type": "string", "minLength": 1, "maxLength": limits.TASK_SIZE_BYTES_MAX}}
+        ),
+    )
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         if context.run.depth >= limits.RUN_DEPTH_MAX:
-            raise LimitReached(f"The tree is {limits.RUN_DEPTH_MAX} deep already.",
-                               why="Children of children have an end.", todo="Do it in this run.")
+            raise LimitReached(
+                f"The tree is {limits.RUN_DEPTH_MAX} deep already.",
+                why="Children of children have an end.",
+                todo="Do it in this run.",
+            )
         return Prepared(driver_bytes=msgspec.json.encode(args, order="sorted"))
 
-    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
         child = await self._ports.spawn(context.run, context.name, args["task"], context.call)
         return Result(value={"run": child}, label=_SYSTEM)
 
@@ -194,18 +269,26 @@ class Wait(_Kind):
     """`wait`: a child's result. As untrusted as the child became."""
 
     manifest = ToolManifest(
-        name="wait", description="Wait for a child run.", effect=Effect.PURE,
-        schema=_schema({"run": {"type": "string"}}))
+        name="wait",
+        description="Wait for a child run.",
+        effect=Effect.PURE,
+        schema=_schema({"run": {"type": "string"}}),
+    )
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
 
-    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
         row, result = await self._ports.wait(context.run, args["run"])
         if isinstance(result, Exception):
             raise result
-        label = Label(integrity=row.label.integrity, confidentiality=row.label.confidentiality,
-                      sources=(f"run {row.id}",))
+        label = Label(
+            integrity=row.label.integrity,
+            confidentiality=row.label.confidentiality,
+            sources=(f"run {row.id}",),
+        )
         return Result(value=result, label=label)
 
 

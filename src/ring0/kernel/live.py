@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from ring0 import limits
-from ring0.errors import CallInvalid, LimitReached, Ring0Error, RunDead
+from ring0.errors import CallInvalid, LimitReached, ReplayDiverged, Ring0Error, RunDead
 from ring0.guardrails import Seen
 from ring0.identity import Handle
 from ring0.kernel import values
@@ -30,7 +30,19 @@ _PATH = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})*")
 class Held:
     """A call on its way through the gate: parsed, named, validated; nothing decided yet."""
 
-    __slots__ = ("args", "begun_us", "canonical", "counted", "digest", "id", "invalid", "kind", "name", "retry", "tool")
+    __slots__ = (
+        "args",
+        "begun_us",
+        "canonical",
+        "counted",
+        "digest",
+        "id",
+        "invalid",
+        "kind",
+        "name",
+        "retry",
+        "tool",
+    )
 
     def __init__(self, call: str, kind: CallKind, name: str, canonical: bytes, digest: str) -> None:
         self.id = call
@@ -81,7 +93,7 @@ class LiveRun:
         """The newest approval of each call."""
         self.repeats = Repeats(call.request_digest for call in self.records.values())
         self.strict = strict
-        self.diverged: Ring0Error | None = None
+        self.diverged: ReplayDiverged | None = None
         self.waits: Counter[str] = Counter()
         self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         """What the agent's process gave as its result, or a Ring0Error."""
@@ -99,8 +111,10 @@ class LiveRun:
             self._occurrences[digest] += 1
             return f"{self.id}/~{digest[:24]}/{self._occurrences[digest]}"
         if len(request.path) > limits.CALL_PATH_CHARS_MAX or not _PATH.fullmatch(request.path):
-            raise CallInvalid(f"{request.path[:40]!r} is no task path.",
-                              todo="Use numbers with dots, as the SDK does: `0.2.1`.")  # fmt: skip
+            raise CallInvalid(
+                f"{request.path[:40]!r} is no task path.",
+                todo="Use numbers with dots, as the SDK does: `0.2.1`.",
+            )
         if not 0 <= request.counter < 2**31:
             raise CallInvalid("The call's counter is out of bounds.", todo="Count from 0.")
         return f"{self.id}/{request.path}/{request.counter}"
@@ -122,23 +136,28 @@ class LiveRun:
                 raise LimitReached(
                     f"{limits.CALLS_IN_FLIGHT_PER_RUN_MAX} calls of this run are under way.",
                     why="A run can't ask for everything at once.",
-                    todo="Await some of them first.")  # fmt: skip
+                    todo="Await some of them first.",
+                )
             task = runtime.start(go(), name=held.id)
             self._in_flight[held.id] = task
             self._digests[held.id] = held.digest
             task.add_done_callback(lambda _: self._forget(held.id))
         elif self._digests[held.id] != held.digest:
-            raise CallInvalid(f"Another call is under way as {held.id}.",
-                              why="A call id names one call for ever.",
-                              todo="Count each call of a path once.")  # fmt: skip
+            raise CallInvalid(
+                f"Another call is under way as {held.id}.",
+                why="A call id names one call for ever.",
+                todo="Count each call of a path once.",
+            )
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.cancelled():
                 raise  # Whoever asked went away; the call goes on.
-            raise RunDead(f"{self.id} was stopped in the middle of this call.",
-                          why="It was killed, or the kernel is stopping.",
-                          todo="`ring0 ps` says which.") from None  # fmt: skip
+            raise RunDead(
+                f"{self.id} was stopped in the middle of this call.",
+                why="It was killed, or the kernel is stopping.",
+                todo="`ring0 ps` says which.",
+            ) from None
 
     def _forget(self, call: str) -> None:
         task = self._in_flight.pop(call, None)

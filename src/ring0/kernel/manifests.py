@@ -70,12 +70,16 @@ def read_agent(path: Path) -> AgentManifest:
     """An agent.toml. Raises ManifestInvalid."""
     table = _read(path, _AgentTable, "agent.toml's keys are listed in docs/configuration.md")
     if not _NAME.fullmatch(table.name):
-        raise ManifestInvalid(f"{path}: {table.name[:60]!r} is no name for an agent.",
-                              todo="Use letters, digits, `.`, `_` and `-`.")  # fmt: skip
+        raise ManifestInvalid(
+            f"{path}: {table.name[:60]!r} is no name for an agent.",
+            todo="Use letters, digits, `.`, `_` and `-`.",
+        )
     if bool(table.entry) == bool(table.command):
-        raise ManifestInvalid(f"{path}: an agent has either `entry` or `command`.",
-                              why="`entry` is a Python file with @agent; `command` is any program.",
-                              todo='Set one: `entry = "agent.py"` or `command = ["node", "a.js"]`.')  # fmt: skip
+        raise ManifestInvalid(
+            f"{path}: an agent has either `entry` or `command`.",
+            why="`entry` is a Python file with @agent; `command` is any program.",
+            todo='Set one: `entry = "agent.py"` or `command = ["node", "a.js"]`.',
+        )
     budget = table.budget
     if budget.calls < 1 or budget.wall_s < 1:
         raise ManifestInvalid(f"{path}: [budget] calls and wall_s begin at 1.", todo="Raise them.")
@@ -83,16 +87,25 @@ def read_agent(path: Path) -> AgentManifest:
     if min(sandbox.memory_mb, sandbox.tmp_mb, sandbox.processes) < 1:
         raise ManifestInvalid(f"{path}: the numbers of [sandbox] begin at 1.", todo="Raise them.")
     return AgentManifest(
-        name=table.name, entry=table.entry, command=tuple(table.command), code=tuple(table.code),
-        agents=tuple(table.agents), tools=table.tools, models=table.models,
+        name=table.name,
+        entry=table.entry,
+        command=tuple(table.command),
+        code=tuple(table.code),
+        agents=tuple(table.agents),
+        tools=table.tools,
+        models=table.models,
         imports=tuple(table.workspace.copy),
-        budget=Budget(calls=budget.calls, cost_microusd=_money(budget.cost_usd, path),
-                      wall_s=budget.wall_s),
-        sandbox=SandboxProfile(read=tuple(sandbox.read), processes=sandbox.processes,
-                               memory_bytes=sandbox.memory_mb * limits.MIB,
-                               tmp_bytes=sandbox.tmp_mb * limits.MIB),
+        budget=Budget(
+            calls=budget.calls, cost_microusd=_money(budget.cost_usd, path), wall_s=budget.wall_s
+        ),
+        sandbox=SandboxProfile(
+            read=tuple(sandbox.read),
+            processes=sandbox.processes,
+            memory_bytes=sandbox.memory_mb * limits.MIB,
+            tmp_bytes=sandbox.tmp_mb * limits.MIB,
+        ),
         folder=str(path.parent.resolve()),
-    )  # fmt: skip
+    )
 
 
 def read_config(home: Path) -> Config:
@@ -100,7 +113,7 @@ def read_config(home: Path) -> Config:
     path = home / RING0_TOML
     if not path.exists():
         return Config(folder=str(home))
-    config = _read(path, Config, "ring0.toml's keys are listed in docs/configuration.md")
+    config: Config = _read(path, Config, "ring0.toml's keys are listed in docs/configuration.md")
     config.folder = str(home)
     return config
 
@@ -115,10 +128,11 @@ def secrets_of(config: Config, environment: Mapping[str, str]) -> dict[str, str]
     for name in config.secrets:
         value = environment.get(name)
         if value is None:
-            raise ManifestInvalid(f"ring0.toml names the secret {name}, which is not set.",
-                                  why="A secret that is not known can't be kept back.",
-                                  todo=f"Set {name} in the environment, or take it out of"
-                                  " `secrets`.")  # fmt: skip
+            raise ManifestInvalid(
+                f"ring0.toml names the secret {name}, which is not set.",
+                why="A secret that is not known can't be kept back.",
+                todo=f"Set {name} in the environment, or take it out of `secrets`.",
+            )
         named[name] = value
     return named
 
@@ -126,11 +140,14 @@ def secrets_of(config: Config, environment: Mapping[str, str]) -> dict[str, str]
 def model_of(
     name: str, manifest: AgentManifest, config: Config, environment: Mapping[str, str]
 ) -> ModelConfig | None:
-    """The model of that name: the agent's, the operator's, or the one that the environment names."""
+    """The model of that name: the agent's, the operator's, or the environment's."""
     found = manifest.models.get(name) or config.models.get(name)
     if found is None and name == "default" and environment.get("OPENAI_API_KEY"):
-        return ModelConfig(provider="openai", model=environment.get("OPENAI_MODEL", "gpt-5-mini"),
-                           base_url=environment.get("OPENAI_BASE_URL", ""))  # fmt: skip
+        return ModelConfig(
+            provider="openai",
+            model=environment.get("OPENAI_MODEL", "gpt-5-mini"),
+            base_url=environment.get("OPENAI_BASE_URL", ""),
+        )
     return found
 
 
@@ -151,8 +168,9 @@ def _money(text: str | None, path: Path) -> int:
     except InvalidOperation:
         value = Decimal(-1)
     if not value.is_finite() or value < 0 or value > 10**6:
-        raise ManifestInvalid(f"{path}: cost_usd = {text!r} is no amount of money.",
-                              todo='Write it like "0.50".')  # fmt: skip
+        raise ManifestInvalid(
+            f"{path}: cost_usd = {text!r} is no amount of money.", todo='Write it like "0.50".'
+        )
     return int(value * 1_000_000)
 
 
@@ -160,11 +178,14 @@ def _read(path: Path, kind: type[Any], keys: str) -> Any:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestInvalid(f"{path} can't be read: {error}.", todo="Name a file that is there.") from None  # fmt: skip
+        raise ManifestInvalid(
+            f"{path} can't be read: {error}.", todo="Name a file that is there."
+        ) from None
     try:
         return msgspec.convert(tomllib.loads(text), kind)
     except tomllib.TOMLDecodeError as error:
         raise ManifestInvalid(f"{path} is not TOML: {error}.", todo="Mend that line.") from None
     except msgspec.ValidationError as error:
-        raise ManifestInvalid(f"{path}: {error}.", why="It has to fit exactly.",
-                              todo=f"Correct it; {keys}.") from None  # fmt: skip
+        raise ManifestInvalid(
+            f"{path}: {error}.", why="It has to fit exactly.", todo=f"Correct it; {keys}."
+        ) from None

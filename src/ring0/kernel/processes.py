@@ -28,7 +28,9 @@ from ring0.types import AgentManifest, Frozen, SandboxProfile, ToolManifest
 
 INSIDE = "/agent"
 """Where an agent's code lies inside its sandbox."""
-_CONTROL = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
 
 
 class Declared(Frozen, frozen=True, kw_only=True):
@@ -44,8 +46,13 @@ def _sdk(*arguments: str) -> tuple[str, ...]:
 
 def _environment() -> dict[str, str]:
     folder = str(Path(sys.executable).parent)
-    return {"PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
-            "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}  # fmt: skip
+    return {
+        "PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONHASHSEED": "0",
+    }
 
 
 def _spec(
@@ -58,10 +65,18 @@ def _spec(
     if doors:
         environment["RING0_DOOR"] = "/run/ring0/door.sock"
     return SandboxSpec(
-        argv=argv, env=environment, cwd=cwd, mounts=tuple(mounts), doors=doors,
-        limits=SandboxLimits(memory_bytes=profile.memory_bytes, tmp_bytes=profile.tmp_bytes,
-                             processes=profile.processes),
-        host_uid=sandboxes.next_uid())  # fmt: skip
+        argv=argv,
+        env=environment,
+        cwd=cwd,
+        mounts=tuple(mounts),
+        doors=doors,
+        limits=SandboxLimits(
+            memory_bytes=profile.memory_bytes,
+            tmp_bytes=profile.tmp_bytes,
+            processes=profile.processes,
+        ),
+        host_uid=sandboxes.next_uid(),
+    )
 
 
 def _host_mounts(profile: SandboxProfile, folder: str) -> list[Mount]:
@@ -69,12 +84,16 @@ def _host_mounts(profile: SandboxProfile, folder: str) -> list[Mount]:
     for name in profile.read:
         path = (Path(folder) / os.path.expanduser(name)).resolve()
         if not path.exists():
-            raise ManifestInvalid(f"[sandbox] read names {name!r}, and {path} is not there.",
-                                  todo="Correct the path, or take it out.")  # fmt: skip
+            raise ManifestInvalid(
+                f"[sandbox] read names {name!r}, and {path} is not there.",
+                todo="Correct the path, or take it out.",
+            )
         if NEVER_READ & set(path.parts):
-            raise ManifestInvalid(f"[sandbox] read names {name!r}.",
-                                  why="What holds secrets is never given to an agent.",
-                                  todo="Take it out.")  # fmt: skip
+            raise ManifestInvalid(
+                f"[sandbox] read names {name!r}.",
+                why="What holds secrets is never given to an agent.",
+                todo="Take it out.",
+            )
         mounts.append(Mount(str(path), str(path)))
     return mounts
 
@@ -115,9 +134,11 @@ async def describe(agent: Agent, sandboxes: Sandboxes, runtime: Runtime) -> Decl
         async with asyncio.timeout(limits.TOOL_WALL_S_DEFAULT):
             await asyncio.gather(output.read(sandbox), sandbox.wait())
     except TimeoutError:
-        raise AgentInvalid(f"{file} did not finish importing within"
-                           f" {limits.TOOL_WALL_S_DEFAULT} s.", why="Something in it waits.",
-                           todo="Do the work in the agent function, not at import.") from None  # fmt: skip
+        raise AgentInvalid(
+            f"{file} did not finish importing within {limits.TOOL_WALL_S_DEFAULT} s.",
+            why="Something in it waits.",
+            todo="Do the work in the agent function, not at import.",
+        ) from None
     finally:
         await sandboxes.end(sandbox)
     return _declared(file, output)
@@ -129,26 +150,35 @@ def _declared(file: str, output: Output) -> Declared:
         body: Any = msgspec.json.decode(bytes(output.stdout))
         if isinstance(body, dict) and "error" in body:
             error = body["error"]
-            raise AgentInvalid(plain(str(error.get("what", ""))), why=plain(str(error.get("why", ""))),
-                               todo=plain(str(error.get("todo", ""))))  # fmt: skip
+            raise AgentInvalid(
+                plain(str(error.get("what", ""))),
+                why=plain(str(error.get("why", ""))),
+                todo=plain(str(error.get("todo", ""))),
+            )
         return msgspec.convert(body, Declared)
     except (msgspec.MsgspecError, AttributeError) as error:
-        raise AgentInvalid(f"{file} could not be read by the SDK.",
-                           why=plain(output.errors()[-800:]) or str(error)[:300],
-                           todo="Run it with Python to see why.") from None  # fmt: skip
+        raise AgentInvalid(
+            f"{file} could not be read by the SDK.",
+            why=plain(output.errors()[-800:]) or str(error)[:300],
+            todo="Run it with Python to see why.",
+        ) from None
 
 
 def choose(declared: Declared, entry: str) -> AgentManifest:
     """The agent that `file.py:function` names. Raises AgentInvalid, NotFound."""
     file, _, function = entry.partition(":")
     if not declared.agents:
-        raise AgentInvalid(f"{file} declares no agent.", why="No function in it has @agent.",
-                           todo="Decorate one: `from ring0 import agent`.")  # fmt: skip
+        raise AgentInvalid(
+            f"{file} declares no agent.",
+            why="No function in it has @agent.",
+            todo="Decorate one: `from ring0 import agent`.",
+        )
     if not function:
         if len(declared.agents) > 1:
             names = ", ".join(a.entry.partition(":")[2] or a.name for a in declared.agents)
-            raise AgentInvalid(f"{file} declares several agents: {names}.",
-                               todo=f"Say which: `{file}:NAME`.")  # fmt: skip
+            raise AgentInvalid(
+                f"{file} declares several agents: {names}.", todo=f"Say which: `{file}:NAME`."
+            )
         return declared.agents[0]
     for manifest in declared.agents:
         if function in (manifest.entry.partition(":")[2], manifest.name):
@@ -181,8 +211,9 @@ class Output:
         return self.stderr.decode("utf-8", "replace")
 
     def as_blob(self) -> bytes:
-        return msgspec.json.encode({"stdout": self.stdout.decode("utf-8", "replace"),
-                                    "stderr": self.errors()})  # fmt: skip
+        return msgspec.json.encode(
+            {"stdout": self.stdout.decode("utf-8", "replace"), "stderr": self.errors()}
+        )
 
 
 def plain(text: str) -> str:
@@ -217,8 +248,11 @@ def ended_badly(exited: Exit, output: Output) -> Ring0Error | None:
         return None
     how = f"exit code {exited.code}" if exited.code is not None else f"signal {exited.signal}"
     last = plain(output.errors()).strip().splitlines()[-1:] or [""]
-    return RunFailed(f"The agent's process ended with {how}.", why=last[0][:500],
-                     todo="See its output: `ring0 show RUN --output`.")  # fmt: skip
+    return RunFailed(
+        f"The agent's process ended with {how}.",
+        why=last[0][:500],
+        todo="See its output: `ring0 show RUN --output`.",
+    )
 
 
 def command_code(command: tuple[str, ...], folder: Path) -> tuple[str, ...]:
@@ -235,6 +269,8 @@ def check_command(command: tuple[str, ...]) -> None:
     """Raises NotFound early, where a command's program is nowhere on the sandbox's PATH."""
     path = _environment()["PATH"]
     if "/" not in command[0] and shutil.which(command[0], path=path) is None:
-        raise NotFound(f"There is no program {command[0]!r} for the sandbox.",
-                       why=f"Its PATH is {path}.",
-                       todo="Install it under /usr, or name it by a path in `[sandbox] read`.")  # fmt: skip
+        raise NotFound(
+            f"There is no program {command[0]!r} for the sandbox.",
+            why=f"Its PATH is {path}.",
+            todo="Install it under /usr, or name it by a path in `[sandbox] read`.",
+        )

@@ -59,9 +59,12 @@ class Refused:
     __slots__ = ("blobs", "call", "event", "outcome")
 
     def __init__(
-        self, event: ev.CallRefused | ev.CallEnded, call: Call, outcome: Outcome,
+        self,
+        event: ev.CallRefused | ev.CallEnded,
+        call: Call,
+        outcome: Outcome,
         blobs: dict[str, bytes],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.event = event
         self.call = call
         self.outcome = outcome
@@ -83,8 +86,11 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
     """Labels, redacts and bounds a result; works out how the run's own label rises."""
     held = judged.held
     if isinstance(result, Settled):
-        taken = Taken(ev.CallEnded(call=held.id, state=CallState.OK, outcome=""),
-                      Outcome(state=CallState.OK, label=_SYSTEM), {})  # fmt: skip
+        taken = Taken(
+            ev.CallEnded(call=held.id, state=CallState.OK, outcome=""),
+            Outcome(state=CallState.OK, label=_SYSTEM),
+            {},
+        )
         taken.settled = True
         return taken
     if isinstance(result, Ring0Error):
@@ -113,11 +119,19 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
         remembered = address(run.key, encoded)
         blobs[remembered] = encoded
     event = ev.CallEnded(
-        call=held.id, state=CallState.OK, outcome=where, run_label=label,
-        cost_microusd=result.cost_microusd, undo=undo, undoes=result.undoes, files=files,
-        files_of=result.files_of, remembered=remembered, remembered_role=result.remember_role,
+        call=held.id,
+        state=CallState.OK,
+        outcome=where,
+        run_label=label,
+        cost_microusd=result.cost_microusd,
+        undo=undo,
+        undoes=result.undoes,
+        files=files,
+        files_of=result.files_of,
+        remembered=remembered,
+        remembered_role=result.remember_role,
         remembered_label=run.row.label.join(result.label) if remembered else None,
-    )  # fmt: skip
+    )
     return Taken(event, outcome, blobs)
 
 
@@ -128,9 +142,7 @@ def failure(run: LiveRun, judged: Judged, error: Ring0Error, secrets: Secrets) -
     return Outcome(state=CallState.ERROR, label=label, error=told)
 
 
-def refused(
-    run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_us: int
-) -> Refused:
+def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_us: int) -> Refused:
     """The record of a no: what was asked, which rule or bound refused, in which words."""
     told = {key: secrets.redact_text(text) for key, text in error.as_dict().items()}
     outcome = Outcome(state=CallState.REFUSED, label=_SYSTEM, error=told)
@@ -150,9 +162,19 @@ def refused(
         args, _ = secrets.redact(held.args)
         raw = values.canonical(args)
         call = Call(
-            id=held.id, run=run.id, seq=0, kind=held.kind, name=held.name,
-            state=CallState.REFUSED, request_digest=held.digest, args=address(run.key, raw),
-            effect=Effect.PURE, verdict=verdict, decision="", begun_us=now_us)  # fmt: skip
+            id=held.id,
+            run=run.id,
+            seq=0,
+            kind=held.kind,
+            name=held.name,
+            state=CallState.REFUSED,
+            request_digest=held.digest,
+            args=address(run.key, raw),
+            effect=Effect.PURE,
+            verdict=verdict,
+            decision="",
+            begun_us=now_us,
+        )
         blobs = {call.args: raw}
     call = replace(call, outcome=where, ended_us=now_us)
     return Refused(ev.CallRefused(call=call), call, outcome, {where: stored, **blobs})
@@ -160,18 +182,28 @@ def refused(
 
 def admitted(row: Run, reserve_microusd: int) -> Run:
     """The kernel's own picture of a run's row, as the store's projection moves it."""
-    return replace(row, calls_used=row.calls_used + 1,
-                   cost_used_microusd=row.cost_used_microusd + reserve_microusd)  # fmt: skip
+    return replace(
+        row,
+        calls_used=row.calls_used + 1,
+        cost_used_microusd=row.cost_used_microusd + reserve_microusd,
+    )
 
 
 def ended(run: LiveRun, judged: Judged, taken: Taken) -> None:
     """The same for the end of a call."""
     call = run.records[judged.held.id]
     cost = taken.event.cost_microusd
-    run.records[call.id] = replace(call, state=taken.event.state, outcome=taken.event.outcome,
-                                   undo=taken.event.undo, cost_microusd=cost)  # fmt: skip
-    row = replace(run.row, cost_used_microusd=run.row.cost_used_microusd
-                  - judged.prepared.reserve_microusd + cost)  # fmt: skip
+    run.records[call.id] = replace(
+        call,
+        state=taken.event.state,
+        outcome=taken.event.outcome,
+        undo=taken.event.undo,
+        cost_microusd=cost,
+    )
+    row = replace(
+        run.row,
+        cost_used_microusd=run.row.cost_used_microusd - judged.prepared.reserve_microusd + cost,
+    )
     if taken.run_label is not None and taken.run_label != row.label:
         row = replace(row, label=taken.run_label, label_version=row.label_version + 1)
     run.row = row
@@ -186,7 +218,9 @@ def _risen(run: LiveRun, label: Label) -> Label | None:
 
     Sources are kept with each value; the run's own label says only how far it fell.
     """
-    joined = run.row.label.join(Label(integrity=label.integrity, confidentiality=label.confidentiality))
+    joined = run.row.label.join(
+        Label(integrity=label.integrity, confidentiality=label.confidentiality)
+    )
     return None if joined == run.row.label else joined
 
 
@@ -194,8 +228,11 @@ def _bounded(value: object) -> object:
     encoded = values.canonical(value)
     if len(encoded) <= limits.RESULT_SIZE_BYTES_MAX:
         return value
-    return {"cut": encoded[: limits.RESULT_SIZE_BYTES_MAX // 4].decode("utf-8", "replace"),
-            "size_bytes": len(encoded), "why": "the result was larger than a call may return"}  # fmt: skip
+    return {
+        "cut": encoded[: limits.RESULT_SIZE_BYTES_MAX // 4].decode("utf-8", "replace"),
+        "size_bytes": len(encoded),
+        "why": "the result was larger than a call may return",
+    }
 
 
 def _delta(run: LiveRun, change: FileChange, label: Label, blobs: dict[str, bytes]) -> FileDelta:
@@ -203,8 +240,9 @@ def _delta(run: LiveRun, change: FileChange, label: Label, blobs: dict[str, byte
         return FileDelta(path=change.path, label=change.label or label)
     where = address(run.key, change.value)
     blobs[where] = change.value
-    return FileDelta(path=change.path, blob=where, size_bytes=len(change.value),
-                     label=change.label or label)  # fmt: skip
+    return FileDelta(
+        path=change.path, blob=where, size_bytes=len(change.value), label=change.label or label
+    )
 
 
 def _episode(judged: Judged, value: object) -> str:

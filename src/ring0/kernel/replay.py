@@ -50,24 +50,34 @@ def replay_gate(store: SqliteStore, runtime: Runtime, environment: Mapping[str, 
     waiting = Waiting(store, runtime)
     config = manifests.Config()
     secrets = Secrets(manifests.secrets_of(config, environment))
-    return Gate(store, runtime, Handles(runtime), Policies.load(), secrets, waiting,
-                Sandboxes(None, runtime))  # fmt: skip
+    return Gate(
+        store,
+        runtime,
+        Handles(runtime),
+        Policies.load(),
+        secrets,
+        waiting,
+        Sandboxes(None, runtime),
+    )
 
 
-async def replay(
-    home: Path, store: SqliteStore, gate: Gate, doors: Doors, run: str
-) -> Replayed:  # fmt: skip
+async def replay(home: Path, store: SqliteStore, gate: Gate, doors: Doors, run: str) -> Replayed:
     """Replays one ended, isolated run. Raises NotFound, InvalidInput, SandboxUnavailable."""
     row = await store.run(run)
     if row is None:
         raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")
     if row.state not in ENDED:
-        raise InvalidInput(f"{run} goes on: it is {row.state}.", why="Only what has ended can be"
-                           " replayed.", todo="Wait for its end, or `ring0 kill` it.")  # fmt: skip
+        raise InvalidInput(
+            f"{run} goes on: it is {row.state}.",
+            why="Only what has ended can be replayed.",
+            todo="Wait for its end, or `ring0 kill` it.",
+        )
     if row.mode is not Mode.ISOLATED:
-        raise InvalidInput(f"{run} was embedded in another program.",
-                           why="Its code is that program's, and is not here.",
-                           todo="Replay isolated runs.")  # fmt: skip
+        raise InvalidInput(
+            f"{run} was embedded in another program.",
+            why="Its code is that program's, and is not here.",
+            todo="Replay isolated runs.",
+        )
     live = await _strict(home, store, gate, row)
     gate.live[run] = live
     divergence = ""
@@ -89,19 +99,34 @@ async def replay(
         same = True  # It was stopped from outside: it has no result of its own to compare.
     if not same and not divergence:
         divergence = "the result differs from the one on record"
-    return Replayed(run=run, calls=len(live.records), matched=len(live.records) - len(live.unmet),
-                    same_result=same, divergence=divergence)  # fmt: skip
+    return Replayed(
+        run=run,
+        calls=len(live.records),
+        matched=len(live.records) - len(live.unmet),
+        same_result=same,
+        divergence=divergence,
+    )
 
 
 async def _strict(home: Path, store: SqliteStore, gate: Gate, row: Run) -> LiveRun:
     family = await agents.family_of(store, row.id)
     agent = agents.restore(family, row.agent_digest, home / SNAPSHOTS)
-    runs = Runs(store, gate.runtime, gate, gate.sandboxes, home / SNAPSHOTS, None, None)  # type: ignore[arg-type]
-    gate.kinds = kinds.kinds(store, gate.runtime, kinds.Ports(
-        provider=_never, model_config=_never, spawn=_never, wait=_never))  # fmt: skip
-    run = LiveRun(row, await store.run_key(row.id), agent, runs.tools(agent),
-                  gate.handles.mint(row.id, row.epoch), store,
-                  records=await store.calls(row.id), strict=True)  # fmt: skip
+    runs = Runs(store, gate.runtime, gate, gate.sandboxes, home / SNAPSHOTS, None, None)
+    gate.kinds = kinds.kinds(
+        store,
+        gate.runtime,
+        kinds.Ports(provider=_never, model_config=_never, spawn=_never, wait=_never),
+    )
+    run = LiveRun(
+        row,
+        await store.run_key(row.id),
+        agent,
+        runs.tools(agent),
+        gate.handles.mint(row.id, row.epoch),
+        store,
+        records=await store.calls(row.id),
+        strict=True,
+    )
     run.models |= {call.name for call in run.records.values() if call.kind == "model"}
     return run
 
@@ -127,8 +152,10 @@ async def _again(run: LiveRun, gate: Gate, doors: Doors) -> bytes:
             value = await processes.outcome(run, sandbox, output, reading)
         body: dict[str, Any] = {"value": value}
     except TimeoutError:
-        raise InvalidInput(f"{run.id} did not end again within {run.row.budget.wall_s} s.",
-                           todo="See what it waits for with `ring0 show`.") from None  # fmt: skip
+        raise InvalidInput(
+            f"{run.id} did not end again within {run.row.budget.wall_s} s.",
+            todo="See what it waits for with `ring0 show`.",
+        ) from None
     except Ring0Error as error:
         if run.diverged is not None:
             raise

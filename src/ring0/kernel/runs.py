@@ -24,7 +24,6 @@ from ring0.errors import (
     InvalidInput,
     LimitReached,
     NotFound,
-    ReplayDiverged,
     Ring0Error,
     RunFailed,
     StoreFailed,
@@ -76,9 +75,15 @@ class Runs:
     """Starts runs and sees them to their end."""
 
     def __init__(
-        self, store: Store, runtime: Runtime, gate: Gate, sandboxes: Sandboxes, folder: Path,
-        doors: Doors | None, embed: Embed | None,
-    ) -> None:  # fmt: skip
+        self,
+        store: Store,
+        runtime: Runtime,
+        gate: Gate,
+        sandboxes: Sandboxes,
+        folder: Path,
+        doors: Doors | None,
+        embed: Embed | None,
+    ) -> None:
         self.store = store
         self.runtime = runtime
         self.gate = gate
@@ -98,15 +103,23 @@ class Runs:
     # --- beginning ----------------------------------------------------------------------------
 
     async def queue(
-        self, agent: Agent, task: str, *, principal: str, tenant: str, parent: Run | None = None,
+        self,
+        agent: Agent,
+        task: str,
+        *,
+        principal: str,
+        tenant: str,
+        parent: Run | None = None,
         run: str = "",
-    ) -> Run:  # fmt: skip
+    ) -> Run:
         """Writes the run's row, with its task, its manifest and its copied files."""
         encoded = task.encode()
         if len(encoded) > limits.TASK_SIZE_BYTES_MAX:
-            raise InvalidInput(f"The task has {len(encoded)} bytes.",
-                               why=f"At most {limits.TASK_SIZE_BYTES_MAX} are taken.",
-                               todo="Put what is long into files of the workspace.")  # fmt: skip
+            raise InvalidInput(
+                f"The task has {len(encoded)} bytes.",
+                why=f"At most {limits.TASK_SIZE_BYTES_MAX} are taken.",
+                todo="Put what is long into files of the workspace.",
+            )
         values.check(task, what="The task")
         run = run or self.runtime.new_id("r")
         key = self.runtime.random_bytes(32)
@@ -118,37 +131,66 @@ class Runs:
         blobs = {address(key, encoded): encoded, address(key, family): family}
         files = () if parent else inputs.copied(agent.manifest, key, blobs)
         row = Run(
-            id=run, state=RunState.QUEUED, parent=parent.id if parent else "",
-            root=parent.root if parent else run, depth=parent.depth + 1 if parent else 0,
-            agent=agent.manifest.name, agent_digest=agent.digest, mode=agent.family.mode,
-            tenant=tenant, principal=principal, task=address(key, encoded), label=label,
-            budget=budget, kill_seen=await self.store.kill_generation(), started_us=now_us,
+            id=run,
+            state=RunState.QUEUED,
+            parent=parent.id if parent else "",
+            root=parent.root if parent else run,
+            depth=parent.depth + 1 if parent else 0,
+            agent=agent.manifest.name,
+            agent_digest=agent.digest,
+            mode=agent.family.mode,
+            tenant=tenant,
+            principal=principal,
+            task=address(key, encoded),
+            label=label,
+            budget=budget,
+            kill_seen=await self.store.kill_generation(),
+            started_us=now_us,
             deadline_us=min(ends_us, parent.deadline_us) if parent else ends_us,
-        )  # fmt: skip
+        )
         guards: list[base.Guard] = []
         if parent is not None:
-            guards = [base.RunLive(run=parent.id, epoch=parent.epoch), base.NotKilled(run=parent.id),
-                      base.Room(run=parent.id, calls=budget.calls,
-                                reserve_microusd=budget.cost_microusd)]  # fmt: skip
-        await self.store.append(Write(
-            run=run, key=key, blobs=blobs, guards=guards, durable=True,
-            events=[ev.RunQueued(run=row, manifest=address(key, family), files=files,
-                                 remembered=row.task)]))  # fmt: skip
+            guards = [
+                base.RunLive(run=parent.id, epoch=parent.epoch),
+                base.NotKilled(run=parent.id),
+                base.Room(run=parent.id, calls=budget.calls, reserve_microusd=budget.cost_microusd),
+            ]
+        await self.store.append(
+            Write(
+                run=run,
+                key=key,
+                blobs=blobs,
+                guards=guards,
+                durable=True,
+                events=[
+                    ev.RunQueued(
+                        run=row, manifest=address(key, family), files=files, remembered=row.task
+                    )
+                ],
+            )
+        )
         return row
 
     async def start(self, row: Run, agent: Agent) -> LiveRun:
         """Starts a queued run, or one that a crash stopped, under a new epoch."""
         assert row.state in LIVE
         epoch = row.epoch + 1
-        await self.store.append(Write(run=row.id, durable=True, events=[
-            ev.RunMoved(state=RunState.RUNNING, epoch=epoch)]))  # fmt: skip
+        await self.store.append(
+            Write(
+                run=row.id, durable=True, events=[ev.RunMoved(state=RunState.RUNNING, epoch=epoch)]
+            )
+        )
         row = replace(row, state=RunState.RUNNING, waiting_for="", epoch=epoch)
         run = LiveRun(
-            row, await self.store.run_key(row.id), agent, self.tools(agent),
-            self.gate.handles.mint(row.id, epoch), self.store,
+            row,
+            await self.store.run_key(row.id),
+            agent,
+            self.tools(agent),
+            self.gate.handles.mint(row.id, epoch),
+            self.store,
             records=await self.store.calls(row.id),
             approvals=await self.store.approvals(run=row.id),
-        )  # fmt: skip
+        )
         run.models |= self.models
         task = (await self.store.blob(row.task)).decode()
         run.seen.add("task", row.label, task)
@@ -165,8 +207,10 @@ class Runs:
         if agent.family.mode is Mode.ISOLATED and manifest.functions:
             drivers += processes.functions(agent, self.sandboxes, self.runtime)
         elif manifest.functions:
-            drivers += [EmbeddedFunction(tool, agent.functions[f"tool:{tool.name}"])
-                        for tool in manifest.functions]  # fmt: skip
+            drivers += [
+                EmbeddedFunction(tool, agent.functions[f"tool:{tool.name}"])
+                for tool in manifest.functions
+            ]
         return [Tool(driver) for driver in drivers]
 
     # --- living -------------------------------------------------------------------------------
@@ -181,15 +225,22 @@ class Runs:
                     value, output = await self._process(run)
                 error = None
             except TimeoutError:
-                raise LimitReached(f"The run's {run.row.budget.wall_s} s are over.",
-                                   why="Every run has a deadline.",
-                                   todo="Raise `wall_s` in the agent's budget.") from None  # fmt: skip
+                raise LimitReached(
+                    f"The run's {run.row.budget.wall_s} s are over.",
+                    why="Every run has a deadline.",
+                    todo="Raise `wall_s` in the agent's budget.",
+                ) from None
             except Ring0Error as failure:
                 value, error = None, failure
             except Exception as fault:
-                value, error = None, RunFailed(
-                    f"ring0 failed to run the agent: {type(fault).__name__}: {fault}",
-                    why="A fault of ring0.", todo="Report it, with `ring0 show`.")  # fmt: skip
+                value, error = (
+                    None,
+                    RunFailed(
+                        f"ring0 failed to run the agent: {type(fault).__name__}: {fault}",
+                        why="A fault of ring0.",
+                        todo="Report it, with `ring0 show`.",
+                    ),
+                )
             if run.diverged is not None:
                 await self._park(run, run.diverged)
             elif isinstance(error, StoreFull | StoreFailed):
@@ -199,8 +250,13 @@ class Runs:
                 await self.end(run.row.id, state, value, error, output=output)
         except asyncio.CancelledError:
             await asyncio.shield(self._let_go(run))
-            self._tell(run.id, Interrupted(f"{run.id} was interrupted and is kept.",
-                                           todo="`ring0 recover` goes on with it."))  # fmt: skip
+            self._tell(
+                run.id,
+                Interrupted(
+                    f"{run.id} was interrupted and is kept.",
+                    todo="`ring0 recover` goes on with it.",
+                ),
+            )
         except Ring0Error as failure:
             # The journal can't be written: the run stays as its rows say, and nothing runs on.
             await self._let_go(run)
@@ -222,7 +278,7 @@ class Runs:
 
         spec = processes.agent_spec(run.agent, self.sandboxes)
         output = processes.Output(
-            None if self.heard is None else lambda text: self.heard(run.id, text)  # type: ignore[misc]
+            None if self.heard is None else lambda text: self.heard(run.id, text)
         )
         sandbox = await self.sandboxes.start(run.id, spec, "agent", open_door)
         reading = self.runtime.start(output.read(sandbox), name=f"output of {run.id}")
@@ -239,9 +295,15 @@ class Runs:
     # --- ending -------------------------------------------------------------------------------
 
     async def end(
-        self, run: str, state: RunState, value: Any = None, error: Ring0Error | None = None, *,
-        by: str = "", output: bytes = b"",
-    ) -> Run:  # fmt: skip
+        self,
+        run: str,
+        state: RunState,
+        value: Any = None,
+        error: Ring0Error | None = None,
+        *,
+        by: str = "",
+        output: bytes = b"",
+    ) -> Run:
         """Ends a run and all beneath it. Ending an ended run is nothing."""
         self.gate.handles.kill(run)
         if (who := self._cancelled.get(run)) is not None:  # However it went, it was cancelled.
@@ -263,9 +325,14 @@ class Runs:
         return row
 
     async def _write_end(
-        self, row: Run, state: RunState, value: Any, error: Ring0Error | None, by: str,
+        self,
+        row: Run,
+        state: RunState,
+        value: Any,
+        error: Ring0Error | None,
+        by: str,
         output: bytes,
-    ) -> Run:  # fmt: skip
+    ) -> Run:
         secrets = self.gate.secrets
         body: dict[str, Any] = {"value": secrets.redact(value)[0]}
         if error is not None:
@@ -275,11 +342,23 @@ class Runs:
         printed = secrets.redact_text(output.decode()).encode()
         blobs = {address(key, stored): stored, address(key, printed): printed}
         try:
-            await self.store.append(Write(
-                run=row.id, blobs=blobs, durable=True,
-                guards=[base.RunLive(run=row.id, epoch=row.epoch)],
-                events=[ev.RunEnded(state=state, result=address(key, stored), epoch=row.epoch + 1,
-                                    output=address(key, printed) if printed else "", by=by)]))  # fmt: skip
+            await self.store.append(
+                Write(
+                    run=row.id,
+                    blobs=blobs,
+                    durable=True,
+                    guards=[base.RunLive(run=row.id, epoch=row.epoch)],
+                    events=[
+                        ev.RunEnded(
+                            state=state,
+                            result=address(key, stored),
+                            epoch=row.epoch + 1,
+                            output=address(key, printed) if printed else "",
+                            by=by,
+                        )
+                    ],
+                )
+            )
         except GuardFailed:
             pass  # Somebody else ended it first.
         found = await self.store.run(row.id)
@@ -295,7 +374,7 @@ class Runs:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _park(self, run: LiveRun, error: ReplayDiverged) -> None:
+    async def _park(self, run: LiveRun, error: Ring0Error) -> None:
         """A diverged recovery waits as a row for a human; it never goes live by itself."""
         await self._let_go(run)
         await self.gate.waiting.move(run, RunState.WAITING, "diverged", note=error.why[:500])
@@ -343,15 +422,24 @@ class Runs:
         if row is not None:
             return child
         if len(await self.store.runs(parent=parent.id)) >= limits.RUN_CHILDREN_MAX:
-            raise LimitReached(f"The run has {limits.RUN_CHILDREN_MAX} children already.",
-                               why="A tree has a width.", todo="Do it in this run.")  # fmt: skip
+            raise LimitReached(
+                f"The run has {limits.RUN_CHILDREN_MAX} children already.",
+                why="A tree has a width.",
+                todo="Do it in this run.",
+            )
         await self.store.flush()
         now = await self.store.run(parent.id)
         assert now is not None
         agent = self._agents[parent.id].child(name, _share(now))
         try:
-            row = await self.queue(agent, task, principal=parent.principal, tenant=parent.tenant,
-                                   parent=parent, run=child)  # fmt: skip
+            row = await self.queue(
+                agent,
+                task,
+                principal=parent.principal,
+                tenant=parent.tenant,
+                parent=parent,
+                run=child,
+            )
         except GuardFailed as failure:
             raise refusal(parent, failure.detail) from None
         await self.start(row, agent)
@@ -361,16 +449,21 @@ class Runs:
         """A child's row, and its value or error."""
         row = await self.store.run(child)
         if row is None or row.parent != parent.id:
-            raise CallDenied(f"{child[:40]!r} is no child of this run.",
-                             why="A run waits for its own children only.",
-                             todo="Use the id that `spawn` gave.")  # fmt: skip
+            raise CallDenied(
+                f"{child[:40]!r} is no child of this run.",
+                why="A run waits for its own children only.",
+                todo="Use the id that `spawn` gave.",
+            )
         async with self.gate.waiting.state(self.gate.live[parent.id], "child"):
             row = await self.wait(child)
         body = msgspec.json.decode(await self.store.blob(row.result))
         if "error" in body:
             error = body["error"]
-            return row, RunFailed(f"The child {child} {row.state}: {error['what']}",
-                                  why=error["why"], todo=error["todo"])  # fmt: skip
+            return row, RunFailed(
+                f"The child {child} {row.state}: {error['what']}",
+                why=error["why"],
+                todo=error["todo"],
+            )
         return row, body["value"]
 
     # --- after a crash ------------------------------------------------------------------------
@@ -382,8 +475,11 @@ class Runs:
             for call in await self.store.calls(row.id):
                 if call.state is CallState.INTENDED and call.effect is Effect.ONCE:
                     why = EffectUnknown("the kernel ended between the intent and the outcome").what
-                    await self.store.append(Write(run=row.id, durable=True,
-                                                  events=[ev.CallCutOff(call=call.id, why=why)]))  # fmt: skip
+                    await self.store.append(
+                        Write(
+                            run=row.id, durable=True, events=[ev.CallCutOff(call=call.id, why=why)]
+                        )
+                    )
                     unknown.append(call)
         return unknown
 

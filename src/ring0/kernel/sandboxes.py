@@ -50,9 +50,21 @@ class Sandboxes:
         try:
             who = sandbox.identity
             if self._store is not None:
-                await self._store.append(Write(run=run, durable=True, events=[ev.SandboxStarted(
-                    sandbox=name, pid=who.pid, start_ticks=who.start_ticks, boot_id=who.boot_id,
-                    purpose=purpose)]))  # fmt: skip
+                await self._store.append(
+                    Write(
+                        run=run,
+                        durable=True,
+                        events=[
+                            ev.SandboxStarted(
+                                sandbox=name,
+                                pid=who.pid,
+                                start_ticks=who.start_ticks,
+                                boot_id=who.boot_id,
+                                purpose=purpose,
+                            )
+                        ],
+                    )
+                )
             if before_go is not None:
                 await before_go(sandbox)
             await sandbox.go()
@@ -88,6 +100,10 @@ class Sandboxes:
                 Identity(pid=row.pid, start_ticks=row.start_ticks, boot_id=row.boot_id),
                 self._runtime,
             )
-            await self._store.append(Write(run=row.run, events=[
-                ev.SandboxEnded(sandbox=row.id, how="confirmed dead at boot")]))  # fmt: skip
+            await self._store.append(
+                Write(
+                    run=row.run,
+                    events=[ev.SandboxEnded(sandbox=row.id, how="confirmed dead at boot")],
+                )
+            )
         return len(left)

@@ -43,9 +43,16 @@ class UndoDriver:
     """The tool `undo`: takes back one call, by the evidence that its outcome kept."""
 
     manifest = ToolManifest(
-        name=TOOL, description="Take back one call.", effect=Effect.ONCE,
-        schema={"type": "object", "properties": {"call": {"type": "string"}}, "required": ["call"],
-                "additionalProperties": False})  # fmt: skip
+        name=TOOL,
+        description="Take back one call.",
+        effect=Effect.ONCE,
+        schema={
+            "type": "object",
+            "properties": {"call": {"type": "string"}},
+            "required": ["call"],
+            "additionalProperties": False,
+        },
+    )
 
     def __init__(self, store: Store, runtime: Runtime) -> None:
         self._store = store
@@ -54,15 +61,26 @@ class UndoDriver:
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         call = await self._store.call(args["call"])
         if call is None:
-            raise NotFound(f"There is no call {args['call'][:80]!r}.",
-                           todo="`ring0 show RUN` lists them.")  # fmt: skip
+            raise NotFound(
+                f"There is no call {args['call'][:80]!r}.", todo="`ring0 show RUN` lists them."
+            )
         if (why := why_not(call)) is not None:
-            raise UndoRefused(f"{call.id} can't be taken back.", why=why,
-                              todo="`ring0 show RUN` says of each call how it can be.")  # fmt: skip
-        return Prepared(driver_bytes=msgspec.json.encode(args), mutates=True, own=False, state=call,
-                        lines=(f"take back {call.name} ({call.id})",))  # fmt: skip
+            raise UndoRefused(
+                f"{call.id} can't be taken back.",
+                why=why,
+                todo="`ring0 show RUN` says of each call how it can be.",
+            )
+        return Prepared(
+            driver_bytes=msgspec.json.encode(args),
+            mutates=True,
+            own=False,
+            state=call,
+            lines=(f"take back {call.name} ({call.id})",),
+        )
 
-    async def execute(self, args: dict[str, Any], prepared: Prepared, context: CallContext) -> Result:
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
         call: Call = prepared.state
         evidence = await self._store.blob(call.undo)
         if evidence_of(evidence) == "file":
@@ -70,8 +88,10 @@ class UndoDriver:
             result = await files.undo(evidence, target)
             result.files_of = call.run
         else:
-            result = Result(value=await sql.undo(evidence, self._runtime),
-                            label=Label(integrity=Integrity.SYSTEM))  # fmt: skip
+            result = Result(
+                value=await sql.undo(evidence, self._runtime),
+                label=Label(integrity=Integrity.SYSTEM),
+            )
         result.undoes = call.id
         return result
 
@@ -99,16 +119,20 @@ def undoable(calls: list[Call]) -> list[Call]:
 
 async def take_back(run: LiveRun, gate: Any, calls: list[str]) -> dict[str, Any]:
     """The body of an undo run: step by step, and no further than the first refusal."""
-    done = []
+    done: list[dict[str, Any]] = []
     for number, call in enumerate(calls):
-        request = Request(kind=CallKind.TOOL, name=TOOL, args={"call": call}, path="0",
-                          counter=number)  # fmt: skip
+        request = Request(
+            kind=CallKind.TOOL, name=TOOL, args={"call": call}, path="0", counter=number
+        )
         outcome = await gate.call(run.handle, request)
         if outcome.error is not None:
-            error = Ring0Error(outcome.error["what"], why=outcome.error["why"],
-                               todo=outcome.error["todo"])  # fmt: skip
-            raise UndoRefused(f"{call} was not taken back: {error.what}",
-                              why=f"{error.why} {len(done)} calls after it were taken back before.",
-                              todo=error.todo)  # fmt: skip
+            error = Ring0Error(
+                outcome.error["what"], why=outcome.error["why"], todo=outcome.error["todo"]
+            )
+            raise UndoRefused(
+                f"{call} was not taken back: {error.what}",
+                why=f"{error.why} {len(done)} calls after it were taken back before.",
+                todo=error.todo,
+            )
         done.append({"call": call, **outcome.value})
     return {"undone": done}

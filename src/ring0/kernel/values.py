@@ -20,11 +20,13 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 def parse(body: bytes, *, what: str = "The request") -> Any:
-    """JSON from outside. Raises CallInvalid for anything that two readers could read differently."""
+    """JSON from outside. Raises CallInvalid where two readers could differ."""
     if len(body) > limits.CALL_BODY_SIZE_BYTES_MAX:
-        raise CallInvalid(f"{what} is too large: {len(body)} bytes.",
-                          why=f"At most {limits.CALL_BODY_SIZE_BYTES_MAX} are taken.",
-                          todo="Send less, or put the value into the workspace as a file.")  # fmt: skip
+        raise CallInvalid(
+            f"{what} is too large: {len(body)} bytes.",
+            why=f"At most {limits.CALL_BODY_SIZE_BYTES_MAX} are taken.",
+            todo="Send less, or put the value into the workspace as a file.",
+        )
     try:
         text = body.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
@@ -105,5 +107,8 @@ def _constant(name: str) -> NoReturn:
 
 
 def _bad(what: str, why: str) -> CallInvalid:
-    return CallInvalid(f"{what} can't be taken as it is.", why=why[:300],
-                       todo="Send plain JSON: each key once, 64-bit integers, finite numbers.")  # fmt: skip
+    return CallInvalid(
+        f"{what} can't be taken as it is.",
+        why=why[:300],
+        todo="Send plain JSON: each key once, 64-bit integers, finite numbers.",
+    )

@@ -50,27 +50,53 @@ class Waiting:
         shown = msgspec.json.encode(judged.shown)
         where = address(run.key, shown)
         approval = Approval(
-            id=self._runtime.new_id("a"), run=run.id, call=judged.held.id, bound_to=judged.bound_to,
-            state=ApprovalState.PENDING, shown=where, policy_digest=judged.verdict.policy_digest,
-            asked_us=judged.held.begun_us, expires_us=now_us + limits.APPROVAL_EXPIRY_S * 1_000_000)  # fmt: skip
+            id=self._runtime.new_id("a"),
+            run=run.id,
+            call=judged.held.id,
+            bound_to=judged.bound_to,
+            state=ApprovalState.PENDING,
+            shown=where,
+            policy_digest=judged.verdict.policy_digest,
+            asked_us=judged.held.begun_us,
+            expires_us=now_us + limits.APPROVAL_EXPIRY_S * 1_000_000,
+        )
         events: list[ev.AnyEvent] = [ev.ApprovalAsked(approval=approval)]
         if older is not None and older.state in (ApprovalState.PENDING, ApprovalState.APPROVED):
-            events.insert(0, ev.ApprovalAnswered(
-                approval=older.id, state=ApprovalState.REVOKED, by="kernel",
-                note="what it was bound to has changed"))  # fmt: skip
+            events.insert(
+                0,
+                ev.ApprovalAnswered(
+                    approval=older.id,
+                    state=ApprovalState.REVOKED,
+                    by="kernel",
+                    note="what it was bound to has changed",
+                ),
+            )
         try:
-            await self._store.append(Write(
-                run=run.id, events=events, blobs={where: shown, **judged.blobs}, durable=True,
-                guards=[base.RunLive(run=run.id, epoch=run.row.epoch), base.NotKilled(run=run.id),
-                        base.AsksBelow(root=run.row.root,
-                                       most=limits.APPROVALS_PENDING_PER_TREE_MAX)]))  # fmt: skip
+            await self._store.append(
+                Write(
+                    run=run.id,
+                    events=events,
+                    blobs={where: shown, **judged.blobs},
+                    durable=True,
+                    guards=[
+                        base.RunLive(run=run.id, epoch=run.row.epoch),
+                        base.NotKilled(run=run.id),
+                        base.AsksBelow(
+                            root=run.row.root, most=limits.APPROVALS_PENDING_PER_TREE_MAX
+                        ),
+                    ],
+                )
+            )
         except GuardFailed as failure:
             if isinstance(failure.guard, base.AsksBelow):
-                raise LimitReached("Too many approvals are pending for this run and its children.",
-                                   why="Asks wear people out, so there is a cap.",
-                                   todo="Wait for the answers before asking for more.") from None  # fmt: skip
-            raise RunDead(f"{run.id} goes on no more.", why=failure.detail,
-                          todo="Start a new run.") from None  # fmt: skip
+                raise LimitReached(
+                    "Too many approvals are pending for this run and its children.",
+                    why="Asks wear people out, so there is a cap.",
+                    todo="Wait for the answers before asking for more.",
+                ) from None
+            raise RunDead(
+                f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run."
+            ) from None
         run.approvals[approval.call] = approval
         return approval
 
@@ -96,27 +122,48 @@ class Waiting:
     async def _expire(self, approval: Approval) -> None:
         left_us = approval.expires_us - self._runtime.now_us()
         await self._runtime.sleep(max(0, left_us) / 1_000_000)
-        await self._store.append(Write(
-            run=approval.run, durable=True,
-            events=[ev.ApprovalAnswered(approval=approval.id, state=ApprovalState.EXPIRED,
-                                        by="kernel", note="nobody answered in time")]))  # fmt: skip
+        await self._store.append(
+            Write(
+                run=approval.run,
+                durable=True,
+                events=[
+                    ev.ApprovalAnswered(
+                        approval=approval.id,
+                        state=ApprovalState.EXPIRED,
+                        by="kernel",
+                        note="nobody answered in time",
+                    )
+                ],
+            )
+        )
         self._wake(approval.id)
 
     async def answer(self, approval: str, *, yes: bool, by: str, note: str = "") -> Approval:
         """A human's answer. Raises NotFound, CallDenied (answered or expired already)."""
         found = await self._store.approval(approval)
         if found is None:
-            raise NotFound(f"There is no approval {approval[:40]!r}.",
-                           todo="`ring0 approvals` lists those that wait.")  # fmt: skip
+            raise NotFound(
+                f"There is no approval {approval[:40]!r}.",
+                todo="`ring0 approvals` lists those that wait.",
+            )
         state = ApprovalState.APPROVED if yes else ApprovalState.DENIED
         try:
-            await self._store.append(Write(
-                run=found.run, durable=True, guards=[base.ApprovalPending(approval=approval)],
-                events=[ev.ApprovalAnswered(approval=approval, state=state, by=by,
-                                            note=note[:1000])]))  # fmt: skip
+            await self._store.append(
+                Write(
+                    run=found.run,
+                    durable=True,
+                    guards=[base.ApprovalPending(approval=approval)],
+                    events=[
+                        ev.ApprovalAnswered(approval=approval, state=state, by=by, note=note[:1000])
+                    ],
+                )
+            )
         except GuardFailed as failure:
-            raise CallDenied(f"{approval} can't be answered any more.", why=failure.detail + ".",
-                             todo="`ring0 approvals` lists those that wait.") from None  # fmt: skip
+            raise CallDenied(
+                f"{approval} can't be answered any more.",
+                why=failure.detail + ".",
+                todo="`ring0 approvals` lists those that wait.",
+            ) from None
         self._wake(approval)
         return replace(found, state=state, answered_by=by, note=note)
 
@@ -124,10 +171,19 @@ class Waiting:
         """All that wait for this run: a kill or an end takes them away."""
         pending = await self._store.approvals(states=[ApprovalState.PENDING], run=run)
         for approval in pending:
-            await self._store.append(Write(
-                run=run, events=[ev.ApprovalAnswered(approval=approval.id, by=by,
-                                                     state=ApprovalState.REVOKED,
-                                                     note="the run has ended")]))  # fmt: skip
+            await self._store.append(
+                Write(
+                    run=run,
+                    events=[
+                        ev.ApprovalAnswered(
+                            approval=approval.id,
+                            by=by,
+                            state=ApprovalState.REVOKED,
+                            note="the run has ended",
+                        )
+                    ],
+                )
+            )
             self._wake(approval.id)
 
     # --- unknown effects ----------------------------------------------------------------------
@@ -137,7 +193,9 @@ class Waiting:
         event = self._waiters.setdefault(call.id, asyncio.Event())
         try:
             async with self.state(run, "unknown"):
-                while (found := await self._store.call(call.id)) and found.state is CallState.UNKNOWN:
+                while (
+                    found := await self._store.call(call.id)
+                ) and found.state is CallState.UNKNOWN:
                     event.clear()
                     await event.wait()
         finally:
@@ -152,24 +210,39 @@ class Waiting:
         if found is None:
             raise NotFound(f"There is no call {call[:80]!r}.", todo="`ring0 show RUN` lists them.")
         if found.state is not CallState.UNKNOWN:
-            raise InvalidInput(f"{call} is not unknown: it is {found.state}.",
-                               why="Only an effect that was cut off can be settled.",
-                               todo="`ring0 show RUN` marks the unknown ones.")  # fmt: skip
+            raise InvalidInput(
+                f"{call} is not unknown: it is {found.state}.",
+                why="Only an effect that was cut off can be settled.",
+                todo="`ring0 show RUN` marks the unknown ones.",
+            )
         label = Label(integrity=Integrity.USER, sources=(by,))
         if happened:
-            outcome = Outcome(state=CallState.OK, label=label,
-                              value={"settled": "it happened", "by": by, "note": note})  # fmt: skip
+            outcome = Outcome(
+                state=CallState.OK,
+                label=label,
+                value={"settled": "it happened", "by": by, "note": note},
+            )
         else:
-            error = EffectUnknown("The effect was cut off, and it did not happen.",
-                                  why=f"Settled by {by}. {note}".strip(),
-                                  todo="Ask again with a new call.")  # fmt: skip
+            error = EffectUnknown(
+                "The effect was cut off, and it did not happen.",
+                why=f"Settled by {by}. {note}".strip(),
+                todo="Ask again with a new call.",
+            )
             outcome = Outcome(state=CallState.ERROR, label=label, error=error.as_dict())
         stored = msgspec.json.encode(outcome)
         where = address(await self._store.run_key(found.run), stored)
-        await self._store.append(Write(
-            run=found.run, blobs={where: stored}, durable=True,
-            events=[ev.CallSettled(call=call, happened=happened, outcome=where, by=by,
-                                   note=note[:1000])]))  # fmt: skip
+        await self._store.append(
+            Write(
+                run=found.run,
+                blobs={where: stored},
+                durable=True,
+                events=[
+                    ev.CallSettled(
+                        call=call, happened=happened, outcome=where, by=by, note=note[:1000]
+                    )
+                ],
+            )
+        )
         self._wake(call)
         return replace(found, state=outcome.state, outcome=where)
 
@@ -186,7 +259,9 @@ class Waiting:
             run.waits[reason] -= 1
             run.waits += type(run.waits)()  # Drops what is at zero.
             left = next(iter(run.waits), "")
-            await asyncio.shield(self.move(run, RunState.WAITING if left else RunState.RUNNING, left))
+            await asyncio.shield(
+                self.move(run, RunState.WAITING if left else RunState.RUNNING, left)
+            )
 
     async def move(self, run: LiveRun, state: RunState, reason: str = "", note: str = "") -> None:
         """Writes the run's state, unless it stands or the run has ended."""
@@ -195,10 +270,14 @@ class Waiting:
         row = run.row
         run.row = replace(row, state=state, waiting_for=reason)
         try:
-            await self._store.append(Write(
-                run=run.id, guards=[base.RunLive(run=run.id, epoch=row.epoch)],
-                durable=state is RunState.WAITING,
-                events=[ev.RunMoved(state=state, waiting_for=reason, note=note)]))  # fmt: skip
+            await self._store.append(
+                Write(
+                    run=run.id,
+                    guards=[base.RunLive(run=run.id, epoch=row.epoch)],
+                    durable=state is RunState.WAITING,
+                    events=[ev.RunMoved(state=state, waiting_for=reason, note=note)],
+                )
+            )
         except GuardFailed:
             pass  # It has ended meanwhile: its end says all.
 

@@ -24,10 +24,11 @@ _WORD = re.compile(r"[\w@.+-]*\w", re.UNICODE)
 def terms(query: str) -> list[str]:
     """The words of a query, each once, as it is asked of the index."""
     if not query.strip() or len(query) > limits.RECALL_QUERY_CHARS_MAX:
-        raise CallInvalid("The query can't be searched for.",
-                          why=f"It has {len(query)} characters; 1 to"
-                          f" {limits.RECALL_QUERY_CHARS_MAX} are taken.",
-                          todo="Ask with a few words.")  # fmt: skip
+        raise CallInvalid(
+            "The query can't be searched for.",
+            why=f"It has {len(query)} characters; 1 to {limits.RECALL_QUERY_CHARS_MAX} are taken.",
+            todo="Ask with a few words.",
+        )
     words = dict.fromkeys(word.lower() for word in _WORD.findall(query))
     return list(words)[: limits.RECALL_TERMS_MAX]
 
@@ -35,8 +36,9 @@ def terms(query: str) -> list[str]:
 async def recall(store: Store, scope: Scope, query: str, k: int) -> list[Episode]:
     """The `k` episodes of the scope that fit the query best, best first."""
     if not 1 <= k <= limits.RECALL_K_MAX:
-        raise CallInvalid(f"k is {k}.", why=f"1 to {limits.RECALL_K_MAX} can be recalled.",
-                          todo="Ask for fewer.")  # fmt: skip
+        raise CallInvalid(
+            f"k is {k}.", why=f"1 to {limits.RECALL_K_MAX} can be recalled.", todo="Ask for fewer."
+        )
     wanted = terms(query)
     if not wanted:
         return []

@@ -68,7 +68,9 @@ async def verify(store: SqliteStore) -> Report:
             problems.append(f"event {tree.size}: missing (the next is {index})")
             break
         if merkle.leaf_hash(body) != leaf:
-            problems.append(f"event {index} ({run} #{seq}): its bytes are not those that were hashed")
+            problems.append(
+                f"event {index} ({run} #{seq}): its bytes are not those that were hashed"
+            )
         if seq != seqs.get(run, 0) + 1:
             problems.append(f"event {index}: {run} #{seq} follows #{seqs.get(run, 0)}")
         seqs[run] = seq
@@ -86,8 +88,14 @@ async def verify(store: SqliteStore) -> Report:
     rows = sum(len(table) for table in rebuilt.rows.values())
     problems += list(_check_rows(store, rebuilt))
     return Report(
-        ok=not problems, events=tree.size, blobs=found, rows=rows, root=tree.root().hex(),
-        anchored=anchored.size if anchored else 0, problems=tuple(problems[:PROBLEMS_MAX]))  # fmt: skip
+        ok=not problems,
+        events=tree.size,
+        blobs=found,
+        rows=rows,
+        root=tree.root().hex(),
+        anchored=anchored.size if anchored else 0,
+        problems=tuple(problems[:PROBLEMS_MAX]),
+    )
 
 
 def _rebuild(index: int, run: str, seq: int, body: bytes, rebuilt: _Rebuilt) -> list[str]:
@@ -107,14 +115,19 @@ async def _check_tree(
     problems = []
     head = await store.head()
     if (head.size, head.root) != (tree.size, tree.root().hex()):
-        problems.append(f"the tree says {head.size} events, root {head.root[:16]}…; the journal has"
-                        f" {tree.size}, root {tree.root().hex()[:16]}…")  # fmt: skip
+        problems.append(
+            f"the tree says {head.size} events, root {head.root[:16]}…; the journal has"
+            f" {tree.size}, root {tree.root().hex()[:16]}…"
+        )
     if anchored is None:
         if tree.size:
-            problems.append("there is no head file: nobody can tell whether the journal was cut short")
+            problems.append(
+                "there is no head file: nobody can tell whether the journal was cut short"
+            )
     elif anchored.size > tree.size:
-        problems.append(f"the journal was cut short: {tree.size} events, the head file says"
-                        f" {anchored.size}")  # fmt: skip
+        problems.append(
+            f"the journal was cut short: {tree.size} events, the head file says {anchored.size}"
+        )
     elif anchored.size and anchored.root != anchored_root:
         problems.append(f"the first {anchored.size} events are not those of the head file")
     return problems

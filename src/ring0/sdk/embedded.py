@@ -1,4 +1,4 @@
-"""ring0 as a library: `@agent` functions run in your own process, through the same gate and journal.
+"""ring0 as a library: `@agent` functions run in your process, through the same gate.
 
 An embedded agent is not contained: it can do whatever your process can. Use it in tests and
 notebooks; in production let `ring0 run` put the agent into a sandbox.
@@ -47,10 +47,13 @@ class DirectDoor:
     async def describe(self) -> RunInfo:
         run = self._run
         return RunInfo(
-            run=run.id, agent=run.row.agent,
+            run=run.id,
+            agent=run.row.agent,
             task=(await self._gate.store.blob(run.row.task)).decode(),
             tools=tuple(tool.manifest for tool in run.tools.values()),
-            models=tuple(sorted(run.models)), agents=run.agent.manifest.agents)  # fmt: skip
+            models=tuple(sorted(run.models)),
+            agents=run.agent.manifest.agents,
+        )
 
     async def finish(self, *, value: Any = None, error: dict[str, str] | None = None) -> None:
         """An embedded agent ends by returning."""
@@ -65,11 +68,15 @@ class Ring:
 
     async def start(self, agent: Callable[..., Any], task: str) -> Run:
         """Starts an `@agent` function on a task; `wait` has its end."""
-        warnings.warn("not contained: an embedded agent shares its process with the kernel",
-                      NotContained, stacklevel=2)  # fmt: skip
+        warnings.warn(
+            "not contained: an embedded agent shares its process with the kernel",
+            NotContained,
+            stacklevel=2,
+        )
         manifest, others, functions = _declared(agent)
-        return await self.kernel.start_embedded(manifest, others, functions, task,
-                                                principal=self._principal)  # fmt: skip
+        return await self.kernel.start_embedded(
+            manifest, others, functions, task, principal=self._principal
+        )
 
     async def run(self, agent: Callable[..., Any], task: str) -> Any:
         """The agent's result. Raises RunFailed, or what the kernel refused."""
@@ -114,8 +121,11 @@ def _declared(agent: Callable[..., Any]) -> tuple[Any, tuple[Any, ...], dict[str
     """The agent's manifest, those of its family, and what runs each of their functions."""
     declared = agent_of(agent)
     if declared is None:
-        raise AgentInvalid(f"{getattr(agent, '__name__', agent)!r} is not an agent.",
-                           why="It has no @agent.", todo="Decorate it.")  # fmt: skip
+        raise AgentInvalid(
+            f"{getattr(agent, '__name__', agent)!r} is not an agent.",
+            why="It has no @agent.",
+            todo="Decorate it.",
+        )
     functions: dict[str, Any] = {}
     module = vars(__import__("sys").modules[agent.__module__])
     family = {declared.manifest.name: (declared, agent)}
@@ -127,7 +137,9 @@ def _declared(agent: Callable[..., Any]) -> tuple[Any, tuple[Any, ...], dict[str
         functions[f"agent:{name}"] = function
         for tool in one.tools:
             functions[f"tool:{tool.manifest.name}"] = _caller(tool)
-    others = tuple(one.manifest for name, (one, _) in family.items() if name != declared.manifest.name)
+    others = tuple(
+        one.manifest for name, (one, _) in family.items() if name != declared.manifest.name
+    )
     return declared.manifest, others, functions
 
 

@@ -1,4 +1,4 @@
-"""What the journal can say. One struct an event; the projections are made from these and nothing else.
+"""What the journal can say. One struct an event; projections are made from these.
 
 An `Entry` is what is stored: its exact bytes are the Merkle leaf, so nothing is ever re-encoded.
 Large or erasable values are not in it, but in blobs that it names by keyed digest.

@@ -47,8 +47,11 @@ def project(entry: ev.Entry, tables: Tables) -> None:
         assert run is not None, f"event of a run that was never queued: {entry.run}"
         run = _moved(entry, body, run, tables)
     elif isinstance(body, ev.Killed):
-        tables.put("kill", f"{body.scope}:{body.target}",
-                   KillRow(scope=body.scope, target=body.target, generation=body.generation))  # fmt: skip
+        tables.put(
+            "kill",
+            f"{body.scope}:{body.target}",
+            KillRow(scope=body.scope, target=body.target, generation=body.generation),
+        )
     if run is not None:
         assert run.events == entry.seq - 1, f"{entry.run}: event {entry.seq} after {run.events}"
         tables.put("run", run.id, replace(run, events=entry.seq))
@@ -60,11 +63,15 @@ def _queued(entry: ev.Entry, body: ev.RunQueued, tables: Tables) -> None:
     tables.put("run", child.id, child)
     if child.parent:
         parent: Run = tables.get("run", child.parent)
-        tables.put("run", parent.id, replace(
-            parent,
-            calls_used=parent.calls_used + child.budget.calls,
-            cost_used_microusd=parent.cost_used_microusd + child.budget.cost_microusd,
-        ))  # fmt: skip
+        tables.put(
+            "run",
+            parent.id,
+            replace(
+                parent,
+                calls_used=parent.calls_used + child.budget.calls,
+                cost_used_microusd=parent.cost_used_microusd + child.budget.cost_microusd,
+            ),
+        )
     _files(child.id, body.files, tables)
     if body.remembered:
         _remember(entry, "task", body.remembered, child.label, tables)
@@ -74,16 +81,28 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
     match body:
         case ev.RunMoved():
             assert body.state in RUN_TRANSITIONS[run.state], f"{run.state} to {body.state}"
-            return replace(run, state=body.state, waiting_for=body.waiting_for,
-                           epoch=body.epoch or run.epoch)  # fmt: skip
+            return replace(
+                run, state=body.state, waiting_for=body.waiting_for, epoch=body.epoch or run.epoch
+            )
         case ev.RunEnded():
             return _ended(entry, body, run, tables)
         case ev.SandboxStarted():
-            tables.put("sandbox", body.sandbox, SandboxRow(
-                id=body.sandbox, run=run.id, pid=body.pid, start_ticks=body.start_ticks,
-                boot_id=body.boot_id, purpose=body.purpose))  # fmt: skip
+            tables.put(
+                "sandbox",
+                body.sandbox,
+                SandboxRow(
+                    id=body.sandbox,
+                    run=run.id,
+                    pid=body.pid,
+                    start_ticks=body.start_ticks,
+                    boot_id=body.boot_id,
+                    purpose=body.purpose,
+                ),
+            )
         case ev.SandboxEnded():
-            tables.put("sandbox", body.sandbox, replace(tables.get("sandbox", body.sandbox), ended=True))
+            tables.put(
+                "sandbox", body.sandbox, replace(tables.get("sandbox", body.sandbox), ended=True)
+            )
         case ev.CallRefused():
             tables.put("call", body.call.id, replace(body.call, seq=entry.seq))
         case ev.CallIntended():
@@ -93,7 +112,9 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
         case ev.CallCutOff():
             call: Call = tables.get("call", body.call)
             assert call.state is CallState.INTENDED
-            tables.put("call", call.id, replace(call, state=CallState.UNKNOWN, ended_us=entry.at_us))
+            tables.put(
+                "call", call.id, replace(call, state=CallState.UNKNOWN, ended_us=entry.at_us)
+            )
         case ev.CallSettled():
             call = tables.get("call", body.call)
             assert call.state is CallState.UNKNOWN
@@ -103,12 +124,23 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
             tables.put("approval", body.approval.id, body.approval)
         case ev.ApprovalAnswered():
             approval: Approval = tables.get("approval", body.approval)
-            tables.put("approval", approval.id, replace(
-                approval, state=body.state, answered_us=entry.at_us, answered_by=body.by,
-                note=body.note))  # fmt: skip
+            tables.put(
+                "approval",
+                approval.id,
+                replace(
+                    approval,
+                    state=body.state,
+                    answered_us=entry.at_us,
+                    answered_by=body.by,
+                    note=body.note,
+                ),
+            )
         case ev.Killed():
-            tables.put("kill", f"{body.scope}:{body.target}",
-                       KillRow(scope=body.scope, target=body.target, generation=body.generation))  # fmt: skip
+            tables.put(
+                "kill",
+                f"{body.scope}:{body.target}",
+                KillRow(scope=body.scope, target=body.target, generation=body.generation),
+            )
         case _:
             pass
     return run
@@ -118,14 +150,24 @@ def _ended(entry: ev.Entry, body: ev.RunEnded, run: Run, tables: Tables) -> Run:
     assert body.state in ENDED and run.state not in ENDED and body.epoch == run.epoch + 1
     if run.parent:
         parent: Run = tables.get("run", run.parent)
-        tables.put("run", parent.id, replace(
-            parent,
-            calls_used=parent.calls_used - (run.budget.calls - run.calls_used),
-            cost_used_microusd=parent.cost_used_microusd
-            - (run.budget.cost_microusd - run.cost_used_microusd),
-        ))  # fmt: skip
-    return replace(run, state=body.state, waiting_for="", result=body.result,
-                   ended_us=entry.at_us, epoch=body.epoch)  # fmt: skip
+        tables.put(
+            "run",
+            parent.id,
+            replace(
+                parent,
+                calls_used=parent.calls_used - (run.budget.calls - run.calls_used),
+                cost_used_microusd=parent.cost_used_microusd
+                - (run.budget.cost_microusd - run.cost_used_microusd),
+            ),
+        )
+    return replace(
+        run,
+        state=body.state,
+        waiting_for="",
+        result=body.result,
+        ended_us=entry.at_us,
+        epoch=body.epoch,
+    )
 
 
 def _intended(entry: ev.Entry, body: ev.CallIntended, run: Run, tables: Tables) -> Run:
@@ -136,17 +178,29 @@ def _intended(entry: ev.Entry, body: ev.CallIntended, run: Run, tables: Tables) 
         approval: Approval = tables.get("approval", call.approval)
         assert approval.state is ApprovalState.APPROVED
         tables.put("approval", approval.id, replace(approval, state=ApprovalState.CONSUMED))
-    return replace(run, calls_used=run.calls_used + 1,
-                   cost_used_microusd=run.cost_used_microusd + body.reserve_microusd)  # fmt: skip
+    return replace(
+        run,
+        calls_used=run.calls_used + 1,
+        cost_used_microusd=run.cost_used_microusd + body.reserve_microusd,
+    )
 
 
 def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -> Run:
     call: Call = tables.get("call", body.call)
     assert call.state is CallState.INTENDED, f"{call.id} ends from {call.state}"
     reserved = call.cost_microusd
-    tables.put("call", call.id, replace(
-        call, state=body.state, outcome=body.outcome, ended_us=entry.at_us, undo=body.undo,
-        cost_microusd=body.cost_microusd))  # fmt: skip
+    tables.put(
+        "call",
+        call.id,
+        replace(
+            call,
+            state=body.state,
+            outcome=body.outcome,
+            ended_us=entry.at_us,
+            undo=body.undo,
+            cost_microusd=body.cost_microusd,
+        ),
+    )
     if body.undoes and body.state is CallState.OK:
         undone: Call = tables.get("call", body.undoes)
         tables.put("call", undone.id, replace(undone, undone_by=call.id))
@@ -168,5 +222,8 @@ def _files(run: str, files: tuple[FileDelta, ...], tables: Tables) -> None:
 
 def _remember(entry: ev.Entry, role: str, blob: str, label: Any, tables: Tables) -> None:
     # The text is read from its blob by the table that indexes it.
-    tables.put("episode", f"{entry.run}\n{entry.seq}", Episode(
-        run=entry.run, seq=entry.seq, role=role, text=blob, label=label, at_us=entry.at_us))  # fmt: skip
+    tables.put(
+        "episode",
+        f"{entry.run}\n{entry.seq}",
+        Episode(run=entry.run, seq=entry.seq, role=role, text=blob, label=label, at_us=entry.at_us),
+    )

@@ -17,19 +17,28 @@ _PATH = {"type": "string", "description": "Relative to the workspace."}
 
 def _manifest(name: str, description: str, effect: Effect, **fields: Any) -> ToolManifest:
     required = [key for key in fields if key != "under"]
-    schema = {"type": "object", "properties": fields, "required": required,
-              "additionalProperties": False}  # fmt: skip
+    schema = {
+        "type": "object",
+        "properties": fields,
+        "required": required,
+        "additionalProperties": False,
+    }
     reversal = "irreversible" if effect is Effect.PURE else "reversible"
-    return ToolManifest(name=name, description=description, schema=schema, effect=effect,
-                        reversal=reversal)  # fmt: skip
+    return ToolManifest(
+        name=name, description=description, schema=schema, effect=effect, reversal=reversal
+    )
 
 
 class FilesList:
     """`files.list`: the paths and sizes of the workspace."""
 
     def __init__(self, instance: str) -> None:
-        self.manifest = _manifest(f"{instance}.list", "List the files of the workspace.",
-                                  Effect.PURE, under={"type": "string"})  # fmt: skip
+        self.manifest = _manifest(
+            f"{instance}.list",
+            "List the files of the workspace.",
+            Effect.PURE,
+            under={"type": "string"},
+        )
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         return Prepared(driver_bytes=msgspec.json.encode(args, order="sorted"))
@@ -49,8 +58,9 @@ class FilesRead:
     """`files.read`: one file, as text (or base64 where it is none)."""
 
     def __init__(self, instance: str) -> None:
-        self.manifest = _manifest(f"{instance}.read", "Read a file of the workspace.", Effect.PURE,
-                                  path=_PATH)  # fmt: skip
+        self.manifest = _manifest(
+            f"{instance}.read", "Read a file of the workspace.", Effect.PURE, path=_PATH
+        )
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         path = canonical_path(args["path"])
@@ -73,15 +83,22 @@ class FilesWrite:
 
     def __init__(self, instance: str) -> None:
         self.manifest = _manifest(
-            f"{instance}.write", "Write a file of the workspace, whole.", Effect.IDEMPOTENT,
-            path=_PATH, text={"type": "string"})  # fmt: skip
+            f"{instance}.write",
+            "Write a file of the workspace, whole.",
+            Effect.IDEMPOTENT,
+            path=_PATH,
+            text={"type": "string"},
+        )
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         path = canonical_path(args["path"])
         content = args["text"].encode("utf-8")
         await context.workspace.check_room(path, len(content))
-        return Prepared(driver_bytes=msgspec.json.encode({"path": path, "text": args["text"]}),
-                        lines=(f"write {path}: {len(content)} bytes",), state=path)  # fmt: skip
+        return Prepared(
+            driver_bytes=msgspec.json.encode({"path": path, "text": args["text"]}),
+            lines=(f"write {path}: {len(content)} bytes",),
+            state=path,
+        )
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
@@ -94,20 +111,24 @@ class FilesRemove:
     """`files.remove`: takes a file away; undo puts it back."""
 
     def __init__(self, instance: str) -> None:
-        self.manifest = _manifest(f"{instance}.remove", "Remove a file of the workspace.",
-                                  Effect.IDEMPOTENT, path=_PATH)  # fmt: skip
+        self.manifest = _manifest(
+            f"{instance}.remove", "Remove a file of the workspace.", Effect.IDEMPOTENT, path=_PATH
+        )
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         path = canonical_path(args["path"])
-        return Prepared(driver_bytes=msgspec.json.encode({"path": path}),
-                        lines=(f"remove {path}",), state=path)  # fmt: skip
+        return Prepared(
+            driver_bytes=msgspec.json.encode({"path": path}), lines=(f"remove {path}",), state=path
+        )
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
         if await context.workspace.find(prepared.state) is None:
-            raise NotFound(f"There is no file {prepared.state!r} in the workspace.",
-                           todo="List the files to see what there is.")  # fmt: skip
+            raise NotFound(
+                f"There is no file {prepared.state!r} in the workspace.",
+                todo="List the files to see what there is.",
+            )
         return await _change(prepared.state, None, context, {"removed": True})
 
 
@@ -118,8 +139,12 @@ async def _change(
     was = (await context.workspace.read(path))[1] if before else None
     undo = msgspec.msgpack.encode({"path": path, "before": was, "after": content})
     label = Label(integrity=Integrity.SYSTEM, sources=("workspace",))
-    return Result(value={"path": path, **value}, label=label, undo=undo,
-                  files=(FileChange(path=path, value=content, label=context.run.label),))  # fmt: skip
+    return Result(
+        value={"path": path, **value},
+        label=label,
+        undo=undo,
+        files=(FileChange(path=path, value=content, label=context.run.label),),
+    )
 
 
 async def undo(evidence: bytes, context: CallContext) -> Result:
@@ -129,17 +154,22 @@ async def undo(evidence: bytes, context: CallContext) -> Result:
     now = await context.workspace.find(path)
     content = (await context.workspace.read(path))[1] if now else None
     if content != after:
-        raise UndoRefused(f"{path!r} has changed since.",
-                          why="Taking this write back would destroy the newer one.",
-                          todo="Undo the newer change first.")  # fmt: skip
-    return Result(value={"path": path, "restored": before is not None},
-                  label=Label(integrity=Integrity.SYSTEM),
-                  files=(FileChange(path=path, value=before),))  # fmt: skip
+        raise UndoRefused(
+            f"{path!r} has changed since.",
+            why="Taking this write back would destroy the newer one.",
+            todo="Undo the newer change first.",
+        )
+    return Result(
+        value={"path": path, "restored": before is not None},
+        label=Label(integrity=Integrity.SYSTEM),
+        files=(FileChange(path=path, value=before),),
+    )
 
 
 def drivers(instance: str, config: dict[str, Any]) -> list[Any]:
     """The four operations of one `files` instance. Raises CallInvalid for unknown keys."""
     if unknown := set(config) - {"use"}:
-        raise CallInvalid(f"`files` knows no setting {sorted(unknown)[0]!r}.",
-                          todo="Take it out of the manifest.")  # fmt: skip
+        raise CallInvalid(
+            f"`files` knows no setting {sorted(unknown)[0]!r}.", todo="Take it out of the manifest."
+        )
     return [FilesList(instance), FilesRead(instance), FilesWrite(instance), FilesRemove(instance)]

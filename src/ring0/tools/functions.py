@@ -36,8 +36,9 @@ class Function:
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         pure = self.manifest.effect is Effect.PURE
-        return Prepared(driver_bytes=msgspec.json.encode(args, order="sorted"), own=pure,
-                        mutates=not pure)  # fmt: skip
+        return Prepared(
+            driver_bytes=msgspec.json.encode(args, order="sorted"), own=pure, mutates=not pure
+        )
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
@@ -56,25 +57,36 @@ class Function:
 
     def _cut_off(self, why: str) -> errors.Ring0Error:
         if self.manifest.effect is Effect.ONCE:
-            return EffectUnknown(f"{self.manifest.name} was cut off: {why}.",
-                                 why="Its effect may or may not have happened.",
-                                 todo="Look at the world, then `ring0 settle CALL done|undone`.")  # fmt: skip
-        return ToolFailed(f"{self.manifest.name} failed: {why}.", why="The tool's own fault.",
-                          todo="See the tool's code and its `wall_s`.")  # fmt: skip
+            return EffectUnknown(
+                f"{self.manifest.name} was cut off: {why}.",
+                why="Its effect may or may not have happened.",
+                todo="Look at the world, then `ring0 settle CALL done|undone`.",
+            )
+        return ToolFailed(
+            f"{self.manifest.name} failed: {why}.",
+            why="The tool's own fault.",
+            todo="See the tool's code and its `wall_s`.",
+        )
 
     def _result(self, answer: Any, context: CallContext) -> Result:
         if not isinstance(answer, dict) or ("value" in answer) == ("error" in answer):
             raise self._cut_off("it answered with something that is no answer")
         if "error" in answer:
             error = answer["error"] if isinstance(answer["error"], dict) else {}
-            raise ToolFailed(f"{self.manifest.name} failed: {str(error.get('what', ''))[:2000]}",
-                             why=str(error.get("why", ""))[:2000],
-                             todo=str(error.get("todo", ""))[:2000])  # fmt: skip
-        label = Label(integrity=self.manifest.output,
-                      sources=(f"{self.manifest.name}@{context.call}",))  # fmt: skip
+            raise ToolFailed(
+                f"{self.manifest.name} failed: {str(error.get('what', ''))[:2000]}",
+                why=str(error.get("why", ""))[:2000],
+                todo=str(error.get("todo", ""))[:2000],
+            )
+        label = Label(
+            integrity=self.manifest.output, sources=(f"{self.manifest.name}@{context.call}",)
+        )
         # What a function makes of its arguments is no better than they are.
-        return Result(value=answer["value"], cost_microusd=self.manifest.cost_microusd,
-                      label=label.join(Label(integrity=context.run.label.integrity)))  # fmt: skip
+        return Result(
+            value=answer["value"],
+            cost_microusd=self.manifest.cost_microusd,
+            label=label.join(Label(integrity=context.run.label.integrity)),
+        )
 
 
 async def _exchange(sandbox: Sandbox, frame: bytes) -> Any:
@@ -109,8 +121,9 @@ class EmbeddedFunction:
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         pure = self.manifest.effect is Effect.PURE
-        return Prepared(driver_bytes=msgspec.json.encode(args, order="sorted"), own=pure,
-                        mutates=not pure)  # fmt: skip
+        return Prepared(
+            driver_bytes=msgspec.json.encode(args, order="sorted"), own=pure, mutates=not pure
+        )
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
@@ -120,12 +133,19 @@ class EmbeddedFunction:
         except errors.Ring0Error:
             raise
         except Exception as error:
-            raise ToolFailed(f"{self.manifest.name} failed: {type(error).__name__}: {error}",
-                             why="The tool's own fault.", todo="See the tool's code.") from error  # fmt: skip
-        label = Label(integrity=self.manifest.output,
-                      sources=(f"{self.manifest.name}@{context.call}",))  # fmt: skip
-        return Result(value=value, cost_microusd=self.manifest.cost_microusd,
-                      label=label.join(Label(integrity=context.run.label.integrity)))  # fmt: skip
+            raise ToolFailed(
+                f"{self.manifest.name} failed: {type(error).__name__}: {error}",
+                why="The tool's own fault.",
+                todo="See the tool's code.",
+            ) from error
+        label = Label(
+            integrity=self.manifest.output, sources=(f"{self.manifest.name}@{context.call}",)
+        )
+        return Result(
+            value=value,
+            cost_microusd=self.manifest.cost_microusd,
+            label=label.join(Label(integrity=context.run.label.integrity)),
+        )
 
 
 __all__ = ["EmbeddedFunction", "Function"]

@@ -29,24 +29,34 @@ class Tool:
         try:
             self._schema = jsonschema_rs.validator_for(driver.manifest.schema)
         except (jsonschema_rs.ValidationError, ValueError) as error:
-            raise ManifestInvalid(f"The schema of the tool {driver.manifest.name!r} is not JSON"
-                                  f" Schema: {str(error)[:300]}.", todo="Mend the schema.") from None  # fmt: skip
+            raise ManifestInvalid(
+                f"The schema of the tool {driver.manifest.name!r} is not JSON"
+                f" Schema: {str(error)[:300]}.",
+                todo="Mend the schema.",
+            ) from None
 
     def validate(self, args: Any) -> dict[str, Any]:
         """The arguments, or CallInvalid with the first thing that does not fit."""
         if not isinstance(args, dict):
-            raise CallInvalid(f"{self.manifest.name} takes an object of arguments.",
-                              todo="Send `args` as a JSON object.")  # fmt: skip
+            raise CallInvalid(
+                f"{self.manifest.name} takes an object of arguments.",
+                todo="Send `args` as a JSON object.",
+            )
         allowed = self.manifest.schema.get("properties", {})
         if unknown := [key for key in args if key not in allowed]:
-            raise CallInvalid(f"{self.manifest.name} has no argument {unknown[0][:80]!r}.",
-                              why=f"It takes: {', '.join(allowed) or 'none'}.",
-                              todo="Leave it out, or correct its name.")  # fmt: skip
+            raise CallInvalid(
+                f"{self.manifest.name} has no argument {unknown[0][:80]!r}.",
+                why=f"It takes: {', '.join(allowed) or 'none'}.",
+                todo="Leave it out, or correct its name.",
+            )
         error = next(iter(self._schema.iter_errors(args)), None)
         if error is not None:
             place = ".".join(str(part) for part in error.instance_path) or "the arguments"
-            raise CallInvalid(f"{self.manifest.name}: {place} does not fit.",
-                              why=error.message[:300], todo="See the tool's schema.")  # fmt: skip
+            raise CallInvalid(
+                f"{self.manifest.name}: {place} does not fit.",
+                why=error.message[:300],
+                todo="See the tool's schema.",
+            )
         return args
 
 
@@ -61,8 +71,9 @@ def built_in(
     """The drivers of a manifest's `[tools.*]`. Raises ManifestInvalid."""
     for instance, config in tools.items():
         if not instance.isidentifier():
-            raise ManifestInvalid(f"{instance!r} is no name for a tool.",
-                                  todo="Use letters, digits and _.")  # fmt: skip
+            raise ManifestInvalid(
+                f"{instance!r} is no name for a tool.", todo="Use letters, digits and _."
+            )
         use = config.get("use")
         if use == "sql":
             yield from sql.drivers(instance, dict(config), folder, runtime)
@@ -72,4 +83,5 @@ def built_in(
             raise ManifestInvalid(
                 f"[tools.{instance}] uses {use!r}, which is no built-in tool.",
                 why=f"There are: {', '.join(BUILT_IN)}.",
-                todo='Set `use = "sql"` or `use = "files"`.')  # fmt: skip
+                todo='Set `use = "sql"` or `use = "files"`.',
+            )

@@ -16,8 +16,8 @@ from ring0 import limits
 from ring0.errors import ManifestInvalid
 from ring0.runtime import Runtime
 from ring0.tools import sqlite_engine as engine
-from ring0.tools.sqlite_moment import Moment
 from ring0.tools.driver import CallContext, Prepared, Result
+from ring0.tools.sqlite_moment import Moment
 from ring0.types import Effect, Integrity, Label, ToolManifest
 
 _SCHEMA = {
@@ -51,8 +51,13 @@ class SqlQuery:
 
     def __init__(self, instance: str, config: SqlConfig, database: str, runtime: Runtime) -> None:
         self.manifest = ToolManifest(
-            name=f"{instance}.query", schema=_SCHEMA, effect=Effect.PURE, output=config.output,
-            description="Read rows from the database with one SQL SELECT.", critical=())  # fmt: skip
+            name=f"{instance}.query",
+            schema=_SCHEMA,
+            effect=Effect.PURE,
+            output=config.output,
+            description="Read rows from the database with one SQL SELECT.",
+            critical=(),
+        )
         self._database = database
         self._runtime = runtime
 
@@ -63,8 +68,11 @@ class SqlQuery:
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
         rows = await self._runtime.in_thread(
-            partial(engine.query, is_over=_deadline(self._runtime)), self._database,
-            args["statement"], args.get("parameters", []))  # fmt: skip
+            partial(engine.query, is_over=_deadline(self._runtime)),
+            self._database,
+            args["statement"],
+            args.get("parameters", []),
+        )
         value = {"columns": list(rows.columns), "rows": rows.rows, "truncated": rows.truncated}
         return Result(value=value, label=_label(self.manifest, context))
 
@@ -74,16 +82,24 @@ class SqlExecute:
 
     def __init__(self, instance: str, config: SqlConfig, database: str, runtime: Runtime) -> None:
         self.manifest = ToolManifest(
-            name=f"{instance}.execute", schema=_SCHEMA, effect=Effect.ONCE, output=config.output,
+            name=f"{instance}.execute",
+            schema=_SCHEMA,
+            effect=Effect.ONCE,
+            output=config.output,
             description="Change rows of the database with one SQL statement.",
-            reversal="reversible", critical=_CRITICAL)  # fmt: skip
+            reversal="reversible",
+            critical=_CRITICAL,
+        )
         self._database = database
         self._runtime = runtime
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         plan = await self._runtime.in_thread(
             partial(engine.plan, moment=_moment(context), is_over=_deadline(self._runtime)),
-            self._database, args["statement"], args.get("parameters", []))  # fmt: skip
+            self._database,
+            args["statement"],
+            args.get("parameters", []),
+        )
         changes = plan.changes
         return Prepared(
             driver_bytes=msgspec.json.encode(args, order="sorted"),
@@ -106,13 +122,22 @@ class SqlExecute:
         parameters = args.get("parameters", [])
         if prepared.state == "read":
             rows = await self._runtime.in_thread(
-                partial(engine.query, is_over=_deadline(self._runtime)), self._database,
-                args["statement"], parameters)  # fmt: skip
-            return Result(value={"columns": list(rows.columns), "rows": rows.rows},
-                          label=_label(self.manifest, context))  # fmt: skip
+                partial(engine.query, is_over=_deadline(self._runtime)),
+                self._database,
+                args["statement"],
+                parameters,
+            )
+            return Result(
+                value={"columns": list(rows.columns), "rows": rows.rows},
+                label=_label(self.manifest, context),
+            )
         done = await self._runtime.in_thread(
             partial(engine.execute, moment=_moment(context), is_over=_deadline(self._runtime)),
-            self._database, args["statement"], parameters, prepared.digest)  # fmt: skip
+            self._database,
+            args["statement"],
+            parameters,
+            prepared.digest,
+        )
         value: dict[str, Any] = {
             "changed": {
                 change.table: {
@@ -126,8 +151,9 @@ class SqlExecute:
         if done.rows is not None and done.rows.rows:
             value["rows"] = done.rows.rows
         undo = msgspec.msgpack.encode({"database": self._database, "images": done.images})
-        return Result(value=value, label=_label(self.manifest, context),
-                      undo=undo if done.images else b"")  # fmt: skip
+        return Result(
+            value=value, label=_label(self.manifest, context), undo=undo if done.images else b""
+        )
 
 
 async def undo(evidence: bytes, runtime: Runtime) -> dict[str, Any]:
@@ -144,13 +170,17 @@ def drivers(instance: str, config: dict[str, Any], folder: Path, runtime: Runtim
     try:
         settings = msgspec.convert(config, SqlConfig)
     except msgspec.ValidationError as error:
-        raise ManifestInvalid(f"[tools.{instance}] is not a `sql` tool: {error}.",
-                              todo='It needs `database = "file.db"`.') from None  # fmt: skip
+        raise ManifestInvalid(
+            f"[tools.{instance}] is not a `sql` tool: {error}.",
+            todo='It needs `database = "file.db"`.',
+        ) from None
     path = (folder / settings.database).resolve()
     if not path.is_file():
-        raise ManifestInvalid(f"[tools.{instance}]: there is no database {path}.",
-                              why="The sql tool never creates one.",
-                              todo="Name an existing SQLite file, from the manifest's folder.")  # fmt: skip
+        raise ManifestInvalid(
+            f"[tools.{instance}]: there is no database {path}.",
+            why="The sql tool never creates one.",
+            todo="Name an existing SQLite file, from the manifest's folder.",
+        )
     kinds = (SqlQuery, SqlExecute)
     return [kind(instance, settings, str(path), runtime) for kind in kinds]
 
@@ -178,8 +208,9 @@ def _lines(plan: engine.Plan) -> tuple[str, ...]:
             if count
         ]
         lines.append(f"{change.table}: {', '.join(parts)}")
-    for table, operation, row in plan.sample:
-        lines.append(f"  {operation} {table} {msgspec.json.encode(row).decode()[:200]}")
+    for sample in plan.sample:
+        row = msgspec.json.encode(sample.row).decode()
+        lines.append(f"  {sample.op} {sample.table} {row[:200]}")
     return tuple(lines) or ("no row would change",)
 
 

@@ -53,8 +53,15 @@ def harden(db: apsw.Connection, *, foreign_keys: bool = True, triggers: bool = T
 
 
 @contextmanager
-def opened(database: str, is_over: IsOver, *, read_only: bool = False, foreign_keys: bool = True,
-            triggers: bool = True, cached: bool = False) -> Iterator[apsw.Connection]:  # fmt: skip
+def opened(
+    database: str,
+    is_over: IsOver,
+    *,
+    read_only: bool = False,
+    foreign_keys: bool = True,
+    triggers: bool = True,
+    cached: bool = False,
+) -> Iterator[apsw.Connection]:
     """A hardened connection, closed at the end; the engine's errors become ours."""
     path = "" if "\0" in database else os.path.abspath(database)
     if not os.path.isfile(path):

@@ -73,8 +73,9 @@ class _Statement(msgspec.Struct, frozen=True):
     writes: frozenset[str]
 
 
-def plan(database: str, statement: str, parameters: Parameters, *, moment: Moment,
-         is_over: IsOver) -> Plan:  # fmt: skip
+def plan(
+    database: str, statement: str, parameters: Parameters, *, moment: Moment, is_over: IsOver
+) -> Plan:
     """What the statement would do. Raises CallInvalid where it would fail."""
     values = _checked(statement, parameters)
     with opened(database, is_over) as db:
@@ -113,8 +114,15 @@ def query(database: str, statement: str, parameters: Parameters, *, is_over: IsO
         return _fetch(db, compiled.text, values)
 
 
-def execute(database: str, statement: str, parameters: Parameters, expected_digest: str, *,
-            moment: Moment, is_over: IsOver) -> Done:  # fmt: skip
+def execute(
+    database: str,
+    statement: str,
+    parameters: Parameters,
+    expected_digest: str,
+    *,
+    moment: Moment,
+    is_over: IsOver,
+) -> Done:
     """Do what `plan` said, in one transaction, or nothing: CallDenied where it would differ."""
     values = _checked(statement, parameters)
     with opened(database, is_over) as db, transaction(db):
@@ -204,8 +212,15 @@ def _compile(db: apsw.Connection, judge: Judge, statement: str, values: Any) -> 
     seen: list[tuple[str, bool, bool, tuple[str | None, ...], int]] = []
 
     def note(cursor: apsw.Cursor, text: str, _: object) -> bool:
-        seen.append((text, cursor.has_vdbe, cursor.is_readonly, cursor.bindings_names,
-                     cursor.bindings_count))  # fmt: skip
+        seen.append(
+            (
+                text,
+                cursor.has_vdbe,
+                cursor.is_readonly,
+                cursor.bindings_names,
+                cursor.bindings_count,
+            )
+        )
         return False
 
     rest, found = statement, None
@@ -269,8 +284,9 @@ def _verdict(judge: Judge, read_only: bool) -> tuple[str, str]:
     return ("read", "") if read_only and not judge.writes else ("write", "")
 
 
-def _run(db: apsw.Connection, statement: str, values: Any,
-         moment: Moment) -> tuple[_Statement, Recorder, Rows]:  # fmt: skip
+def _run(
+    db: apsw.Connection, statement: str, values: Any, moment: Moment
+) -> tuple[_Statement, Recorder, Rows]:
     """Run a write inside the caller's transaction, with every changed row recorded."""
     tables = read_tables(db)
     db.execute("SAVEPOINT rehearsal")
@@ -292,8 +308,9 @@ def _run(db: apsw.Connection, statement: str, values: Any,
     return compiled, recorder, rows
 
 
-def _run_once(db: apsw.Connection, tables: dict[str, Table], statement: str, values: Any,
-              moment: Moment) -> tuple[_Statement, Recorder, Rows]:  # fmt: skip
+def _run_once(
+    db: apsw.Connection, tables: dict[str, Table], statement: str, values: Any, moment: Moment
+) -> tuple[_Statement, Recorder, Rows]:
     set_moment(db, moment)
     judge = Judge(may_write=True)
     compiled = _compile(db, judge, statement, values)

@@ -88,9 +88,11 @@ def quoted(name: str) -> str:
 
 def read_tables(db: apsw.Connection) -> dict[str, Table]:
     """The form of every table, read inside the transaction that relies on it."""
-    listed = list(db.execute(
-        "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND type <> 'view'"
-    ))  # fmt: skip
+    listed = list(
+        db.execute(
+            "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND type <> 'view'"
+        )
+    )
     return {name: _read_table(db, name, kind, bool(no_rowid)) for name, kind, no_rowid in listed}
 
 
@@ -208,8 +210,14 @@ class Recorder:
                 op = "INSERT" if old is None else "DELETE" if new is None else "UPDATE"
                 samples.append((op, old, new))
 
-    def _keep(self, table: Table, old_key: Row | None, new_key: Row | None, old: Row | None,
-              new: Row | None) -> None:  # fmt: skip
+    def _keep(
+        self,
+        table: Table,
+        old_key: Row | None,
+        new_key: Row | None,
+        old: Row | None,
+        new: Row | None,
+    ) -> None:
         if self.why_irreversible:
             return
         self.why_irreversible = self._why_not(table)
@@ -249,9 +257,11 @@ class Recorder:
 
     def images(self) -> bytes:
         """Net row images, canonical: equal digests give equal bytes."""
-        net = [Image(name, key, before, after)
-               for (name, key), (before, after) in self._net.items()
-               if not same(before, after)]  # fmt: skip
+        net = [
+            Image(name, key, before, after)
+            for (name, key), (before, after) in self._net.items()
+            if not same(before, after)
+        ]
         net.sort(key=msgspec.msgpack.encode)
         names = sorted({image.table for image in net})
         columns = {name: self._tables[name].columns for name in names}
@@ -294,9 +304,12 @@ def row_at(db: apsw.Connection, table: Table, key: Row) -> Row | None:
     """The stored columns of one row as they are now."""
     columns = ", ".join(quoted(column) for column in table.columns)
     try:
-        found = list(db.execute(
-            f"SELECT {columns} FROM main.{quoted(table.name)} WHERE {key_condition(table)}", key  # noqa: S608
-        ))  # fmt: skip
+        found = list(
+            db.execute(
+                f"SELECT {columns} FROM main.{quoted(table.name)} WHERE {key_condition(table)}",
+                key,
+            )
+        )
     except UnicodeDecodeError:
         raise _not_utf8(table) from None
     assert len(found) <= 1, "a key names one row"
@@ -333,7 +346,10 @@ def _sample(table: Table, op: str, old: Row | None, new: Row | None) -> RowSampl
     assert row is not None
     changed: dict[str, Any] = {}
     if old is not None and new is not None:
-        changed = {column: short(b) for column, a, b in zip(table.columns, old, new, strict=True)
-                   if not same((a,), (b,))}  # fmt: skip
+        changed = {
+            column: short(b)
+            for column, a, b in zip(table.columns, old, new, strict=True)
+            if not same((a,), (b,))
+        }
     shown = {column: short(value) for column, value in zip(table.columns, row, strict=True)}
     return RowSample(table.name, op, shown, changed)

@@ -30,15 +30,23 @@ SCHEMA_ACTIONS: Final = {
     apsw.SQLITE_DROP_VTABLE: "drops virtual table",
     apsw.SQLITE_REINDEX: "rebuilds index",
     apsw.SQLITE_ANALYZE: "analyses table",
-}  # fmt: skip
+}
 """Actions whose first argument is the thing's name. ALTER TABLE has it second."""
 
 _WRITES: Final = (apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE)
 
-INNER_PRAGMAS: Final = frozenset({
-    "data_version", "table_info", "table_xinfo", "table_list", "index_list", "index_info",
-    "index_xinfo", "foreign_key_list",
-})  # fmt: skip
+INNER_PRAGMAS: Final = frozenset(
+    {
+        "data_version",
+        "table_info",
+        "table_xinfo",
+        "table_list",
+        "index_list",
+        "index_info",
+        "index_xinfo",
+        "foreign_key_list",
+    }
+)
 """What FTS5 asks by itself, and the table-valued forms that only describe the schema."""
 
 _FUNCTION_NAMES: Final = """
@@ -76,8 +84,14 @@ class Judge:
         self.running = False
         """The statement is compiled: from now on virtual tables ask for work of their own."""
 
-    def __call__(self, action: int, first: str | None, second: str | None, database: str | None,
-                 inside: str | None) -> int:  # fmt: skip
+    def __call__(
+        self,
+        action: int,
+        first: str | None,
+        second: str | None,
+        database: str | None,
+        inside: str | None,
+    ) -> int:
         self.asked += 1
         refused = self._why_not(action, first or "", second or "", database or "main")
         if refused is None:
@@ -87,8 +101,9 @@ class Judge:
             self.refused = (kind, f"{why}, in {inside}" if inside else why)
         return apsw.SQLITE_DENY
 
-    def _why_not(self, action: int, first: str, second: str,
-                 database: str) -> tuple[str, str] | None:  # fmt: skip
+    def _why_not(
+        self, action: int, first: str, second: str, database: str
+    ) -> tuple[str, str] | None:
         if action in (apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE):
             return None
         if action == apsw.SQLITE_READ:

@@ -98,12 +98,14 @@ def restore(db: apsw.Connection, images: bytes) -> tuple[TableChange, ...]:
             f"{parent!r}.",
             todo="Take back what was done after it first.",
         )
-    return tuple(TableChange(name, count["inserted"], count["updated"], count["deleted"])
-                 for name, count in sorted(counts.items()))  # fmt: skip
+    return tuple(
+        TableChange(name, count["inserted"], count["updated"], count["deleted"])
+        for name, count in sorted(counts.items())
+    )
 
 
 def _delete(db: apsw.Connection, table: Table, image: Image) -> None:
-    db.execute(f"DELETE FROM main.{quoted(table.name)} WHERE {key_condition(table)}", image.key)  # noqa: S608
+    db.execute(f"DELETE FROM main.{quoted(table.name)} WHERE {key_condition(table)}", image.key)
 
 
 def _insert(db: apsw.Connection, table: Table, image: Image) -> None:
@@ -116,8 +118,11 @@ def _insert(db: apsw.Connection, table: Table, image: Image) -> None:
     marks = ", ".join("?" * len(names))
     try:
         # ABORT also where the schema says ON CONFLICT REPLACE: undo destroys nothing.
-        db.execute(f"INSERT OR ABORT INTO main.{quoted(table.name)} ({', '.join(names)}) "  # noqa: S608
-                   f"VALUES ({marks})", values)  # fmt: skip
+        db.execute(
+            f"INSERT OR ABORT INTO main.{quoted(table.name)} ({', '.join(names)}) "
+            f"VALUES ({marks})",
+            values,
+        )
     except apsw.ConstraintError as error:
         raise _refused(image, f"the database does not take it: {str(error)[:200]}") from None
 
@@ -144,6 +149,9 @@ def _broken_references(db: apsw.Connection, touched: Iterable[str]) -> Counter[R
     }
     broken: Counter[Row] = Counter()
     for child in sorted(children):
-        broken.update(db.execute('SELECT "table", rowid, parent, fkid FROM '
-                                 "pragma_foreign_key_check(?)", (child,)))  # fmt: skip
+        broken.update(
+            db.execute(
+                'SELECT "table", rowid, parent, fkid FROM pragma_foreign_key_check(?)', (child,)
+            )
+        )
     return broken

@@ -54,8 +54,10 @@ class Workspace:
         """Raises NotFound."""
         file = await self.find(path)
         if file is None:
-            raise NotFound(f"There is no file {path!r} in the workspace.",
-                           todo="List the files to see what there is.")  # fmt: skip
+            raise NotFound(
+                f"There is no file {path!r} in the workspace.",
+                todo="List the files to see what there is.",
+            )
         return file, await self._store.blob(file.blob)
 
     async def check_room(self, path: str, size_bytes: int) -> None:
@@ -64,7 +66,8 @@ class Workspace:
             raise LimitReached(
                 f"{path!r} would have {size_bytes} bytes.",
                 why=f"A file has at most {limits.WORKSPACE_FILE_SIZE_BYTES_MAX}.",
-                todo="Split it.")  # fmt: skip
+                todo="Split it.",
+            )
         others = [file for file in await self.list() if file.path != path]
         total = sum(file.size_bytes for file in others) + size_bytes
         if len(others) >= limits.WORKSPACE_FILES_MAX or total > limits.WORKSPACE_SIZE_BYTES_MAX:
@@ -72,9 +75,13 @@ class Workspace:
                 f"{path!r} does not fit: {len(others)} files, {total} bytes.",
                 why=f"A workspace holds {limits.WORKSPACE_FILES_MAX} files and"
                 f" {limits.WORKSPACE_SIZE_BYTES_MAX} bytes.",
-                todo="Remove files that are no longer needed.")  # fmt: skip
+                todo="Remove files that are no longer needed.",
+            )
 
 
 def _bad(path: str, why: str) -> CallInvalid:
-    return CallInvalid(f"{path[:80]!r} is not a path of the workspace.", why=why,
-                       todo="Use a path like `answers/0104.md`.")  # fmt: skip
+    return CallInvalid(
+        f"{path[:80]!r} is not a path of the workspace.",
+        why=why,
+        todo="Use a path like `answers/0104.md`.",
+    )

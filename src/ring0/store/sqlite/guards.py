@@ -7,7 +7,7 @@ import apsw
 from ring0.store import base
 from ring0.store.base import Guard, GuardFailed
 from ring0.store.sqlite import sql
-from ring0.store.sqlite.tables import SqliteTables
+from ring0.store.sqlite.tables import SqliteTables, first
 from ring0.types import ENDED, Approval, ApprovalState, CallState, Run
 
 
@@ -22,8 +22,13 @@ def check(guard: Guard, tables: SqliteTables, db: apsw.Connection, now_us: int) 
                 raise GuardFailed(guard, f"epoch {guard.epoch} is over, the run is at {run.epoch}")
         case base.NotKilled():
             run = _run(guard, tables, guard.run)
-            keys = (f"run:{run.id}", f"run:{run.root}", f"agent:{run.agent}", f"tenant:{run.tenant}")
-            reached = db.execute(sql.KILL_REACHED, keys).fetchone()[0]  # type: ignore[index]
+            keys = (
+                f"run:{run.id}",
+                f"run:{run.root}",
+                f"agent:{run.agent}",
+                f"tenant:{run.tenant}",
+            )
+            reached = first(db, sql.KILL_REACHED, keys)[0]
             if reached is not None and reached > run.kill_seen:
                 raise GuardFailed(guard, "a kill reached the run")
         case base.LabelUnmoved():
@@ -42,7 +47,7 @@ def check(guard: Guard, tables: SqliteTables, db: apsw.Connection, now_us: int) 
             if call is None or call.state not in (CallState.INTENDED, CallState.UNKNOWN):
                 raise GuardFailed(guard, f"{guard.call} is {call.state if call else 'not there'}")
         case base.AsksBelow():
-            pending = db.execute(sql.ASKS_PENDING, (guard.root,)).fetchone()[0]  # type: ignore[index]
+            pending = first(db, sql.ASKS_PENDING, (guard.root,))[0]
             if pending >= guard.most:
                 raise GuardFailed(guard, f"{pending} approvals are pending already")
 

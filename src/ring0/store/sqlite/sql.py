@@ -83,7 +83,7 @@ TREE: Final = "SELECT size, peaks, kernel_seq FROM tree"
 LEAVES: Final = "SELECT leaf FROM event WHERE idx < ? ORDER BY idx"
 
 GET: Final = {
-    table: f"SELECT row FROM {table} WHERE key = ?"  # noqa: S608
+    table: f"SELECT row FROM {table} WHERE key = ?"
     for table in ("run", "call", "approval", "file", "sandbox", "kill", "episode")
 }
 PUT: Final = {
@@ -101,7 +101,7 @@ PUT: Final = {
 }
 REMOVE_FILE: Final = "DELETE FROM file WHERE key = ?"
 ALL_ROWS: Final = {
-    table: f"SELECT key, row FROM {table}"  # noqa: S608
+    table: f"SELECT key, row FROM {table}"
     for table in ("run", "call", "approval", "file", "sandbox", "kill", "episode")
 }
 

@@ -18,7 +18,7 @@ from ring0.store import merkle
 from ring0.store.base import Candidate, Candidates, Head, SandboxRow, Write
 from ring0.store.events import Entry, decode_entry
 from ring0.store.sqlite import sql
-from ring0.store.sqlite.tables import decode
+from ring0.store.sqlite.tables import decode, first
 from ring0.store.sqlite.writer import Writer
 from ring0.types import (
     Approval,
@@ -30,7 +30,6 @@ from ring0.types import (
     RunState,
     Scope,
 )
-
 
 
 class SqliteStore:
@@ -68,7 +67,7 @@ class SqliteStore:
     # --- reading ------------------------------------------------------------------------------
 
     def _one(self, statement: str, values: Sequence[Any]) -> Any:
-        return self._read.execute(statement, values).fetchone()
+        return first(self._read, statement, values)
 
     def _row(self, table: str, key: str) -> Any:
         found = self._one(sql.GET[table], (key,))
@@ -78,46 +77,55 @@ class SqliteStore:
         return [decode(table, row) for (row,) in self._read.execute(statement, values)]
 
     async def run(self, run: str) -> Run | None:
-        return self._row("run", run)  # type: ignore[no-any-return]
+        found: Run | None = self._row("run", run)
+        return found
 
     async def runs(
         self, *, states: Iterable[RunState] = (), parent: str = "", root: str = "", most: int = 200
     ) -> list[Run]:
         where, values = _where(state=[str(s) for s in states], parent=parent, root=root)
-        statement = f"SELECT row FROM run{where} ORDER BY started_us DESC, key LIMIT ?"  # noqa: S608
+        statement = f"SELECT row FROM run{where} ORDER BY started_us DESC, key LIMIT ?"
         return self._rows("run", statement, (*values, most))
 
     async def runs_named(self, prefix: str) -> list[str]:
-        return [key for (key,) in self._read.execute(sql.RUNS_NAMED, (prefix, prefix + "\U0010ffff"))]
+        return [
+            key for (key,) in self._read.execute(sql.RUNS_NAMED, (prefix, prefix + "\U0010ffff"))
+        ]
 
     async def run_key(self, run: str) -> bytes:
         found = self._one(sql.RUN_KEY, (run,))
         if found is None:
-            raise StoreDamaged(f"The key of run {run} is gone.", why="It was forgotten or cut off.",
-                               todo="Nothing of that run's values can be checked any more.")  # fmt: skip
+            raise StoreDamaged(
+                f"The key of run {run} is gone.",
+                why="It was forgotten or cut off.",
+                todo="Nothing of that run's values can be checked any more.",
+            )
         return bytes(found[0])
 
     async def call(self, call: str) -> Call | None:
-        return self._row("call", call)  # type: ignore[no-any-return]
+        found: Call | None = self._row("call", call)
+        return found
 
     async def calls(self, run: str) -> list[Call]:
         return self._rows("call", sql.CALLS, (run,))
 
     async def approval(self, approval: str) -> Approval | None:
-        return self._row("approval", approval)  # type: ignore[no-any-return]
+        found: Approval | None = self._row("approval", approval)
+        return found
 
     async def approvals(
         self, *, states: Iterable[ApprovalState] = (), run: str = ""
     ) -> list[Approval]:
         where, values = _where(state=[str(s) for s in states], run=run)
-        statement = f"SELECT row FROM approval{where} ORDER BY asked_us"  # noqa: S608
+        statement = f"SELECT row FROM approval{where} ORDER BY asked_us"
         return self._rows("approval", statement, values)
 
     async def files(self, run: str) -> list[File]:
         return self._rows("file", sql.FILES, (f"{run}\n", f"{run}\n\U0010ffff"))
 
     async def file(self, run: str, path: str) -> File | None:
-        return self._row("file", f"{run}\n{path}")  # type: ignore[no-any-return]
+        found: File | None = self._row("file", f"{run}\n{path}")
+        return found
 
     async def sandboxes_alive(self) -> list[SandboxRow]:
         return self._rows("sandbox", sql.SANDBOXES_ALIVE)
@@ -128,9 +136,11 @@ class SqliteStore:
     async def blob(self, address: str) -> bytes:
         found = self._one(sql.BLOB, (address,))
         if found is None:
-            raise StoreDamaged(f"The value {address[:16]}… is not in the store.",
-                               why="The journal names it, so it was lost or erased.",
-                               todo="Run `ring0 audit verify` to see what else is missing.")  # fmt: skip
+            raise StoreDamaged(
+                f"The value {address[:16]}… is not in the store.",
+                why="The journal names it, so it was lost or erased.",
+                todo="Run `ring0 audit verify` to see what else is missing.",
+            )
         return bytes(found[0])
 
     async def entries(self, run: str = "") -> AsyncIterator[Entry]:
@@ -140,21 +150,21 @@ class SqliteStore:
     def stored(self, run: str = "") -> Iterator[tuple[int, str, int, bytes, bytes]]:
         """The journal as it lies on disk: (index, run, seq, leaf hash, exact bytes)."""
         if run:
-            yield from self._read.execute(sql.EVENTS_OF_RUN, (run,))  # type: ignore[misc]
+            yield from self._read.execute(sql.EVENTS_OF_RUN, (run,))
         else:
-            yield from self._read.execute(sql.EVENTS)  # type: ignore[misc]
+            yield from self._read.execute(sql.EVENTS)
 
     def stored_blobs(self) -> Iterator[tuple[str, bytes]]:
         """All blobs: (address, value)."""
-        yield from self._read.execute(sql.BLOBS)  # type: ignore[misc]
+        yield from self._read.execute(sql.BLOBS)
 
     def stored_keys(self) -> list[bytes]:
         """All runs' keys."""
-        return [bytes(key) for (key,) in self._read.execute("SELECT key FROM run_key")]  # type: ignore[arg-type]
+        return [bytes(key) for (key,) in self._read.execute("SELECT key FROM run_key")]
 
     def stored_rows(self, table: str) -> Iterator[tuple[str, bytes]]:
         """All rows of a projection: (key, JSON)."""
-        yield from self._read.execute(sql.ALL_ROWS[table])  # type: ignore[misc]
+        yield from self._read.execute(sql.ALL_ROWS[table])
 
     def anchored(self) -> Head | None:
         """What the head file says."""
@@ -174,13 +184,27 @@ class SqliteStore:
         for row in self._read.execute(sql.EPISODES_FOUND, (" OR ".join(phrases), *where, most)):
             counted, text, stored = row
             length, *frequencies = (int(part) for part in str(counted).split(","))
-            episode: Episode = decode("episode", stored)  # type: ignore[arg-type]
-            found.append(Candidate(
-                episode=Episode(run=episode.run, seq=episode.seq, role=episode.role, text=str(text),
-                                label=episode.label, at_us=episode.at_us),
-                length=length, frequencies=tuple(frequencies)))  # fmt: skip
-        return Candidates(found=tuple(found), episodes=episodes, episodes_with=counts,
-                          length_mean=tokens / episodes if episodes else 0.0)  # fmt: skip
+            episode: Episode = decode("episode", stored)
+            found.append(
+                Candidate(
+                    episode=Episode(
+                        run=episode.run,
+                        seq=episode.seq,
+                        role=episode.role,
+                        text=str(text),
+                        label=episode.label,
+                        at_us=episode.at_us,
+                    ),
+                    length=length,
+                    frequencies=tuple(frequencies),
+                )
+            )
+        return Candidates(
+            found=tuple(found),
+            episodes=episodes,
+            episodes_with=counts,
+            length_mean=tokens / episodes if episodes else 0.0,
+        )
 
 
 def quoted(term: str) -> str:

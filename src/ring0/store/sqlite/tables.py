@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -13,9 +13,14 @@ from ring0.store.sqlite import sql
 from ring0.types import Approval, Call, Episode, File, Run
 
 ROW_TYPES: dict[str, type[msgspec.Struct]] = {
-    "run": Run, "call": Call, "approval": Approval, "file": File, "sandbox": SandboxRow,
-    "kill": KillRow, "episode": Episode,
-}  # fmt: skip
+    "run": Run,
+    "call": Call,
+    "approval": Approval,
+    "file": File,
+    "sandbox": SandboxRow,
+    "kill": KillRow,
+    "episode": Episode,
+}
 
 encode = msgspec.json.Encoder().encode
 _decoders = {table: msgspec.json.Decoder(kind).decode for table, kind in ROW_TYPES.items()}
@@ -23,6 +28,11 @@ _decoders = {table: msgspec.json.Decoder(kind).decode for table, kind in ROW_TYP
 
 def decode(table: str, row: bytes) -> Any:
     return _decoders[table](row)
+
+
+def first(db: apsw.Connection, statement: str, values: Sequence[Any] = ()) -> Any:
+    """The first row of a result, or None."""
+    return db.execute(statement, values).fetchone()
 
 
 class SqliteTables:
@@ -34,8 +44,8 @@ class SqliteTables:
         """The blobs of the write that is being projected."""
 
     def get(self, table: str, key: str) -> Any:
-        found = self._db.execute(sql.GET[table], (key,)).fetchone()
-        return None if found is None else decode(table, found[0])  # type: ignore[arg-type]
+        found = first(self._db, sql.GET[table], (key,))
+        return None if found is None else decode(table, found[0])
 
     def put(self, table: str, key: str, row: Any) -> None:
         if row is None:
@@ -49,14 +59,12 @@ class SqliteTables:
     def _put_episode(self, key: str, row: Episode) -> None:
         value = self.scope_blobs.get(row.text)
         if value is None:
-            value = self._db.execute(sql.BLOB, (row.text,)).fetchone()[0]  # type: ignore[index,assignment]
-        text = value.decode()  # type: ignore[union-attr]
+            value = first(self._db, sql.BLOB, (row.text,))[0]
+        text = value.decode()
         run: Run = self.get("run", row.run)
         scope = (run.tenant, run.principal, run.agent)
         # The number of words stands in for the index's own count: near enough for a length norm.
-        self._db.execute(
-            sql.ADD_EPISODE, (key, *scope, len(text.split()), text, encode(row))
-        )
+        self._db.execute(sql.ADD_EPISODE, (key, *scope, len(text.split()), text, encode(row)))
         self._db.execute(sql.ADD_EPISODE_TEXT, (self._db.last_insert_rowid(), text))
 
 

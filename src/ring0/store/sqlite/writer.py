@@ -24,7 +24,7 @@ from ring0.store.events import KERNEL, Entry, encode_entry
 from ring0.store.project import project
 from ring0.store.sqlite import sql
 from ring0.store.sqlite.guards import check
-from ring0.store.sqlite.tables import SqliteTables
+from ring0.store.sqlite.tables import SqliteTables, first
 
 
 class Job:
@@ -50,7 +50,7 @@ class Writer:
         self._queue: queue.Queue[Job | None] = queue.Queue()
         self._failed: Ring0Error | None = None
         self._stopping = False
-        size, peaks, self._kernel_seq = connection.execute(sql.TREE).fetchone()  # type: ignore[misc]
+        size, peaks, self._kernel_seq = first(connection, sql.TREE)
         self._tree = merkle.Tree(size, [peaks[i : i + 32] for i in range(0, len(peaks), 32)])
         self._thread = threading.Thread(target=self._work, name="ring0-writer", daemon=True)
         self._thread.start()
@@ -62,11 +62,13 @@ class Writer:
         if self._failed is not None:
             future.set_exception(self._failed)
         elif self._queue.qsize() >= limits.QUEUED_WRITES_MAX:
-            future.set_exception(StoreFailed(
-                f"{limits.QUEUED_WRITES_MAX} writes wait for the disk.",
-                why="The disk is slower than what asks to be written.",
-                todo="Run less at once, or put RING0_HOME on a faster disk.",
-            ))  # fmt: skip
+            future.set_exception(
+                StoreFailed(
+                    f"{limits.QUEUED_WRITES_MAX} writes wait for the disk.",
+                    why="The disk is slower than what asks to be written.",
+                    todo="Run less at once, or put RING0_HOME on a faster disk.",
+                )
+            )
         else:
             self._queue.put(job)
         return future
