@@ -23,7 +23,7 @@ RUN_DEPTH_MAX: Final = 3
 RUN_CHILDREN_MAX: Final = 64
 RUN_CALLS_DEFAULT: Final = 1_000
 RUN_WALL_S_DEFAULT: Final = 3_600
-IDENTICAL_CALLS_MAX: Final = 25
+IDENTICAL_CALLS_MAX: Final = 50
 """The absolute loop stop: the same kind, name and arguments, in one run."""
 APPROVALS_PENDING_PER_TREE_MAX: Final = 8
 APPROVAL_EXPIRY_S: Final = 24 * 3_600

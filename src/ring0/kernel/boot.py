@@ -156,11 +156,15 @@ class Kernel:
 
         return await self.runs.recover(find)
 
-    async def describe(self, manifest: AgentManifest) -> Family:
-        """A manifest with all that its code declares: functions, agents. Raises AgentInvalid."""
+    async def describe(self, manifest: AgentManifest, around: tuple[str, ...] = ()) -> Family:
+        """A manifest with all that its code declares: functions, agents. Raises AgentInvalid.
+
+        `around`: files that it may import for this; those that it does are its code.
+        """
         if not manifest.entry:
             return Family(manifest=manifest)
-        bare = agents.snapshot(Family(manifest=manifest), self.home / SNAPSHOTS)
+        wide = msgspec.structs.replace(manifest, code=manifest.code + around)
+        bare = agents.snapshot(Family(manifest=wide), self.home / SNAPSHOTS)
         apart = Sandboxes(None, self.runtime)
         declared = await processes.describe(bare, apart, self.runtime)
         chosen = processes.choose(declared, manifest.entry)
@@ -286,7 +290,7 @@ def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
     default = AgentManifest(name="")
     changes: dict[str, Any] = {
         field: getattr(declared, field)
-        for field in ("tools", "models", "agents", "budget", "imports")
+        for field in ("tools", "models", "agents", "budget", "imports", "code")
         if getattr(manifest, field) == getattr(default, field)
     }
     changes["functions"] = declared.functions

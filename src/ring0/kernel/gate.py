@@ -47,6 +47,10 @@ from ring0.types import (
 )
 
 
+UNCOUNTED = frozenset({CallKind.NOW, CallKind.RANDOM, CallKind.SLEEP, CallKind.WAIT})
+"""Kinds that the loop stop leaves to the budget: they take no arguments, or wait."""
+
+
 class Gate:
     """Holds what the ten steps need; the state of a run is in its LiveRun."""
 
@@ -205,7 +209,7 @@ class Gate:
         """Liveness, deadline and loop by host code; then the driver's dry run; then Cedar, once."""
         self.handles.check(run.handle)
         check_deadline(run.row, self.runtime.now_us())
-        if held.retry is None and not held.counted:
+        if held.retry is None and not held.counted and held.kind not in UNCOUNTED:
             held.counted = True
             run.repeats.add(held.digest)
         judged = await judging.judge(run, held, self._context(run, held), self.policies)

@@ -1,0 +1,126 @@
+"""What all verbs share: the data folder they mean, how they read it, how they run and are stopped.
+
+Reading verbs open the journal without a lock, beside a kernel that is at work or none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+import uvloop
+
+from ring0.errors import InvalidInput, Interrupted, NotFound
+from ring0.runtime import Runtime
+from ring0.store.sqlite import SqliteStore, open_store
+from ring0.store.sqlite.opening import JOURNAL
+from ring0.types import Call, Run
+
+T = TypeVar("T")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of it, or `last`.")]
+Note = Annotated[str, typer.Option("--note", help="Why; it goes on record.")]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command works."""
+
+    home: Path
+    environment: Mapping[str, str]
+    runtime: Runtime
+
+    @property
+    def is_new(self) -> bool:
+        """Has nothing run here yet?"""
+        return not (self.home / JOURNAL).exists()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[SqliteStore]:
+        """The journal, to read. Raises StoreDamaged."""
+        store = open_store(self.home, self.runtime, write=False)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+def place_of(context: typer.Context) -> Place:
+    """What the global options said."""
+    found = context.find_object(Place)
+    assert found is not None, "the app's callback sets it"
+    return found
+
+
+def work(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Runs a command's body. The first Ctrl-C (or SIGTERM, SIGHUP) stops it in order; the second
+    ends this process at once: what is on disk can be recovered. Raises Interrupted."""
+    stopped = False
+
+    async def guarded() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stop(*_: object) -> None:
+            nonlocal stopped
+            if stopped:
+                os._exit(Interrupted.exit_code)
+            stopped = True
+            loop.call_soon_threadsafe(task.cancel)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, stop)
+        return await body()
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(guarded())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        raise Interrupted("Interrupted.", todo="What was on record is kept.") from None
+
+
+async def run_named(store: SqliteStore, name: str) -> Run:
+    """The run of that id, of an id that begins so, or the `last` one. Raises NotFound, InvalidInput."""
+    if name == "last":
+        newest = next((row for row in await store.runs(most=1_000) if not row.parent), None)
+        if newest is None:
+            raise NotFound("There is no run yet.", todo='Start one: `ring0 run FILE.py "task"`.')
+        return newest
+    wanted = name if name.startswith("r-") else f"r-{name}"
+    row = await store.run(wanted)
+    if row is not None:
+        return row
+    found = await store.runs_named(wanted) if len(wanted) > 2 else []
+    if len(found) > 1:
+        raise InvalidInput(f"Several runs begin with {name[:40]!r}: {', '.join(found)}.",
+                           todo="Give more of the id.")  # fmt: skip
+    row = await store.run(found[0]) if found else None
+    if row is None:
+        raise NotFound(f"There is no run {name[:40]!r}.", todo="`ring0 ps --all` lists them.")
+    return row
+
+
+async def call_named(store: SqliteStore, run: Run | None, name: str) -> Call:
+    """A call by its id, by its place in the run (`0/3`), or by its seq (`#12`). Raises NotFound."""
+    if run is None:
+        start, _, rest = name.partition("/")
+        run = await run_named(store, start)
+        name = rest
+    calls = await store.calls(run.id)
+    rest = name.removeprefix(f"{run.id}/")
+    for call in calls:
+        if rest == call.id.removeprefix(f"{run.id}/") or name == f"#{call.seq}":
+            return call
+    begun = [call for call in calls if rest.startswith("~") and call.id.startswith(f"{run.id}/{rest}")]
+    if len(begun) == 1:
+        return begun[0]
+    raise NotFound(f"There is no call {name[:80]!r} in {run.id}.",
+                   todo=f"`ring0 show {run.id}` lists them: by id, `0/3`, or by seq, `'#12'`.")  # fmt: skip

@@ -1,0 +1,74 @@
+"""Asks the human at this terminal about a held call; where there is no terminal, says how to answer.
+
+Nothing is preselected: a held call goes on by a typed yes and by nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import termios
+
+from rich.console import Console
+
+from ring0.cli.output import text
+from ring0.errors import CallDenied
+from ring0.kernel.boot import Kernel
+from ring0.types import Approval, Shown
+
+QUESTION = "approve? [y]es / [n]o / [l]ater: "
+ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "l": None, "later": None}
+LINE_BYTES = 4_096
+
+
+class Prompt:
+    """An `Answer` for a view, in the terminal of whoever runs it."""
+
+    def __init__(self, kernel: Kernel, by: str, out: Console) -> None:
+        self._kernel = kernel
+        self._by = by
+        self._out = out
+        self._terminal = sys.stdin.isatty() and out.is_terminal
+        self._gone = False
+
+    async def ask(self, approval: Approval, shown: Shown) -> None:
+        """Gets an answer and gives it to the kernel; `later` leaves the call waiting."""
+        if not self._terminal or self._gone:
+            self._out.print(text((f"waits for: ring0 approve {approval.id}  or  ring0 deny"
+                                  f" {approval.id}", "yellow")))  # fmt: skip
+            return
+        # What was typed before the call was shown is no answer to it.
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+        while True:
+            self._out.print(text((QUESTION, "bold yellow")), end="")
+            self._out.file.flush()
+            typed = await read_line(sys.stdin.fileno())
+            if typed is None:
+                self._gone = True
+                self._out.print()
+            answer = ANSWERS.get((typed or "later").strip().lower(), "?")
+            if answer is None:
+                self._out.print(text((f"{approval.id} waits.", "yellow")))
+                return
+            if isinstance(answer, bool):
+                break
+        try:
+            await self._kernel.answer(approval.id, yes=answer, by=self._by)
+        except CallDenied:
+            pass  # Somebody else was quicker; the view shows who.
+
+
+async def read_line(descriptor: int) -> str | None:
+    """A line from the terminal without blocking the kernel; None at its end."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(descriptor, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
+    try:
+        return os.read(descriptor, LINE_BYTES).decode("utf-8", "replace") or None
+    except OSError:  # The terminal has been closed.
+        return None

@@ -1,0 +1,213 @@
+"""`run` and `recover`: a kernel in this process, its runs followed in the terminal until they end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from typer.core import TyperCommand
+
+from ring0.cli import output
+from ring0.cli.output import console, text
+from ring0.cli.place import Json, Place, place_of, work
+from ring0.cli.prompt import Prompt
+from ring0.cli.starting import agent_of_command, agent_of_file
+from ring0.cli.view import View
+from ring0.errors import InvalidInput, Interrupted, ReplayDiverged, Ring0Error
+from ring0.gateway import door
+from ring0.gateway.control import Control
+from ring0.kernel.agents import Family
+from ring0.kernel.boot import Kernel, open_kernel, operator_name
+from ring0.types import ENDED, LIVE, CallState, Mode, Run, RunState
+
+EXIT = {RunState.DONE: 0, RunState.FAILED: 1, RunState.CANCELLED: 3}
+EXIT_WAITING = 4
+
+
+class _WithCommand(TyperCommand):
+    """Keeps what follows `--` apart: it is a program of the user's, and none of it is ours to read."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta["ring0.command"] = tuple(args[at + 1 :])
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("run", cls=_WithCommand, options_metavar="[OPTIONS] [FILE.py[:FUNCTION]] [TASK] | -- CMD …")(run)  # fmt: skip
+    app.command("recover")(recover)
+
+
+def run(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="", show_default=False)] = None,
+    task: Annotated[str, typer.Option("--task", help="The task, in place of the argument.")] = "",
+    manifest: Annotated[Path | None, typer.Option("--manifest", metavar="agent.toml",
+        help="The agent's manifest; else the agent.toml beside FILE.py that names it.")] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Run an agent in its sandbox: FILE.py "task", or any program: -- CMD ARGS."""
+    place = place_of(context)
+    command: tuple[str, ...] | None = context.meta.get("ring0.command")
+    file, task = _words(list(words or ()), task, manifest is not None, command is not None)
+    if command is not None:
+        bare = agent_of_command(command, manifest, Path.cwd())
+    else:
+        bare = agent_of_file(file, manifest)
+    code = work(lambda: _run(place, bare.describe, task, as_json))
+    raise typer.Exit(code)
+
+
+def _words(words: list[str], task: str, has_manifest: bool, is_command: bool) -> tuple[str, str]:
+    """FILE and task among the words of the command line. Raises InvalidInput."""
+    file = ""
+    if words and not is_command and (not has_manifest or words[0].partition(":")[0].endswith(".py")):
+        file = words.pop(0)
+    if words and task:
+        raise InvalidInput("The task was given twice.", todo="Give it once.")
+    if len(words) > 1:
+        raise InvalidInput("There is more than one task.", why=f"{words[1][:60]!r} is left over.",
+                           todo="Put the task into quotes.")  # fmt: skip
+    if not file and not is_command and not has_manifest:
+        raise InvalidInput("There is nothing to run.",
+                           todo='`ring0 run FILE.py "task"`, or `ring0 run -- CMD ARGS`.')  # fmt: skip
+    return file, words[0] if words else task
+
+
+@asynccontextmanager
+async def at_work(place: Place) -> AsyncIterator[Kernel]:
+    """A kernel with its doors and its control socket."""
+    kernel = await open_kernel(place.home, place.runtime, place.environment)
+    kernel.runs.doors = door.doors(kernel.gate)
+    control = Control(kernel)
+    try:
+        await control.open()
+        yield kernel
+    finally:
+        await control.close()
+        await kernel.close()
+
+
+async def _run(
+    place: Place, describe: Callable[[Kernel], Awaitable[Family]], task: str, as_json: bool
+) -> int:
+    by = operator_name(os.getuid())
+    out = console(error=as_json)
+    async with at_work(place) as kernel:
+        left = await kernel.store.runs(states=LIVE)
+        if left:
+            count = "1 unfinished run waits" if len(left) == 1 else f"{len(left)} unfinished runs wait"
+            out.print(text((f"{count}: `ring0 recover` goes on with them.", "yellow")))
+        family = await describe(kernel)
+        row = await kernel.start(family, task, principal=by)
+        view = View(kernel.store, place.runtime, out, answer=Prompt(kernel, by, out).ask)
+        kernel.runs.heard = view.heard
+        try:
+            row = await view.follow([row.id], kernel.runs.wait(row.id))
+        except (asyncio.CancelledError, Interrupted):
+            raise Interrupted(f"Interrupted; {row.id} is kept.", todo="`ring0 recover` goes on"
+                              f" with it, `ring0 kill {row.id}` ends it.") from None  # fmt: skip
+        await _print_result(kernel, row, as_json)
+    return EXIT.get(row.state, EXIT_WAITING)
+
+
+async def _print_result(kernel: Kernel, row: Run, as_json: bool) -> None:
+    body = msgspec.json.decode(await kernel.store.blob(row.result))
+    if as_json:
+        output.print_json({"run": row.id, "state": row.state, **body, "calls": row.calls_used,
+                           "cost_microusd": row.cost_used_microusd})  # fmt: skip
+        return
+    out = console()
+    if (error := body.get("error")) is not None:
+        output.print_error(Ring0Error(error["what"], why=error["why"], todo=error["todo"]),
+                           as_json=False)  # fmt: skip
+    elif isinstance(body["value"], str):
+        out.print(text(body["value"]), soft_wrap=True)
+    else:
+        out.print(text(msgspec.json.format(msgspec.json.encode(body["value"])).decode()), soft_wrap=True)
+    out.print(text(("More: ", "dim"), f"ring0 show {row.id}", ("  ·  ", "dim"),
+                   f"ring0 replay {row.id}"), style="dim")  # fmt: skip
+
+
+# --- recover ---------------------------------------------------------------------------------
+
+
+def recover(
+    context: typer.Context,
+    no_wait: Annotated[bool, typer.Option("--no-wait",
+        help="Return when every run has ended or waits for somebody.")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Go on with every run that a crash or Ctrl-C stopped."""
+    place = place_of(context)
+    raise typer.Exit(work(lambda: _recover(place, no_wait, as_json)))
+
+
+async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
+    by = operator_name(os.getuid())
+    out = console(error=as_json)
+    async with at_work(place) as kernel:
+        view = View(kernel.store, place.runtime, out, answer=Prompt(kernel, by, out).ask)
+        kernel.runs.heard = view.heard
+        started = await kernel.recover()
+        rows = [row for run in started if (row := await kernel.store.run(run)) is not None]
+        roots = [row.id for row in rows if row.parent not in started]
+        await _tell_unknown(kernel, rows, out)
+        embedded = [row for row in await kernel.store.runs(states=LIVE, most=100_000)
+                    if row.mode is Mode.EMBEDDED and row.id not in started]  # fmt: skip
+        for row in embedded:
+            out.print(text((row.id, "cyan"), f"  {row.agent} waits for its own program: it is embedded"
+                           " there and `resume`s it."))  # fmt: skip
+        try:
+            await view.follow([row.root for row in rows if row.id in roots],
+                              _quiet(kernel, started) if no_wait else _ended(kernel, roots))  # fmt: skip
+        except (asyncio.CancelledError, Interrupted):
+            raise Interrupted("Interrupted; the runs are kept.",
+                              todo="`ring0 recover` goes on with them.") from None  # fmt: skip
+        last = [row for run in roots if (row := await kernel.store.run(run)) is not None]
+    if as_json:
+        output.print_json({"recovered": last, "embedded": embedded})
+    elif not last and not embedded:
+        out.print("Nothing to recover: every run has ended.")
+    return max((EXIT.get(row.state, EXIT_WAITING) for row in last), default=0)
+
+
+async def _tell_unknown(kernel: Kernel, rows: list[Run], out: Any) -> None:
+    """Effects that nobody knows of, and how to say what became of them."""
+    for row in rows:
+        for call in await kernel.store.calls(row.id):
+            if call.state is CallState.UNKNOWN:
+                out.print(text((call.id, "bold yellow"), f"  {call.name} was cut off: nobody knows"
+                               " whether it happened."))  # fmt: skip
+                out.print(output.indented(text(("Find out, then: ", "dim"),
+                          f"ring0 settle {call.id} happened", ("  or  ", "dim"),
+                          f"ring0 settle {call.id} did-not-happen"), 4))  # fmt: skip
+
+
+async def _ended(kernel: Kernel, roots: list[str]) -> None:
+    """Until all have ended; one whose replay diverged waits as a row for a human."""
+    ends = await asyncio.gather(*map(kernel.runs.wait, roots), return_exceptions=True)
+    for end in ends:
+        if isinstance(end, BaseException) and not isinstance(end, ReplayDiverged):
+            raise end
+
+
+async def _quiet(kernel: Kernel, runs: list[str]) -> None:
+    """Until each has ended or waits for somebody."""
+    while True:
+        rows = [await kernel.store.run(run) for run in runs]
+        if all(row is None or row.state in ENDED
+               or (row.state is RunState.WAITING and row.waiting_for != "timer") for row in rows):
+            return  # fmt: skip
+        await kernel.runtime.sleep(0.05)
+
+
+__all__ = ["add_to", "at_work"]

@@ -1,0 +1,95 @@
+"""What `ring0 run` is asked to start, as a manifest: a file's agent or any program."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from ring0.errors import AgentInvalid, InvalidInput, ManifestInvalid
+from ring0.kernel import manifests, processes
+from ring0.kernel.agents import LEFT_OUT, NEVER_READ, Family
+from ring0.kernel.boot import Kernel
+from ring0.types import AgentManifest
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A manifest as far as files say it; the rest is declared by the agent's own code."""
+
+    manifest: AgentManifest
+    around: tuple[str, ...] = ()
+    """Files beside the entry that it may import while it is described."""
+
+    async def describe(self, kernel: Kernel) -> Family:
+        """With all that its code declares. Raises AgentInvalid."""
+        return await kernel.describe(self.manifest, around=self.around)
+
+
+def agent_of_file(named: str, manifest: Path | None) -> Bare:
+    """`FILE.py:FUNCTION`, with the agent.toml given, or the one beside it that names this file.
+
+    Without FILE.py: the agent of the manifest. Raises ManifestInvalid, AgentInvalid.
+    """
+    if not named:
+        assert manifest is not None
+        found = manifests.read_agent(manifest)
+        return Bare(found, _around(found))
+    name, _, function = named.partition(":")
+    file = Path(name)
+    if not file.is_file():
+        raise AgentInvalid(f"There is no file {name!r}.", todo="Give the path of the agent's Python file.")
+    file = file.absolute()
+    if manifest is not None:
+        read = manifests.read_agent(manifest)
+        entry = os.path.relpath(file, read.folder)
+        if entry.startswith(".."):
+            raise ManifestInvalid(f"{name} does not lie beneath the folder of {manifest}.",
+                                  why="An agent's code lies beside its manifest.",
+                                  todo="Move one of them.")  # fmt: skip
+        entry += f":{function}" if function else ""
+        chosen = replace(read, entry=entry, command=())
+        return Bare(chosen, _around(chosen))
+    beside = file.parent / manifests.AGENT_TOML
+    if beside.is_file():
+        read = manifests.read_agent(beside)
+        its_file, _, its_function = read.entry.partition(":")
+        if its_file == file.name and function in ("", its_function):
+            return Bare(read, _around(read))
+    entry = file.name + (f":{function}" if function else "")
+    bare = AgentManifest(name="", entry=entry, folder=str(file.parent))
+    return Bare(bare, _around(bare))
+
+
+def _around(manifest: AgentManifest) -> tuple[str, ...]:
+    """The Python files and packages beside the entry; none where the manifest says what its code is."""
+    if manifest.code or not manifest.entry:
+        return ()
+    folder = Path(manifest.folder, manifest.entry.partition(":")[0]).parent
+    if not folder.is_dir():
+        return ()
+    found = [
+        path for path in sorted(folder.iterdir())
+        if path.name not in LEFT_OUT | NEVER_READ and not path.is_symlink()
+        and ((path.suffix == ".py" and path.is_file()) or (path / "__init__.py").is_file())
+    ]  # fmt: skip
+    return tuple(os.path.relpath(path, manifest.folder) for path in found)
+
+
+def agent_of_command(command: tuple[str, ...], manifest: Path | None, folder: Path) -> Bare:
+    """Any program, with the manifest given, or with none: then it has no tools. Raises NotFound,
+    ManifestInvalid, InvalidInput."""
+    if not command:
+        raise InvalidInput("There is no command after `--`.", todo="`ring0 run -- CMD ARGS`.")
+    if manifest is None:
+        name = os.path.basename(command[0]) or "command"
+        found = AgentManifest(name=name, command=command, folder=str(folder),
+                              code=processes.command_code(command, folder))  # fmt: skip
+    else:
+        read = manifests.read_agent(manifest)
+        code = read.code or processes.command_code(command, Path(read.folder))
+        found = replace(read, command=command, entry="", code=code)
+    processes.check_command(command)
+    return Bare(found)
