@@ -69,6 +69,8 @@ SANDBOX_START_S_MAX: Final = 20
 SANDBOX_KILL_S_MAX: Final = 10
 SNAPSHOT_SIZE_BYTES_MAX: Final = 32 * MIB
 SNAPSHOT_FILES_MAX: Final = 2_000
+DOOR_PORT: Final = 7420
+"""Of the loopback door: always the same, since each sandbox has a network of its own."""
 TOOL_WALL_S_DEFAULT: Final = 60
 
 # Models.

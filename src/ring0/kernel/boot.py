@@ -294,10 +294,14 @@ def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
         if getattr(manifest, field) == getattr(default, field)
     }
     changes["functions"] = declared.functions
+    # The code tells its paths from the entry's own folder; a manifest, from its own.
+    beneath = Path(manifest.entry.partition(":")[0]).parent
+    if "code" in changes:
+        changes["code"] = tuple(str(beneath / path) for path in declared.code)
     if not manifest.name:
         changes["name"] = declared.name
     if ":" not in manifest.entry:
-        changes["entry"] = declared.entry
+        changes["entry"] = str(beneath / declared.entry)
     return msgspec.structs.replace(manifest, **changes)
 
 

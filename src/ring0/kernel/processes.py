@@ -64,6 +64,7 @@ def _spec(
     environment = _environment()
     if doors:
         environment["RING0_DOOR"] = "/run/ring0/door.sock"
+        environment["RING0_URL"] = f"http://127.0.0.1:{limits.DOOR_PORT}"
     return SandboxSpec(
         argv=argv,
         env=environment,

@@ -122,20 +122,24 @@ class Waiting:
     async def _expire(self, approval: Approval) -> None:
         left_us = approval.expires_us - self._runtime.now_us()
         await self._runtime.sleep(max(0, left_us) / 1_000_000)
-        await self._store.append(
-            Write(
-                run=approval.run,
-                durable=True,
-                events=[
-                    ev.ApprovalAnswered(
-                        approval=approval.id,
-                        state=ApprovalState.EXPIRED,
-                        by="kernel",
-                        note="nobody answered in time",
-                    )
-                ],
+        try:
+            await self._store.append(
+                Write(
+                    run=approval.run,
+                    durable=True,
+                    guards=[base.ApprovalPending(approval=approval.id, or_expired=True)],
+                    events=[
+                        ev.ApprovalAnswered(
+                            approval=approval.id,
+                            state=ApprovalState.EXPIRED,
+                            by="kernel",
+                            note="nobody answered in time",
+                        )
+                    ],
+                )
             )
-        )
+        except GuardFailed:
+            pass  # Somebody answered at the last moment.
         self._wake(approval.id)
 
     async def answer(self, approval: str, *, yes: bool, by: str, note: str = "") -> Approval:

@@ -66,9 +66,10 @@ class ApprovalGood(Frozen, frozen=True, kw_only=True, tag=True):
 
 
 class ApprovalPending(Frozen, frozen=True, kw_only=True, tag=True):
-    """Nobody has answered it yet, and it has not expired."""
+    """Nobody has answered it yet, and it has not expired (unless that is what is written)."""
 
     approval: str
+    or_expired: bool = False
 
 
 class CallFresh(Frozen, frozen=True, kw_only=True, tag=True):

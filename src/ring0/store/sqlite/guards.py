@@ -80,7 +80,8 @@ def _approval(
     wanted = ApprovalState.APPROVED if good else ApprovalState.PENDING
     if approval.state is not wanted:
         raise GuardFailed(guard, f"the approval is {approval.state}")
-    if now_us >= approval.expires_us:
+    over = now_us >= approval.expires_us
+    if over and not (isinstance(guard, base.ApprovalPending) and guard.or_expired):
         raise GuardFailed(guard, "the approval has expired")
     if isinstance(guard, base.ApprovalGood) and approval.bound_to != guard.bound_to:
         raise GuardFailed(guard, "the approval is bound to another call")

@@ -78,7 +78,7 @@ def launcher_fields(spec: SandboxSpec) -> dict[str, object]:
         "cwd": spec.cwd,
         "links": list(planned.links),
         "mounts": list(planned.mounts),
-        "doors": spec.doors,
+        "door_port": limits.DOOR_PORT if spec.doors else 0,
         "tmp_bytes": spec.limits.tmp_bytes,
         "limits": _rlimits(spec.limits),
         "host_uid": _host_uid(spec.host_uid),

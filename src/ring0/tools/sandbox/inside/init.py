@@ -177,7 +177,7 @@ def become_sandbox(spec: Spec, control: _socket.socket, uid: int, gid: int) -> N
     build_tree(spec, spec.host_uid or INSIDE_ID)
     name_host()
     raise_loopback()
-    doors = open_doors() if spec.doors else None
+    doors = open_doors(spec.door_port) if spec.door_port else None
     seal_tree()
     become_nobody(spec)
     if doors:

@@ -25,7 +25,7 @@ class Spec:
     cwd: str
     links: list[tuple[str, str]]  # where, what it says
     mounts: list[tuple[str, str]]  # on the host, inside
-    doors: bool
+    door_port: int
     tmp_bytes: int
     limits: list[tuple[int, int, int]]  # which, soft, hard
     host_uid: int  # 0: keep the uid that the kernel has

@@ -106,10 +106,10 @@ def raise_loopback() -> None:
         probe.close()
 
 
-def open_doors() -> tuple[_socket.socket, _socket.socket, int]:
+def open_doors(port: int) -> tuple[_socket.socket, _socket.socket, int]:
     """The two listeners, made in here and given away: which one a call comes in by is its name."""
     tcp = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-    tcp.bind(("127.0.0.1", 0))
+    tcp.bind(("127.0.0.1", port))
     tcp.listen(LISTEN_BACKLOG)
     unix = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     unix.bind("/run/ring0/door.sock")

@@ -1,0 +1,179 @@
+"""What `ring0 doctor` looks at, one function a thing. It reports; it changes nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from ring0.cli.place import Place
+from ring0.errors import Ring0Error
+from ring0.governance import Policies
+from ring0.kernel import manifests
+from ring0.kernel.boot import LOCK, operator_name
+from ring0.store.sqlite.opening import open_store
+from ring0.tools.sandbox import probe
+
+FREE_BYTES_MIN: Final = 256 * 1024 * 1024
+SYNCS: Final = 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    state: str
+    """`ok`, `note` (works, and one should know) or `missing` (ring0 can't work without)."""
+    what: str
+    todo: str = ""
+
+
+async def checks(place: Place) -> list[Check]:
+    """Everything, in the order in which it would fail."""
+    found = [_python(), _linux(), _sqlite()]
+    found += await _sandbox(place)
+    found += _folder(place)
+    found += [_kernel(place.home), _config(place), _model(place.environment)]
+    if not place.is_new:
+        found.append(_journal(place))
+    return found
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    if sys.version_info < (3, 11):
+        return Check("Python", "missing", version, "Install Python 3.11 or newer.")
+    return Check("Python", "ok", f"{version} at {sys.executable}")
+
+
+def _linux() -> Check:
+    who = operator_name(os.getuid())
+    if sys.platform != "linux":
+        return Check("Linux", "missing", platform.system(), "Use a Linux container or machine.")
+    return Check("Linux", "ok", f"{platform.release()} {platform.machine()}; the kernel runs as {who}")
+
+
+def _sqlite() -> Check:
+    connection = apsw.Connection(":memory:")
+    try:
+        connection.execute("CREATE VIRTUAL TABLE t USING fts5 (text)")
+    except apsw.Error as error:
+        return Check("SQLite", "missing", f"no FTS5: {error}", "Install apsw from its wheel.")
+    finally:
+        connection.close()
+    return Check("SQLite", "ok", f"{apsw.sqlite_lib_version()} with FTS5 (apsw)")
+
+
+async def _sandbox(place: Place) -> list[Check]:
+    seen = await probe(place.runtime)
+    if not seen.available:
+        error = seen.error or {}
+        return [Check("sandbox", "missing", f"{error.get('what', '')} {error.get('why', '')}".strip(),
+                      error.get("todo", ""))]  # fmt: skip
+    kept = [f"own {', '.join(seen.namespaces)} namespaces"]
+    kept += [name for name, there in (
+        ("a uid of its own", seen.own_uid), ("seccomp", seen.seccomp),
+        ("no new privileges", seen.no_new_privs), ("no capabilities", seen.no_capabilities)) if there]  # fmt: skip
+    found = [Check("sandbox", "ok", f"{'; '.join(kept)} (started in {seen.start_ms} ms)")]
+    if not seen.own_uid:
+        found.append(Check("sandbox", "note", "Sandboxes have the kernel's own uid outside.",
+                           "Start ring0 as root to give each a uid of its own."))  # fmt: skip
+    return [*found, *(Check("sandbox", "note", f"Not enforced: {gap}") for gap in seen.not_enforced)]
+
+
+def _folder(place: Place) -> list[Check]:
+    folder = place.home
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return [Check("data folder", "missing", f"{place.home}: {folder} can't be written to.",
+                      "Set RING0_HOME to a folder that you may write to.")]  # fmt: skip
+    found = []
+    free = shutil.disk_usage(folder).free
+    new = "" if place.home.exists() else " (is made at the first run)"
+    if free < FREE_BYTES_MIN:
+        found.append(Check("data folder", "missing", f"{place.home}: {free >> 20} MiB free.",
+                           "Make room: a journal that can't grow refuses everything."))  # fmt: skip
+    else:
+        found.append(Check("data folder", "ok", f"{place.home}{new}, {free >> 30} GiB free"))
+    try:
+        found.append(Check("disk", "ok", f"fdatasync of 4 KiB: {_sync_us(place, folder)} µs (median)"))
+    except OSError as error:
+        found.append(Check("disk", "missing", f"A file can't be synced: {error.strerror}.",
+                           "Put the data folder on a disk that keeps what it acknowledges."))  # fmt: skip
+    return found
+
+
+def _sync_us(place: Place, folder: Path) -> int:
+    """Median time until 4 KiB are on disk, in a file that is gone afterwards."""
+    file = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+    try:
+        took = []
+        for number in range(SYNCS):
+            began = place.runtime.monotonic_us()
+            os.pwrite(file, bytes(4_096), number * 4_096)
+            os.fdatasync(file)
+            took.append(place.runtime.monotonic_us() - began)
+        return sorted(took)[SYNCS // 2]
+    finally:
+        os.close(file)
+
+
+def _kernel(home: Path) -> Check:
+    pid = holder(home)
+    if pid is None:
+        return Check("kernel", "ok", "none is at work on this folder")
+    return Check("kernel", "ok", f"process {pid} is at work on this folder")
+
+
+def holder(home: Path) -> int | None:
+    """Who holds the folder's lock. Looked up, not tried: a try could keep a kernel from starting."""
+    try:
+        inode = (home / LOCK).stat().st_ino
+        with open("/proc/locks", encoding="ascii") as file:
+            for entry in file:
+                part = entry.split()
+                if part[1] == "FLOCK" and int(part[5].rpartition(":")[2]) == inode:
+                    return int(part[4])
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _config(place: Place) -> Check:
+    try:
+        config = manifests.read_config(place.home)
+        manifests.secrets_of(config, place.environment)
+        policies = Policies.load([place.home / name for name in config.policy])
+    except Ring0Error as error:
+        return Check("configuration", "missing", f"{error.what} {error.why}".strip(), error.todo)
+    extra = f" and {', '.join(config.policy)}" if config.policy else ""
+    return Check("configuration", "ok", f"tenant {config.tenant}; policy {policies.digest[:12]}: the"
+                 f" default set{extra}")  # fmt: skip
+
+
+def _model(environment: Mapping[str, str]) -> Check:
+    if environment.get("OPENAI_API_KEY"):
+        where = environment.get("OPENAI_BASE_URL") or "the provider's own address"
+        return Check("model", "ok", f"OPENAI_API_KEY is set; requests go to {where}")
+    return Check("model", "note", "No OPENAI_API_KEY: only models that a manifest or ring0.toml names.")
+
+
+def _journal(place: Place) -> Check:
+    try:
+        store = open_store(place.home, place.runtime, write=False)
+        events = store.anchored()
+    except (Ring0Error, OSError) as error:
+        todo = error.todo if isinstance(error, Ring0Error) else "Put back a copy."
+        return Check("journal", "missing", str(error).partition("\n")[0], todo)
+    return Check("journal", "ok", f"{events.size if events else 0} events; `ring0 audit verify` checks them")
+
+

@@ -1,0 +1,40 @@
+"""`ring0 demo`: the main job on a database of its own, and a human's yes or no in the middle."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ring0.cli.place import work
+from ring0.cli.prompt import Prompt
+from ring0.demo.follow import Answer
+from ring0.demo.play import Setting, play
+from ring0.demo.screen import Screen
+from ring0.kernel.boot import Kernel, operator_name
+from ring0.runtime import Runtime
+
+
+def demo(
+    approve_as: Annotated[str, typer.Option("--approve-as", metavar="NAME",
+        help="Where there is no terminal: say yes to every held call, on record as demo:NAME. In the"
+        " demo's own folder only.")] = "",
+    fresh: Annotated[bool, typer.Option("--fresh",
+        help="Forget the demos before: empty the demo's folder first.")] = False,
+) -> None:  # fmt: skip
+    """Watch an agent that obeys everybody meet a kernel that does not."""
+    screen = Screen()
+    setting = Setting(
+        environment=dict(os.environ), approve_as=approve_as, fresh=fresh,
+        has_terminal=sys.stdin.isatty() and sys.stdout.isatty())  # fmt: skip
+    code = work(lambda: play(setting, screen, Runtime(), _human))
+    raise typer.Exit(code)
+
+
+def _human(kernel: Kernel, screen: Screen) -> Answer:
+    return Prompt(kernel, operator_name(os.getuid()), screen.console).ask
+
+
+__all__ = ["demo"]

@@ -1,0 +1,142 @@
+"""`ps`, `show`, `memory search`: what is on record, read without a lock beside any kernel."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.text import Text
+
+from ring0 import memory
+from ring0.cli import output, tree
+from ring0.cli.output import console, line, text
+from ring0.cli.place import Json, Place, RunName, place_of, run_named, work
+from ring0.errors import NotFound
+from ring0.kernel import manifests
+from ring0.kernel.boot import operator_name
+from ring0.types import ENDED, LIVE, Episode, Run, RunState, Scope
+
+RUNS_MAX = 10_000
+STYLES = {RunState.DONE: "green", RunState.FAILED: "red", RunState.CANCELLED: "red",
+          RunState.WAITING: "yellow", RunState.UNKNOWN: "yellow", RunState.RUNNING: "bold"}  # fmt: skip
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("ps")(ps)
+    app.command("show")(show)
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What runs remember.")
+    group.command("search")(search)
+    app.add_typer(group, name="memory")
+
+
+def ps(
+    context: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="Those that have ended too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the runs that go on or wait."""
+    place = place_of(context)
+    rows = [] if place.is_new else work(lambda: _runs(place, every))
+    if as_json:
+        output.print_json({"runs": [row for row, _ in rows]})
+    elif not rows:
+        console().print("No run goes on." + ("" if every else " `ring0 ps --all` lists those that ended."))
+    else:
+        console().print(output.table(
+            ("RUN", "STATE", "AGENT", "FOR", "CALLS", "COST", "STARTED (UTC)", "TOOK", "TASK"),
+            [_row(place, row, task) for row, task in rows]))  # fmt: skip
+
+
+async def _runs(place: Place, every: bool) -> list[tuple[Run, str]]:
+    async with place.reading() as store:
+        rows = await store.runs(states=() if every else LIVE, most=RUNS_MAX)
+        return [(row, (await store.blob(row.task)).decode()) for row in rows]
+
+
+def _row(place: Place, row: Run, task: str) -> tuple[str | Text, ...]:
+    ends = row.ended_us if row.state in ENDED else place.runtime.now_us()
+    state = f"{row.state} ({row.waiting_for})" if row.waiting_for else str(row.state)
+    return (row.id, text((state, STYLES.get(row.state, ""))), row.agent, row.principal,
+            str(row.calls_used), output.money(row.cost_used_microusd), output.moment(row.started_us),
+            output.lasted(row.started_us, ends), line(task, 60))  # fmt: skip
+
+
+def show(
+    context: typer.Context,
+    run: RunName = "last",
+    printed: Annotated[bool, typer.Option("--output", help="What its process printed.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Its journal, entry by entry.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a run as a tree: its calls with verdict, rule, label, cost, and its children."""
+    place = place_of(context)
+    work(lambda: _show(place, run, printed, events, as_json))
+
+
+async def _show(place: Place, name: str, printed: bool, events: bool, as_json: bool) -> None:
+    out = console()
+    async with place.reading() as store:
+        row = await run_named(store, name)
+        if printed:
+            said = await tree.printed(store, row)
+            if as_json:
+                output.print_json({"run": row.id, **said})
+            else:
+                for stream in ("stdout", "stderr"):
+                    out.print(text(said[stream]), soft_wrap=True, end="")
+        elif events:
+            entries = [entry async for entry in store.entries(row.id)]
+            if as_json:
+                output.print_json({"run": row.id, "events": entries})
+            else:
+                out.print(output.table(("SEQ", "TIME (UTC)", "EVENT", "WHAT"),
+                                       [tree.entry_row(entry) for entry in entries]))  # fmt: skip
+        else:
+            told = await tree.gather(store, row)
+            if as_json:
+                output.print_json(told.as_dict())
+            else:
+                out.print(tree.draw(told, place.runtime.now_us()))
+
+
+def search(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help="A few words.")],
+    agent: Annotated[str, typer.Option(help="Whose memory; else that of each of your agents.")] = "",
+    principal: Annotated[str, typer.Option(help="For whom they ran; else for you.")] = "",
+    k: Annotated[int, typer.Option("--k", help="At most so many of each agent.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Search what the runs of an agent remember, for one principal and no other."""
+    place = place_of(context)
+    who = principal or operator_name(os.getuid())
+    found = work(lambda: _search(place, query, agent, who, k))
+    if as_json:
+        output.print_json({"principal": who, "found": [
+            {"agent": name, **msgspec.structs.asdict(episode)} for name, episode in found]})  # fmt: skip
+    elif not found:
+        console().print(text(f"Nothing that is remembered for {who} has these words."))
+    else:
+        console().print(output.table(
+            ("RUN", "AGENT", "ROLE", "LABEL", "TIME (UTC)", "TEXT"),
+            [(e.run, name, e.role, str(e.label.integrity), output.moment(e.at_us), line(e.text, 240))
+             for name, e in found]))  # fmt: skip
+
+
+async def _search(
+    place: Place, query: str, agent: str, who: str, k: int
+) -> list[tuple[str, Episode]]:
+    config = manifests.read_config(place.home)
+    async with place.reading() as store:
+        rows = await store.runs(most=RUNS_MAX)
+        own = dict.fromkeys(row.agent for row in rows if row.principal == who)
+        if agent and agent not in own:
+            raise NotFound(f"No agent {agent[:60]!r} has run for {who}.",
+                           todo=f"There are: {', '.join(own) or 'none'}; see --principal.")  # fmt: skip
+        found: list[tuple[str, Any]] = []
+        for name in [agent] if agent else own:
+            scope = Scope(tenant=config.tenant, principal=who, agent=name)
+            found += [(name, episode) for episode in await memory.recall(store, scope, query, k)]
+        return found

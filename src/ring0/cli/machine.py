@@ -1,0 +1,97 @@
+"""`doctor`, `demo`, `bench`: what this machine gives, what ring0 does on it, and how quickly."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import ring0
+from ring0.cli import output
+from ring0.cli.checks import Check, checks
+from ring0.cli.output import console, text
+from ring0.cli.place import Json, place_of, work
+from ring0.errors import InvalidInput, NotFound, SandboxUnavailable
+
+MISSING_EXIT = SandboxUnavailable.exit_code
+_STYLES = {"ok": "green", "note": "yellow", "missing": "bold red"}
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+    try:
+        from ring0.cli import demo
+    except ImportError:
+        app.command("demo")(_no_demo)
+    else:
+        demo.add_to(app)
+    app.command("bench")(bench)
+
+
+def doctor(context: typer.Context, as_json: Json = False) -> None:
+    """Look whether this machine has what ring0 needs, and say what is enforced on it."""
+    place = place_of(context)
+    found = work(lambda: checks(place))
+    if as_json:
+        output.print_json({"ok": all(check.state != "missing" for check in found), "checks": [
+            {"name": c.name, "state": c.state, "what": c.what, "todo": c.todo} for c in found]})  # fmt: skip
+    else:
+        for check in found:
+            _print(check)
+    if any(check.state == "missing" for check in found):
+        raise typer.Exit(MISSING_EXIT)
+
+
+def _print(check: Check) -> None:
+    console().print(output.indented(text((f"{check.state:<8}", _STYLES[check.state]),
+                                         (f"{check.name:<14}", "bold"), check.what), 0))  # fmt: skip
+    if check.todo:
+        console().print(output.indented(text(("Do: ", "dim"), check.todo), 22))
+
+
+def _no_demo() -> None:
+    """The main job, end to end."""
+    raise NotFound("This installation has no demo.", todo="Use a checkout of ring0: `make demo`.")
+
+
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As the file in bench/ is called: gate.")],
+    as_json: Json = False,
+) -> None:
+    """Measure, with a rival or a floor beside it in the same run. Only in a checkout."""
+    rows = _load(name).run(json=as_json)
+    if as_json:
+        output.print_json(rows)
+        return
+    console().print(output.table(("NAME", "VALUE", "UNIT", "N", "RIVAL"),
+                                 [[_cell(row.get(key)) for key in ("name", "value", "unit", "n", "rival")]
+                                  for row in rows]))  # fmt: skip
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _load(name: str) -> Any:
+    """The module `bench/NAME.py` of the checkout. Raises NotFound, InvalidInput."""
+    root = Path(ring0.__file__).resolve().parents[2]
+    folder = root / "bench"
+    if not folder.is_dir():
+        raise NotFound("There are no benchmarks here.", why="They come with a checkout, not with the"
+                       " installed package.", todo="Clone the repository and `make bench`.")  # fmt: skip
+    there = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    if not name.isidentifier() or not (folder / f"{name}.py").is_file():
+        raise InvalidInput(f"There is no benchmark {name[:40]!r}.",
+                           todo=f"There are: {', '.join(there) or 'none'}.")  # fmt: skip
+    sys.path.insert(0, str(root))
+    module = importlib.import_module(f"bench.{name}")
+    if not hasattr(module, "run"):
+        raise InvalidInput(f"bench/{name}.py has no run().", todo=f"There are: {', '.join(there)}.")
+    return module

@@ -1,0 +1,184 @@
+"""A run as it stands in the journal, as a tree: its calls in order, its children beneath the calls
+that spawned them, its files, its result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from ring0.cli import output
+from ring0.cli.output import line, text
+from ring0.cli.view import arguments, brief, outcome_of, place
+from ring0.kernel.undo import why_not
+from ring0.store.events import Entry, RunEnded
+from ring0.store.sqlite import SqliteStore
+from ring0.types import (
+    ENDED,
+    Approval,
+    Call,
+    CallKind,
+    CallState,
+    File,
+    Outcome,
+    Run,
+    RunState,
+)
+
+_STYLES: Final = {CallState.OK: "green", CallState.REFUSED: "red", CallState.ERROR: "red",
+                  CallState.UNKNOWN: "bold yellow", CallState.INTENDED: "yellow"}  # fmt: skip
+_MARKS: Final = {CallState.OK: "✓", CallState.REFUSED: "✗", CallState.ERROR: "!",
+                 CallState.UNKNOWN: "?", CallState.INTENDED: "…"}  # fmt: skip
+
+
+@dataclass
+class Told:
+    """A run with all that hangs on it."""
+
+    run: Run
+    task: str
+    result: dict[str, Any] | None
+    calls: list[tuple[Call, Any, Outcome]] = field(default_factory=list)
+    """Each with its arguments and its outcome."""
+    approvals: dict[str, Approval] = field(default_factory=dict)
+    files: list[File] = field(default_factory=list)
+    children: dict[str, Told] = field(default_factory=dict)
+    """By the call that spawned it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "run": self.run, "task": self.task, "result": self.result,
+            "calls": [{**output.builtins(call), "args": args, "outcome": outcome,
+                       "undoable": why_not(call) is None,
+                       **({"child": self.children[call.id].as_dict()} if call.id in self.children else {})}
+                      for call, args, outcome in self.calls],
+            "approvals": list(self.approvals.values()), "files": self.files,
+        }  # fmt: skip
+
+
+async def gather(store: SqliteStore, run: Run) -> Told:
+    """Reads a run and its children."""
+    told = Told(run, (await store.blob(run.task)).decode(), None)
+    if run.result:
+        told.result = msgspec.json.decode(await store.blob(run.result))
+    told.approvals = {approval.id: approval for approval in await store.approvals(run=run.id)}
+    told.files = await store.files(run.id)
+    children = {row.id: row for row in await store.runs(parent=run.id, most=1_000)}
+    for call in await store.calls(run.id):
+        outcome = await outcome_of(store, call)
+        told.calls.append((call, msgspec.json.decode(await store.blob(call.args)), outcome))
+        if call.kind is CallKind.SPAWN and isinstance(outcome.value, dict):
+            child = children.get(str(outcome.value.get("run")))
+            if child is not None:
+                told.children[call.id] = await gather(store, child)
+    return told
+
+
+async def printed(store: SqliteStore, run: Run) -> dict[str, str]:
+    """What the run's process printed: the end of each stream. Empty while it goes on."""
+    async for entry in store.entries(run.id):
+        if isinstance(entry.body, RunEnded) and entry.body.output:
+            body = msgspec.json.decode(await store.blob(entry.body.output))
+            return {"stdout": str(body["stdout"]), "stderr": str(body["stderr"])}
+    return {"stdout": "", "stderr": ""}
+
+
+def entry_row(entry: Entry) -> tuple[str | Text, ...]:
+    """A line of the journal."""
+    body = output.builtins(entry.body)
+    kind = type(entry.body).__struct_config__.tag
+    flat = {key: part for key, part in body.items() if part not in ("", 0, None, [], ())}
+    for key in ("run", "call", "approval"):
+        if isinstance(flat.get(key), dict):
+            flat[key] = flat[key].get("id")
+    words = " ".join(f"{key}={output.value_line(part, 120)}" for key, part in flat.items())
+    return (str(entry.seq), output.moment(entry.at_us), str(kind), line(words, 400))
+
+
+# --- drawing ---------------------------------------------------------------------------------
+
+
+def draw(told: Told, now_us: int) -> RenderableType:
+    """The whole tree."""
+    tree = Tree(_head(told.run, now_us), guide_style="dim")
+    tree.add(text(("task  ", "dim"), (line(told.task, 600), "italic")))
+    _add(tree, told, now_us)
+    return tree
+
+
+def _head(run: Run, now_us: int) -> Text:
+    ends = run.ended_us if run.state in ENDED else now_us
+    state = f"{run.state} ({run.waiting_for})" if run.waiting_for else str(run.state)
+    style = {RunState.DONE: "bold green", RunState.WAITING: "bold yellow"}.get(run.state, "bold red")
+    if run.state in (RunState.QUEUED, RunState.RUNNING):
+        style = "bold"
+    return text(
+        (run.id, "bold cyan"), "  ", (run.agent, "bold"), "  ", (state, style),
+        (f"  {run.mode}, for {run.principal}, {run.calls_used} of {run.budget.calls} calls,"
+         f" {output.money(run.cost_used_microusd)}, {output.lasted(run.started_us, ends)},"
+         f" has read: {run.label.integrity}, agent {run.agent_digest[:12]}", "dim"))  # fmt: skip
+
+
+def _add(tree: Tree, told: Told, now_us: int) -> None:
+    for call, args, outcome in told.calls:
+        branch = tree.add(_call(call, args, outcome, told.approvals.get(call.approval)))
+        child = told.children.get(call.id)
+        if child is not None:
+            inner = branch.add(_head(child.run, now_us))
+            inner.add(text(("task  ", "dim"), (line(child.task, 600), "italic")))
+            _add(inner, child, now_us)
+    for approval in told.approvals.values():
+        if approval.state == "pending":
+            tree.add(text((approval.id, "bold yellow"), f"  waits for an answer to {approval.call}"))
+    if told.files:
+        files = tree.add(text(("workspace", "bold")))
+        for file in told.files:
+            files.add(text(line(file.path), (f"  {file.size_bytes} bytes  {file.label.integrity}", "dim")))
+    if told.result is not None:
+        tree.add(_result(told.result))
+
+
+def _call(call: Call, args: Any, outcome: Outcome, approval: Approval | None) -> Group:
+    style = _STYLES[call.state]
+    name = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
+    took = output.lasted(call.begun_us, call.ended_us) if call.ended_us else "goes on"
+    cost = f", {output.money(call.cost_microusd)}" if call.cost_microusd else ""
+    parts: list[RenderableType] = [text(
+        (f"{_MARKS[call.state]} ", style), (f"{place(call.id)} #{call.seq}  ", "dim"), (name, "bold"),
+        "  ", arguments(call.kind, args), (f"  {took}{cost}", "dim"))]  # fmt: skip
+    said = " ".join(line(reason.text) for reason in call.verdict.reasons)
+    rules = ", ".join(reason.rule for reason in call.verdict.reasons)
+    parts.append(text((f"{call.verdict.kind}", style), (f" by {rules}: {said}", "dim")))
+    if approval is not None:
+        note = f": {line(approval.note)}" if approval.note else ""
+        parts.append(text((f"{approval.id} ", "dim"),
+                          f"{_word(approval)} by {approval.answered_by}{note}"))  # fmt: skip
+    if outcome.error is not None:
+        parts.append(text((line(outcome.error["what"], 400), "red"),
+                          (f"  {line(outcome.error['why'], 400)}", "dim")))  # fmt: skip
+    elif call.state is CallState.OK:
+        parts.append(text("→ ", brief(call, outcome.value), (f"  [{outcome.label.integrity}]", "dim")))
+    elif call.state is CallState.UNKNOWN:
+        parts.append(text(("nobody knows whether it happened: ", "yellow"),
+                          f"ring0 settle {call.id} happened|did-not-happen"))  # fmt: skip
+    if call.undone_by:
+        parts.append(text(("taken back by ", "bold"), call.undone_by))
+    elif why_not(call) is None:
+        run, _, rest = call.id.partition("/")
+        parts.append(text(("can be taken back: ", "dim"), f"ring0 undo {run} --call {rest}"))
+    return Group(*parts)
+
+
+def _word(approval: Approval) -> str:
+    return "approved" if approval.state == "consumed" else str(approval.state)
+
+
+def _result(result: dict[str, Any]) -> Text:
+    if (error := result.get("error")) is not None:
+        return text(("failed  ", "bold red"), line(error["what"], 600), (f"  {line(error['why'], 600)}", "dim"))
+    return text(("result  ", "bold"), output.value_line(result.get("value"), 2_000))
