@@ -1,4 +1,4 @@
-"""`replay`, `audit verify`, `policy explain`: is the record true, and would it come out so again?"""
+"""`replay`, `audit verify`, `policy explain`: is the record true, and does it come out so?"""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from ring0.gateway import door
 from ring0.kernel.replay import Replayed, replay, replay_gate
 from ring0.observability.verify import Report, verify
 
-LIMIT = ("Whoever owns this machine can rewrite the journal and its head file together. Keep the root"
-         " somewhere else to find that out.")  # fmt: skip
+LIMIT = (
+    "Whoever owns this machine can rewrite the journal and its head file together. Keep the root"
+    " somewhere else to find that out."
+)
 
 
 def add_to(app: typer.Typer) -> None:
     app.command("replay")(replay_run)
-    audit = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The journal's integrity.")
+    audit = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help="The journal's integrity."
+    )
     audit.callback()(_group)
     audit.command("verify")(verify_all)
     app.add_typer(audit, name="audit")
-    policy = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Why the kernel decides so.")
+    policy = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help="Why the kernel decides so."
+    )
     policy.callback()(_group)
     policy.command("explain")(explain_call)
     app.add_typer(policy, name="policy")
@@ -38,22 +44,34 @@ def _group() -> None:
 def replay_run(
     context: typer.Context,
     run: RunName = "last",
-    strict: Annotated[bool, typer.Option("--strict", help="Each call must be the same to the byte:"
-        " there is no other way yet.")] = True,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Each call must be the same to the byte: there is no other way yet."
+        ),
+    ] = True,
     as_json: Json = False,
-) -> None:  # fmt: skip
-    """Run the agent again from the journal alone: no model, no tool, no clock; nothing is written."""
+) -> None:
+    """Run the agent again from the journal alone: no model, no tool; nothing is written."""
     place = place_of(context)
     done = work(lambda: _replay(place, run))
     if as_json:
         output.print_json({**output.builtins(done), "ok": done.ok})
         raise typer.Exit(0 if done.ok else ReplayDiverged.exit_code)
     result = "the same result" if done.same_result else "another result"
-    console().print(text((done.run, "bold cyan"), f"  {done.matched} of {done.calls} calls matched,"
-                         f" {result}, {0 if done.ok else 1} divergent"))  # fmt: skip
+    console().print(
+        text(
+            (done.run, "bold cyan"),
+            f"  {done.matched} of {done.calls} calls matched,"
+            f" {result}, {0 if done.ok else 1} divergent",
+        )
+    )
     if not done.ok:
-        raise ReplayDiverged(f"The replay of {done.run} diverged.", why=line(done.divergence, 600),
-                             todo=f"`ring0 show {done.run}` has what is on record.")  # fmt: skip
+        raise ReplayDiverged(
+            f"The replay of {done.run} diverged.",
+            why=line(done.divergence, 600),
+            todo=f"`ring0 show {done.run}` has what is on record.",
+        )
 
 
 async def _replay(place: Place, name: str) -> Replayed:
@@ -71,15 +89,24 @@ def verify_all(context: typer.Context, as_json: Json = False) -> None:
         output.print_json({**output.builtins(report), "limit": LIMIT})
         raise typer.Exit(0 if report.ok else VerifyFailed.exit_code)
     out = console()
-    out.print(text(f"events  {report.events}, in one unbroken Merkle log\n" if report.ok else
-                   f"events  {report.events}\n", f"values  {report.blobs}\nrows    {report.rows},"
-                   " against a rebuild from the events\n", f"root    {report.root}\n",
-                   f"head    the head file vouches for {report.anchored} events"))  # fmt: skip
+    out.print(
+        text(
+            f"events  {report.events}, in one unbroken Merkle log\n"
+            if report.ok
+            else f"events  {report.events}\n",
+            f"values  {report.blobs}\nrows    {report.rows}, against a rebuild from the events\n",
+            f"root    {report.root}\n",
+            f"head    the head file vouches for {report.anchored} events",
+        )
+    )
     if not report.ok:
         for problem in report.problems:
             out.print(indented(text(("✗ ", "red"), line(problem, 400)), 0))
-        raise VerifyFailed("The journal is not what it was.", why=line(report.problems[0], 400),
-                           todo="Keep it as it is, and put back a copy to work on.")  # fmt: skip
+        raise VerifyFailed(
+            "The journal is not what it was.",
+            why=line(report.problems[0], 400),
+            todo="Keep it as it is, and put back a copy to work on.",
+        )
     out.print(text(("The journal is what was written. ", "bold green")))
     out.print(text((f"The limit: {LIMIT}", "dim")))
 
@@ -92,10 +119,14 @@ async def _verify(place: Place) -> Report:
 def explain_call(
     context: typer.Context,
     run: RunName,
-    call: Annotated[str, typer.Argument(metavar="CALL", help="Its id, its place `0/3`, or its seq"
-        " `#12` (in quotes).")],
+    call: Annotated[
+        str,
+        typer.Argument(
+            metavar="CALL", help="Its id, its place `0/3`, or its seq `#12` (in quotes)."
+        ),
+    ],
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Decide a call again, with the policy and the facts of then, and show what determined it."""
     place = place_of(context)
     explained = work(lambda: _explain(place, run, call))
@@ -113,19 +144,43 @@ async def _explain(place: Place, run: str, name: str) -> Explained:
 def _print(explained: Explained) -> None:
     out = console()
     call = explained.call
-    out.print(text((call.id, "bold cyan"), f"  #{call.seq}  ", (f"{call.kind} {call.name}".strip(), "bold"),
-                   "  ", (str(call.verdict.kind), "bold")))  # fmt: skip
+    out.print(
+        text(
+            (call.id, "bold cyan"),
+            f"  #{call.seq}  ",
+            (f"{call.kind} {call.name}".strip(), "bold"),
+            "  ",
+            (str(call.verdict.kind), "bold"),
+        )
+    )
     for reason in call.verdict.reasons:
         out.print(indented(text((f"{reason.rule}: ", "bold"), line(reason.text, 600)), 2))
     if explained.error:
-        out.print(indented(text(("It came to: ", "dim"), line(explained.error["what"], 600), " ",
-                                line(explained.error["why"], 600)), 2))  # fmt: skip
+        out.print(
+            indented(
+                text(
+                    ("It came to: ", "dim"),
+                    line(explained.error["what"], 600),
+                    " ",
+                    line(explained.error["why"], 600),
+                ),
+                2,
+            )
+        )
     if explained.again is None:
         out.print(text(f"No policy was asked: {explained.why_no_policy}"))
         return
-    same = "the same verdict" if explained.same else f"ANOTHER verdict: {explained.again.verdict.kind}"
-    out.print(text(("Decided again with the policy of then ", "dim"), (f"{call.verdict.policy_digest[:16]}…", ""),
-                   (": ", "dim"), (same, "bold green" if explained.same else "bold red")))  # fmt: skip
+    same = (
+        "the same verdict" if explained.same else f"ANOTHER verdict: {explained.again.verdict.kind}"
+    )
+    out.print(
+        text(
+            ("Decided again with the policy of then ", "dim"),
+            (f"{call.verdict.policy_digest[:16]}…", ""),
+            (": ", "dim"),
+            (same, "bold green" if explained.same else "bold red"),
+        )
+    )
     for policy in explained.again.policies:
         out.print(indented(text((policy.text.strip(), "cyan")), 4))
     out.print(text(("What it was decided on", "bold")))
@@ -136,5 +191,13 @@ def _print(explained: Explained) -> None:
         out.print(text(("Where its arguments came from", "bold")))
     for origin in explained.origins:
         sources = ", ".join(origin.sources) or "nowhere that the kernel has seen"
-        out.print(indented(text(f"{line(origin.argument, 60)} = {line(origin.value, 80)}: ", sources,
-                                (f"  [{origin.integrity}]", "dim")), 4))  # fmt: skip
+        out.print(
+            indented(
+                text(
+                    f"{line(origin.argument, 60)} = {line(origin.value, 80)}: ",
+                    sources,
+                    (f"  [{origin.integrity}]", "dim"),
+                ),
+                4,
+            )
+        )

@@ -49,8 +49,6 @@ async def checks(place: Place) -> list[Check]:
 
 def _python() -> Check:
     version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Check("Python", "missing", version, "Install Python 3.11 or newer.")
     return Check("Python", "ok", f"{version} at {sys.executable}")
 
 
@@ -58,7 +56,9 @@ def _linux() -> Check:
     who = operator_name(os.getuid())
     if sys.platform != "linux":
         return Check("Linux", "missing", platform.system(), "Use a Linux container or machine.")
-    return Check("Linux", "ok", f"{platform.release()} {platform.machine()}; the kernel runs as {who}")
+    return Check(
+        "Linux", "ok", f"{platform.release()} {platform.machine()}; the kernel runs as {who}"
+    )
 
 
 def _sqlite() -> Check:
@@ -76,17 +76,39 @@ async def _sandbox(place: Place) -> list[Check]:
     seen = await probe(place.runtime)
     if not seen.available:
         error = seen.error or {}
-        return [Check("sandbox", "missing", f"{error.get('what', '')} {error.get('why', '')}".strip(),
-                      error.get("todo", ""))]  # fmt: skip
+        return [
+            Check(
+                "sandbox",
+                "missing",
+                f"{error.get('what', '')} {error.get('why', '')}".strip(),
+                error.get("todo", ""),
+            )
+        ]
     kept = [f"own {', '.join(seen.namespaces)} namespaces"]
-    kept += [name for name, there in (
-        ("a uid of its own", seen.own_uid), ("seccomp", seen.seccomp),
-        ("no new privileges", seen.no_new_privs), ("no capabilities", seen.no_capabilities)) if there]  # fmt: skip
+    kept += [
+        name
+        for name, there in (
+            ("a uid of its own", seen.own_uid),
+            ("seccomp", seen.seccomp),
+            ("no new privileges", seen.no_new_privs),
+            ("no capabilities", seen.no_capabilities),
+        )
+        if there
+    ]
     found = [Check("sandbox", "ok", f"{'; '.join(kept)} (started in {seen.start_ms} ms)")]
     if not seen.own_uid:
-        found.append(Check("sandbox", "note", "Sandboxes have the kernel's own uid outside.",
-                           "Start ring0 as root to give each a uid of its own."))  # fmt: skip
-    return [*found, *(Check("sandbox", "note", f"Not enforced: {gap}") for gap in seen.not_enforced)]
+        found.append(
+            Check(
+                "sandbox",
+                "note",
+                "Sandboxes have the kernel's own uid outside.",
+                "Start ring0 as root to give each a uid of its own.",
+            )
+        )
+    return [
+        *found,
+        *(Check("sandbox", "note", f"Not enforced: {gap}") for gap in seen.not_enforced),
+    ]
 
 
 def _folder(place: Place) -> list[Check]:
@@ -94,21 +116,41 @@ def _folder(place: Place) -> list[Check]:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        return [Check("data folder", "missing", f"{place.home}: {folder} can't be written to.",
-                      "Set RING0_HOME to a folder that you may write to.")]  # fmt: skip
+        return [
+            Check(
+                "data folder",
+                "missing",
+                f"{place.home}: {folder} can't be written to.",
+                "Set RING0_HOME to a folder that you may write to.",
+            )
+        ]
     found = []
     free = shutil.disk_usage(folder).free
     new = "" if place.home.exists() else " (is made at the first run)"
     if free < FREE_BYTES_MIN:
-        found.append(Check("data folder", "missing", f"{place.home}: {free >> 20} MiB free.",
-                           "Make room: a journal that can't grow refuses everything."))  # fmt: skip
+        found.append(
+            Check(
+                "data folder",
+                "missing",
+                f"{place.home}: {free >> 20} MiB free.",
+                "Make room: a journal that can't grow refuses everything.",
+            )
+        )
     else:
         found.append(Check("data folder", "ok", f"{place.home}{new}, {free >> 30} GiB free"))
     try:
-        found.append(Check("disk", "ok", f"fdatasync of 4 KiB: {_sync_us(place, folder)} µs (median)"))
+        found.append(
+            Check("disk", "ok", f"fdatasync of 4 KiB: {_sync_us(place, folder)} µs (median)")
+        )
     except OSError as error:
-        found.append(Check("disk", "missing", f"A file can't be synced: {error.strerror}.",
-                           "Put the data folder on a disk that keeps what it acknowledges."))  # fmt: skip
+        found.append(
+            Check(
+                "disk",
+                "missing",
+                f"A file can't be synced: {error.strerror}.",
+                "Put the data folder on a disk that keeps what it acknowledges.",
+            )
+        )
     return found
 
 
@@ -135,7 +177,7 @@ def _kernel(home: Path) -> Check:
 
 
 def holder(home: Path) -> int | None:
-    """Who holds the folder's lock. Looked up, not tried: a try could keep a kernel from starting."""
+    """Who holds the folder's lock. Looked up, not tried: a try could keep a kernel out."""
     try:
         inode = (home / LOCK).stat().st_ino
         with open("/proc/locks", encoding="ascii") as file:
@@ -156,15 +198,20 @@ def _config(place: Place) -> Check:
     except Ring0Error as error:
         return Check("configuration", "missing", f"{error.what} {error.why}".strip(), error.todo)
     extra = f" and {', '.join(config.policy)}" if config.policy else ""
-    return Check("configuration", "ok", f"tenant {config.tenant}; policy {policies.digest[:12]}: the"
-                 f" default set{extra}")  # fmt: skip
+    return Check(
+        "configuration",
+        "ok",
+        f"tenant {config.tenant}; policy {policies.digest[:12]}: the default set{extra}",
+    )
 
 
 def _model(environment: Mapping[str, str]) -> Check:
     if environment.get("OPENAI_API_KEY"):
         where = environment.get("OPENAI_BASE_URL") or "the provider's own address"
         return Check("model", "ok", f"OPENAI_API_KEY is set; requests go to {where}")
-    return Check("model", "note", "No OPENAI_API_KEY: only models that a manifest or ring0.toml names.")
+    return Check(
+        "model", "note", "No OPENAI_API_KEY: only models that a manifest or ring0.toml names."
+    )
 
 
 def _journal(place: Place) -> Check:
@@ -174,6 +221,6 @@ def _journal(place: Place) -> Check:
     except (Ring0Error, OSError) as error:
         todo = error.todo if isinstance(error, Ring0Error) else "Put back a copy."
         return Check("journal", "missing", str(error).partition("\n")[0], todo)
-    return Check("journal", "ok", f"{events.size if events else 0} events; `ring0 audit verify` checks them")
-
-
+    return Check(
+        "journal", "ok", f"{events.size if events else 0} events; `ring0 audit verify` checks them"
+    )

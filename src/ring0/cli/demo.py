@@ -18,17 +18,28 @@ from ring0.runtime import Runtime
 
 
 def demo(
-    approve_as: Annotated[str, typer.Option("--approve-as", metavar="NAME",
-        help="Where there is no terminal: say yes to every held call, on record as demo:NAME. In the"
-        " demo's own folder only.")] = "",
-    fresh: Annotated[bool, typer.Option("--fresh",
-        help="Forget the demos before: empty the demo's folder first.")] = False,
-) -> None:  # fmt: skip
+    approve_as: Annotated[
+        str,
+        typer.Option(
+            "--approve-as",
+            metavar="NAME",
+            help="Where there is no terminal: say yes to every held call, on record as demo:NAME."
+            " In the demo's own folder only.",
+        ),
+    ] = "",
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Forget the demos before: empty the demo's folder first."),
+    ] = False,
+) -> None:
     """Watch an agent that obeys everybody meet a kernel that does not."""
     screen = Screen()
     setting = Setting(
-        environment=dict(os.environ), approve_as=approve_as, fresh=fresh,
-        has_terminal=sys.stdin.isatty() and sys.stdout.isatty())  # fmt: skip
+        environment=dict(os.environ),
+        approve_as=approve_as,
+        fresh=fresh,
+        has_terminal=sys.stdin.isatty() and sys.stdout.isatty(),
+    )
     code = work(lambda: play(setting, screen, Runtime(), _human))
     raise typer.Exit(code)
 

@@ -1,4 +1,4 @@
-"""A recorded decision, decided again: the question and the policy of then, as the journal has them."""
+"""A recorded decision, decided again: with the question and the policy of then."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ring0.cli import output
-from ring0.cli.view import outcome_of
+from ring0.cli.parts import outcome_of
 from ring0.errors import StoreDamaged
 from ring0.governance import Explanation, Policies, Question
 from ring0.store.events import KERNEL, PolicyLoaded
@@ -41,9 +41,14 @@ class Explained:
         return self.again is not None and self.again.verdict == self.call.verdict
 
     def as_dict(self) -> dict[str, Any]:
-        return {"call": self.call, "error": self.error, "same": self.same if self.again else None,
-                "again": output.builtins(self.again), "origins": list(self.origins),
-                "why_no_policy": self.why_no_policy}  # fmt: skip
+        return {
+            "call": self.call,
+            "error": self.error,
+            "same": self.same if self.again else None,
+            "again": output.builtins(self.again),
+            "origins": list(self.origins),
+            "why_no_policy": self.why_no_policy,
+        }
 
 
 async def explain(store: SqliteStore, call: Call) -> Explained:
@@ -61,6 +66,8 @@ async def _policy_text(store: SqliteStore, digest: str) -> str:
     async for entry in store.entries(KERNEL):
         if isinstance(entry.body, PolicyLoaded) and entry.body.digest == digest:
             return (await store.blob(entry.body.text)).decode()
-    raise StoreDamaged(f"The policy {digest[:16]}… is not on record.",
-                       why="The call names it, so it was lost.",
-                       todo="`ring0 audit verify` shows what else is missing.")  # fmt: skip
+    raise StoreDamaged(
+        f"The policy {digest[:16]}… is not on record.",
+        why="The call names it, so it was lost.",
+        todo="`ring0 audit verify` shows what else is missing.",
+    )

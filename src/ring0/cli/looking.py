@@ -19,8 +19,14 @@ from ring0.kernel.boot import operator_name
 from ring0.types import ENDED, LIVE, Episode, Run, RunState, Scope
 
 RUNS_MAX = 10_000
-STYLES = {RunState.DONE: "green", RunState.FAILED: "red", RunState.CANCELLED: "red",
-          RunState.WAITING: "yellow", RunState.UNKNOWN: "yellow", RunState.RUNNING: "bold"}  # fmt: skip
+STYLES = {
+    RunState.DONE: "green",
+    RunState.FAILED: "red",
+    RunState.CANCELLED: "red",
+    RunState.WAITING: "yellow",
+    RunState.UNKNOWN: "yellow",
+    RunState.RUNNING: "bold",
+}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,11 +48,16 @@ def ps(
     if as_json:
         output.print_json({"runs": [row for row, _ in rows]})
     elif not rows:
-        console().print("No run goes on." + ("" if every else " `ring0 ps --all` lists those that ended."))
+        console().print(
+            "No run goes on." + ("" if every else " `ring0 ps --all` lists those that ended.")
+        )
     else:
-        console().print(output.table(
-            ("RUN", "STATE", "AGENT", "FOR", "CALLS", "COST", "STARTED (UTC)", "TOOK", "TASK"),
-            [_row(place, row, task) for row, task in rows]))  # fmt: skip
+        console().print(
+            output.table(
+                ("RUN", "STATE", "AGENT", "FOR", "CALLS", "COST", "STARTED (UTC)", "TOOK", "TASK"),
+                [_row(place, row, task) for row, task in rows],
+            )
+        )
 
 
 async def _runs(place: Place, every: bool) -> list[tuple[Run, str]]:
@@ -58,9 +69,17 @@ async def _runs(place: Place, every: bool) -> list[tuple[Run, str]]:
 def _row(place: Place, row: Run, task: str) -> tuple[str | Text, ...]:
     ends = row.ended_us if row.state in ENDED else place.runtime.now_us()
     state = f"{row.state} ({row.waiting_for})" if row.waiting_for else str(row.state)
-    return (row.id, text((state, STYLES.get(row.state, ""))), row.agent, row.principal,
-            str(row.calls_used), output.money(row.cost_used_microusd), output.moment(row.started_us),
-            output.lasted(row.started_us, ends), line(task, 60))  # fmt: skip
+    return (
+        row.id,
+        text((state, STYLES.get(row.state, ""))),
+        row.agent,
+        row.principal,
+        str(row.calls_used),
+        output.money(row.cost_used_microusd),
+        output.moment(row.started_us),
+        output.lasted(row.started_us, ends),
+        line(task, 60),
+    )
 
 
 def show(
@@ -91,8 +110,12 @@ async def _show(place: Place, name: str, printed: bool, events: bool, as_json: b
             if as_json:
                 output.print_json({"run": row.id, "events": entries})
             else:
-                out.print(output.table(("SEQ", "TIME (UTC)", "EVENT", "WHAT"),
-                                       [tree.entry_row(entry) for entry in entries]))  # fmt: skip
+                out.print(
+                    output.table(
+                        ("SEQ", "TIME (UTC)", "EVENT", "WHAT"),
+                        [tree.entry_row(entry) for entry in entries],
+                    )
+                )
         else:
             told = await tree.gather(store, row)
             if as_json:
@@ -104,7 +127,9 @@ async def _show(place: Place, name: str, printed: bool, events: bool, as_json: b
 def search(
     context: typer.Context,
     query: Annotated[str, typer.Argument(help="A few words.")],
-    agent: Annotated[str, typer.Option(help="Whose memory; else that of each of your agents.")] = "",
+    agent: Annotated[
+        str, typer.Option(help="Whose memory; else that of each of your agents.")
+    ] = "",
     principal: Annotated[str, typer.Option(help="For whom they ran; else for you.")] = "",
     k: Annotated[int, typer.Option("--k", help="At most so many of each agent.")] = 10,
     as_json: Json = False,
@@ -114,15 +139,33 @@ def search(
     who = principal or operator_name(os.getuid())
     found = work(lambda: _search(place, query, agent, who, k))
     if as_json:
-        output.print_json({"principal": who, "found": [
-            {"agent": name, **msgspec.structs.asdict(episode)} for name, episode in found]})  # fmt: skip
+        output.print_json(
+            {
+                "principal": who,
+                "found": [
+                    {"agent": name, **msgspec.structs.asdict(episode)} for name, episode in found
+                ],
+            }
+        )
     elif not found:
         console().print(text(f"Nothing that is remembered for {who} has these words."))
     else:
-        console().print(output.table(
-            ("RUN", "AGENT", "ROLE", "LABEL", "TIME (UTC)", "TEXT"),
-            [(e.run, name, e.role, str(e.label.integrity), output.moment(e.at_us), line(e.text, 240))
-             for name, e in found]))  # fmt: skip
+        console().print(
+            output.table(
+                ("RUN", "AGENT", "ROLE", "LABEL", "TIME (UTC)", "TEXT"),
+                [
+                    (
+                        e.run,
+                        name,
+                        e.role,
+                        str(e.label.integrity),
+                        output.moment(e.at_us),
+                        line(e.text, 240),
+                    )
+                    for name, e in found
+                ],
+            )
+        )
 
 
 async def _search(
@@ -133,8 +176,10 @@ async def _search(
         rows = await store.runs(most=RUNS_MAX)
         own = dict.fromkeys(row.agent for row in rows if row.principal == who)
         if agent and agent not in own:
-            raise NotFound(f"No agent {agent[:60]!r} has run for {who}.",
-                           todo=f"There are: {', '.join(own) or 'none'}; see --principal.")  # fmt: skip
+            raise NotFound(
+                f"No agent {agent[:60]!r} has run for {who}.",
+                todo=f"There are: {', '.join(own) or 'none'}; see --principal.",
+            )
         found: list[tuple[str, Any]] = []
         for name in [agent] if agent else own:
             scope = Scope(tenant=config.tenant, principal=who, agent=name)

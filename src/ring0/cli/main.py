@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from typer._click.exceptions import ClickException  # typer hands these on, and names them nowhere else
+from typer._click.exceptions import (
+    ClickException,  # typer hands these on, and names them nowhere else
+)
 
 from ring0 import __version__
 from ring0.cli import auditing, looking, machine, operating, running
 from ring0.cli.output import print_error
 from ring0.cli.place import Place
-from ring0.errors import InvalidInput, Interrupted, Ring0Error
+from ring0.errors import Interrupted, InvalidInput, Ring0Error
 from ring0.kernel import manifests
 from ring0.runtime import Runtime
 
@@ -27,10 +29,14 @@ FAULT_EXIT: Final = 70
 FAULT_FILE: Final = "fault.txt"
 
 app = typer.Typer(
-    name="ring0", add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
-    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+    name="ring0",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="An operating system for autonomous agents: it decides what their reasoning may do.",
-)  # fmt: skip
+)
 for group in (running, looking, operating, auditing, machine):
     group.add_to(app)
 
@@ -44,11 +50,18 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def globals_(
     context: typer.Context,
-    home: Annotated[Path | None, typer.Option("--home", metavar="DIR",
-        help="The data folder; else RING0_HOME, else the XDG data folder.")] = None,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
-        help="Print the version.")] = False,
-) -> None:  # fmt: skip
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            "--home",
+            metavar="DIR",
+            help="The data folder; else RING0_HOME, else the XDG data folder.",
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     environment = dict(os.environ)
     if home is not None:
         environment["RING0_HOME"] = str(home)
@@ -61,7 +74,7 @@ class Usage(InvalidInput):
 
 def main() -> None:
     """The entry point `ring0`."""
-    # The SDK's default encodings may not be this terminal's; a hostile text must not end the command.
+    # A text that this terminal has no letters for must not end the command.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -85,8 +98,10 @@ def _guarded(arguments: list[str]) -> int:
             if type(error).__name__ == "NoArgsIsHelpError":
                 sys.stdout.write(error.format_message() + "\n")
                 return Usage.exit_code
-            raise Usage(error.format_message(), todo="`ring0 --help` and `ring0 VERB --help` tell"
-                        " what there is.") from None  # fmt: skip
+            raise Usage(
+                error.format_message(),
+                todo="`ring0 --help` and `ring0 VERB --help` tell what there is.",
+            ) from None
         except (KeyboardInterrupt, typer.Abort):
             raise Interrupted("Interrupted.", todo="What was on record is kept.") from None
     except Ring0Error as error:

@@ -12,18 +12,26 @@ import typer
 
 from ring0.cli import output
 from ring0.cli.output import console, text
+from ring0.cli.parts import held
 from ring0.cli.place import Json, Note, Place, RunName, call_named, place_of, run_named, work
-from ring0.cli.view import held
 from ring0.errors import InvalidInput, UndoRefused
 from ring0.gateway.control import operations
 from ring0.types import Approval, ApprovalState, Call, Run, RunState, Shown
 
-ApprovalName = Annotated[str, typer.Argument(metavar="APPROVAL", help="As `ring0 approvals` lists it.")]
+ApprovalName = Annotated[
+    str, typer.Argument(metavar="APPROVAL", help="As `ring0 approvals` lists it.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
-    for name, verb in (("approvals", approvals), ("approve", approve), ("deny", deny),
-                       ("kill", kill), ("undo", undo), ("settle", settle)):  # fmt: skip
+    for name, verb in (
+        ("approvals", approvals),
+        ("approve", approve),
+        ("deny", deny),
+        ("kill", kill),
+        ("undo", undo),
+        ("settle", settle),
+    ):
         app.command(name)(verb)
 
 
@@ -40,10 +48,23 @@ def approvals(
     elif not found:
         console().print("Nothing waits for an answer.")
     elif every:
-        console().print(output.table(
-            ("APPROVAL", "STATE", "CALL", "WHAT", "ASKED (UTC)", "BY", "NOTE"),
-            [(a.id, str(a.state), a.call, s.title, output.moment(a.asked_us), a.answered_by, a.note)
-             for a, s in found]))  # fmt: skip
+        console().print(
+            output.table(
+                ("APPROVAL", "STATE", "CALL", "WHAT", "ASKED (UTC)", "BY", "NOTE"),
+                [
+                    (
+                        a.id,
+                        str(a.state),
+                        a.call,
+                        s.title,
+                        output.moment(a.asked_us),
+                        a.answered_by,
+                        a.note,
+                    )
+                    for a, s in found
+                ],
+            )
+        )
     else:
         for approval, shown in found:
             console().print(held(approval, shown))
@@ -85,16 +106,22 @@ def _answer(context: typer.Context, approval: str, yes: bool, note: str, as_json
 
 def kill(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="[RUN]", show_default=False,
-        help="A run's id, the beginning of it, or `last`.")] = "",
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN]", show_default=False, help="A run's id, the beginning of it, or `last`."
+        ),
+    ] = "",
     agent: Annotated[str, typer.Option(help="Every run of this agent.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Every run.")] = False,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """End runs at once, with all beneath them: their handles die, their processes are stopped."""
     if [bool(run), bool(agent), every].count(True) != 1:
-        raise InvalidInput("Say what to kill: one of RUN, --agent NAME, --all.",
-                           todo="`ring0 ps` lists what goes on.")  # fmt: skip
+        raise InvalidInput(
+            "Say what to kill: one of RUN, --agent NAME, --all.",
+            todo="`ring0 ps` lists what goes on.",
+        )
     place = place_of(context)
 
     async def end() -> list[str]:
@@ -110,7 +137,9 @@ def kill(
         for name in ended:
             console().print(text((name, "bold"), " killed"))
         if not ended:
-            console().print("Nothing went on: nothing was killed. What was queued before is dead too.")
+            console().print(
+                "Nothing goes on: nothing was killed."
+            )
 
 
 async def _run_id(place: Place, name: str) -> str:
@@ -121,7 +150,9 @@ async def _run_id(place: Place, name: str) -> str:
 def undo(
     context: typer.Context,
     run: RunName,
-    call: Annotated[str, typer.Option("--call", help="This call only: its id, `0/3` or `#12`.")] = "",
+    call: Annotated[
+        str, typer.Option("--call", help="This call only: its id, `0/3` or `#12`.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Take back what a run did, the last call first; refused where it was changed since."""
@@ -131,8 +162,11 @@ def undo(
         output.print_json({"run": row.id, "state": row.state, **done})
         return
     for step in done["undone"]:
-        put_back = ", ".join(f"{part} {output.value_line(value, 300)}" for part, value in step.items()
-                             if part != "call")  # fmt: skip
+        put_back = ", ".join(
+            f"{part} {output.value_line(value, 300)}"
+            for part, value in step.items()
+            if part != "call"
+        )
         console().print(text(("taken back ", "green"), (step["call"], "bold"), f"  {put_back}"))
     console().print(text(("On record as ", "dim"), row.id))
 
@@ -160,8 +194,11 @@ def settle(
 ) -> None:
     """Say whether an effect that was cut off happened; its run then goes on."""
     if what not in ("happened", "did-not-happen"):
-        raise InvalidInput(f"{what[:40]!r} says nothing.", why="An effect happened or it did not.",
-                           todo="Say `happened` or `did-not-happen`.")  # fmt: skip
+        raise InvalidInput(
+            f"{what[:40]!r} says nothing.",
+            why="An effect happened or it did not.",
+            todo="Say `happened` or `did-not-happen`.",
+        )
     place = place_of(context)
 
     async def say() -> Call:
@@ -174,5 +211,10 @@ def settle(
     if as_json:
         output.print_json(row)
     else:
-        console().print(text((row.id, "bold"), f" settled: {what}. `ring0 recover` goes on with its run,"
-                             " unless a kernel has it already."))  # fmt: skip
+        console().print(
+            text(
+                (row.id, "bold"),
+                f" settled: {what}. `ring0 recover` goes on with its run,"
+                " unless a kernel has it already.",
+            )
+        )

@@ -77,7 +77,7 @@ def text(*parts: str | tuple[str, str]) -> Text:
 
 
 def indented(what: RenderableType, columns: int) -> Padding:
-    """Wrapped lines begin where the first one does: no text can pass itself off as a line of ours."""
+    """Wrapped lines begin where the first one does: no text passes itself off as ours."""
     return Padding(what, (0, 0, 0, columns), expand=False)
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 import uvloop
 
-from ring0.errors import InvalidInput, Interrupted, NotFound
+from ring0.errors import Interrupted, InvalidInput, NotFound
 from ring0.runtime import Runtime
 from ring0.store.sqlite import SqliteStore, open_store
 from ring0.store.sqlite.opening import JOURNAL
@@ -26,7 +26,9 @@ from ring0.types import Call, Run
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of it, or `last`.")]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, the beginning of it, or `last`.")
+]
 Note = Annotated[str, typer.Option("--note", help="Why; it goes on record.")]
 
 
@@ -88,7 +90,7 @@ def work(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 async def run_named(store: SqliteStore, name: str) -> Run:
-    """The run of that id, of an id that begins so, or the `last` one. Raises NotFound, InvalidInput."""
+    """The run of that id, or that begins so, or the `last` one. Raises NotFound, InvalidInput."""
     if name == "last":
         newest = next((row for row in await store.runs(most=1_000) if not row.parent), None)
         if newest is None:
@@ -100,8 +102,10 @@ async def run_named(store: SqliteStore, name: str) -> Run:
         return row
     found = await store.runs_named(wanted) if len(wanted) > 2 else []
     if len(found) > 1:
-        raise InvalidInput(f"Several runs begin with {name[:40]!r}: {', '.join(found)}.",
-                           todo="Give more of the id.")  # fmt: skip
+        raise InvalidInput(
+            f"Several runs begin with {name[:40]!r}: {', '.join(found)}.",
+            todo="Give more of the id.",
+        )
     row = await store.run(found[0]) if found else None
     if row is None:
         raise NotFound(f"There is no run {name[:40]!r}.", todo="`ring0 ps --all` lists them.")
@@ -119,8 +123,12 @@ async def call_named(store: SqliteStore, run: Run | None, name: str) -> Call:
     for call in calls:
         if rest == call.id.removeprefix(f"{run.id}/") or name == f"#{call.seq}":
             return call
-    begun = [call for call in calls if rest.startswith("~") and call.id.startswith(f"{run.id}/{rest}")]
+    begun = [
+        call for call in calls if rest.startswith("~") and call.id.startswith(f"{run.id}/{rest}")
+    ]
     if len(begun) == 1:
         return begun[0]
-    raise NotFound(f"There is no call {name[:80]!r} in {run.id}.",
-                   todo=f"`ring0 show {run.id}` lists them: by id, `0/3`, or by seq, `'#12'`.")  # fmt: skip
+    raise NotFound(
+        f"There is no call {name[:80]!r} in {run.id}.",
+        todo=f"`ring0 show {run.id}` lists them: by id, `0/3`, or by seq, `'#12'`.",
+    )

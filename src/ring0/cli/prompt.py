@@ -1,4 +1,4 @@
-"""Asks the human at this terminal about a held call; where there is no terminal, says how to answer.
+"""Asks the human at this terminal about a held call; where there is none, says how to answer.
 
 Nothing is preselected: a held call goes on by a typed yes and by nothing else.
 """
@@ -35,8 +35,14 @@ class Prompt:
     async def ask(self, approval: Approval, shown: Shown) -> None:
         """Gets an answer and gives it to the kernel; `later` leaves the call waiting."""
         if not self._terminal or self._gone:
-            self._out.print(text((f"waits for: ring0 approve {approval.id}  or  ring0 deny"
-                                  f" {approval.id}", "yellow")))  # fmt: skip
+            self._out.print(
+                text(
+                    (
+                        f"waits for: ring0 approve {approval.id}  or  ring0 deny {approval.id}",
+                        "yellow",
+                    )
+                )
+            )
             return
         # What was typed before the call was shown is no answer to it.
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
@@ -62,10 +68,10 @@ class Prompt:
 async def read_line(descriptor: int) -> str | None:
     """A line from the terminal without blocking the kernel; None at its end."""
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(descriptor, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_reader(descriptor)
     try:

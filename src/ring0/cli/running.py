@@ -1,4 +1,4 @@
-"""`run` and `recover`: a kernel in this process, its runs followed in the terminal until they end."""
+"""`run` and `recover`: a kernel in this process, its runs followed until they end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ring0.cli.place import Json, Place, place_of, work
 from ring0.cli.prompt import Prompt
 from ring0.cli.starting import agent_of_command, agent_of_file
 from ring0.cli.view import View
-from ring0.errors import InvalidInput, Interrupted, ReplayDiverged, Ring0Error
+from ring0.errors import Interrupted, InvalidInput, ReplayDiverged, Ring0Error
 from ring0.gateway import door
 from ring0.gateway.control import Control
 from ring0.kernel.agents import Family
@@ -31,7 +31,7 @@ EXIT_WAITING = 4
 
 
 class _WithCommand(TyperCommand):
-    """Keeps what follows `--` apart: it is a program of the user's, and none of it is ours to read."""
+    """Keeps what follows `--` apart: it is the user's program, and not ours to read."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--" in args:
@@ -42,7 +42,9 @@ class _WithCommand(TyperCommand):
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("run", cls=_WithCommand, options_metavar="[OPTIONS] [FILE.py[:FUNCTION]] [TASK] | -- CMD …")(run)  # fmt: skip
+    app.command(
+        "run", cls=_WithCommand, options_metavar="[OPTIONS] [FILE.py[:FUNCTION]] [TASK] | -- CMD …"
+    )(run)
     app.command("recover")(recover)
 
 
@@ -50,10 +52,16 @@ def run(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="", show_default=False)] = None,
     task: Annotated[str, typer.Option("--task", help="The task, in place of the argument.")] = "",
-    manifest: Annotated[Path | None, typer.Option("--manifest", metavar="agent.toml",
-        help="The agent's manifest; else the agent.toml beside FILE.py that names it.")] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            metavar="agent.toml",
+            help="The agent's manifest; else the agent.toml beside FILE.py that names it.",
+        ),
+    ] = None,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Run an agent in its sandbox: FILE.py "task", or any program: -- CMD ARGS."""
     place = place_of(context)
     command: tuple[str, ...] | None = context.meta.get("ring0.command")
@@ -69,16 +77,25 @@ def run(
 def _words(words: list[str], task: str, has_manifest: bool, is_command: bool) -> tuple[str, str]:
     """FILE and task among the words of the command line. Raises InvalidInput."""
     file = ""
-    if words and not is_command and (not has_manifest or words[0].partition(":")[0].endswith(".py")):
+    if (
+        words
+        and not is_command
+        and (not has_manifest or words[0].partition(":")[0].endswith(".py"))
+    ):
         file = words.pop(0)
     if words and task:
         raise InvalidInput("The task was given twice.", todo="Give it once.")
     if len(words) > 1:
-        raise InvalidInput("There is more than one task.", why=f"{words[1][:60]!r} is left over.",
-                           todo="Put the task into quotes.")  # fmt: skip
+        raise InvalidInput(
+            "There is more than one task.",
+            why=f"{words[1][:60]!r} is left over.",
+            todo="Put the task into quotes.",
+        )
     if not file and not is_command and not has_manifest:
-        raise InvalidInput("There is nothing to run.",
-                           todo='`ring0 run FILE.py "task"`, or `ring0 run -- CMD ARGS`.')  # fmt: skip
+        raise InvalidInput(
+            "There is nothing to run.",
+            todo='`ring0 run FILE.py "task"`, or `ring0 run -- CMD ARGS`.',
+        )
     return file, words[0] if words else task
 
 
@@ -104,7 +121,9 @@ async def _run(
     async with at_work(place) as kernel:
         left = await kernel.store.runs(states=LIVE)
         if left:
-            count = "1 unfinished run waits" if len(left) == 1 else f"{len(left)} unfinished runs wait"
+            count = (
+                "1 unfinished run waits" if len(left) == 1 else f"{len(left)} unfinished runs wait"
+            )
             out.print(text((f"{count}: `ring0 recover` goes on with them.", "yellow")))
         family = await describe(kernel)
         row = await kernel.start(family, task, principal=by)
@@ -113,8 +132,10 @@ async def _run(
         try:
             row = await view.follow([row.id], kernel.runs.wait(row.id))
         except (asyncio.CancelledError, Interrupted):
-            raise Interrupted(f"Interrupted; {row.id} is kept.", todo="`ring0 recover` goes on"
-                              f" with it, `ring0 kill {row.id}` ends it.") from None  # fmt: skip
+            raise Interrupted(
+                f"Interrupted; {row.id} is kept.",
+                todo=f"`ring0 recover` goes on with it, `ring0 kill {row.id}` ends it.",
+            ) from None
         await _print_result(kernel, row, as_json)
     return EXIT.get(row.state, EXIT_WAITING)
 
@@ -122,19 +143,31 @@ async def _run(
 async def _print_result(kernel: Kernel, row: Run, as_json: bool) -> None:
     body = msgspec.json.decode(await kernel.store.blob(row.result))
     if as_json:
-        output.print_json({"run": row.id, "state": row.state, **body, "calls": row.calls_used,
-                           "cost_microusd": row.cost_used_microusd})  # fmt: skip
+        output.print_json(
+            {
+                "run": row.id,
+                "state": row.state,
+                **body,
+                "calls": row.calls_used,
+                "cost_microusd": row.cost_used_microusd,
+            }
+        )
         return
     out = console()
     if (error := body.get("error")) is not None:
-        output.print_error(Ring0Error(error["what"], why=error["why"], todo=error["todo"]),
-                           as_json=False)  # fmt: skip
+        output.print_error(
+            Ring0Error(error["what"], why=error["why"], todo=error["todo"]), as_json=False
+        )
     elif isinstance(body["value"], str):
         out.print(text(body["value"]), soft_wrap=True)
     else:
-        out.print(text(msgspec.json.format(msgspec.json.encode(body["value"])).decode()), soft_wrap=True)
-    out.print(text(("More: ", "dim"), f"ring0 show {row.id}", ("  ·  ", "dim"),
-                   f"ring0 replay {row.id}"), style="dim")  # fmt: skip
+        out.print(
+            text(msgspec.json.format(msgspec.json.encode(body["value"])).decode()), soft_wrap=True
+        )
+    out.print(
+        text(("More: ", "dim"), f"ring0 show {row.id}", ("  ·  ", "dim"), f"ring0 replay {row.id}"),
+        style="dim",
+    )
 
 
 # --- recover ---------------------------------------------------------------------------------
@@ -142,10 +175,12 @@ async def _print_result(kernel: Kernel, row: Run, as_json: bool) -> None:
 
 def recover(
     context: typer.Context,
-    no_wait: Annotated[bool, typer.Option("--no-wait",
-        help="Return when every run has ended or waits for somebody.")] = False,
+    no_wait: Annotated[
+        bool,
+        typer.Option("--no-wait", help="Return when every run has ended or waits for somebody."),
+    ] = False,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Go on with every run that a crash or Ctrl-C stopped."""
     place = place_of(context)
     raise typer.Exit(work(lambda: _recover(place, no_wait, as_json)))
@@ -161,17 +196,28 @@ async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
         rows = [row for run in started if (row := await kernel.store.run(run)) is not None]
         roots = [row.id for row in rows if row.parent not in started]
         await _tell_unknown(kernel, rows, out)
-        embedded = [row for row in await kernel.store.runs(states=LIVE, most=100_000)
-                    if row.mode is Mode.EMBEDDED and row.id not in started]  # fmt: skip
+        embedded = [
+            row
+            for row in await kernel.store.runs(states=LIVE, most=100_000)
+            if row.mode is Mode.EMBEDDED and row.id not in started
+        ]
         for row in embedded:
-            out.print(text((row.id, "cyan"), f"  {row.agent} waits for its own program: it is embedded"
-                           " there and `resume`s it."))  # fmt: skip
+            out.print(
+                text(
+                    (row.id, "cyan"),
+                    f"  {row.agent} waits for its own program: it is embedded"
+                    " there and `resume`s it.",
+                )
+            )
         try:
-            await view.follow([row.root for row in rows if row.id in roots],
-                              _quiet(kernel, started) if no_wait else _ended(kernel, roots))  # fmt: skip
+            await view.follow(
+                [row.root for row in rows if row.id in roots],
+                _quiet(kernel, started) if no_wait else _ended(kernel, roots),
+            )
         except (asyncio.CancelledError, Interrupted):
-            raise Interrupted("Interrupted; the runs are kept.",
-                              todo="`ring0 recover` goes on with them.") from None  # fmt: skip
+            raise Interrupted(
+                "Interrupted; the runs are kept.", todo="`ring0 recover` goes on with them."
+            ) from None
         last = [row for run in roots if (row := await kernel.store.run(run)) is not None]
     if as_json:
         output.print_json({"recovered": last, "embedded": embedded})
@@ -185,11 +231,23 @@ async def _tell_unknown(kernel: Kernel, rows: list[Run], out: Any) -> None:
     for row in rows:
         for call in await kernel.store.calls(row.id):
             if call.state is CallState.UNKNOWN:
-                out.print(text((call.id, "bold yellow"), f"  {call.name} was cut off: nobody knows"
-                               " whether it happened."))  # fmt: skip
-                out.print(output.indented(text(("Find out, then: ", "dim"),
-                          f"ring0 settle {call.id} happened", ("  or  ", "dim"),
-                          f"ring0 settle {call.id} did-not-happen"), 4))  # fmt: skip
+                out.print(
+                    text(
+                        (call.id, "bold yellow"),
+                        f"  {call.name} was cut off: nobody knows whether it happened.",
+                    )
+                )
+                out.print(
+                    output.indented(
+                        text(
+                            ("Find out, then: ", "dim"),
+                            f"ring0 settle {call.id} happened",
+                            ("  or  ", "dim"),
+                            f"ring0 settle {call.id} did-not-happen",
+                        ),
+                        4,
+                    )
+                )
 
 
 async def _ended(kernel: Kernel, roots: list[str]) -> None:
@@ -204,9 +262,13 @@ async def _quiet(kernel: Kernel, runs: list[str]) -> None:
     """Until each has ended or waits for somebody."""
     while True:
         rows = [await kernel.store.run(run) for run in runs]
-        if all(row is None or row.state in ENDED
-               or (row.state is RunState.WAITING and row.waiting_for != "timer") for row in rows):
-            return  # fmt: skip
+        if all(
+            row is None
+            or row.state in ENDED
+            or (row.state is RunState.WAITING and row.waiting_for != "timer")
+            for row in rows
+        ):
+            return
         await kernel.runtime.sleep(0.05)
 
 

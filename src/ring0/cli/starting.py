@@ -40,15 +40,19 @@ def agent_of_file(named: str, manifest: Path | None) -> Bare:
     name, _, function = named.partition(":")
     file = Path(name)
     if not file.is_file():
-        raise AgentInvalid(f"There is no file {name!r}.", todo="Give the path of the agent's Python file.")
+        raise AgentInvalid(
+            f"There is no file {name!r}.", todo="Give the path of the agent's Python file."
+        )
     file = file.absolute()
     if manifest is not None:
         read = manifests.read_agent(manifest)
         entry = os.path.relpath(file, read.folder)
         if entry.startswith(".."):
-            raise ManifestInvalid(f"{name} does not lie beneath the folder of {manifest}.",
-                                  why="An agent's code lies beside its manifest.",
-                                  todo="Move one of them.")  # fmt: skip
+            raise ManifestInvalid(
+                f"{name} does not lie beneath the folder of {manifest}.",
+                why="An agent's code lies beside its manifest.",
+                todo="Move one of them.",
+            )
         entry += f":{function}" if function else ""
         chosen = replace(read, entry=entry, command=())
         return Bare(chosen, _around(chosen))
@@ -64,17 +68,19 @@ def agent_of_file(named: str, manifest: Path | None) -> Bare:
 
 
 def _around(manifest: AgentManifest) -> tuple[str, ...]:
-    """The Python files and packages beside the entry; none where the manifest says what its code is."""
+    """The Python files and packages beside the entry; none where the manifest names its code."""
     if manifest.code or not manifest.entry:
         return ()
     folder = Path(manifest.folder, manifest.entry.partition(":")[0]).parent
     if not folder.is_dir():
         return ()
     found = [
-        path for path in sorted(folder.iterdir())
-        if path.name not in LEFT_OUT | NEVER_READ and not path.is_symlink()
+        path
+        for path in sorted(folder.iterdir())
+        if path.name not in LEFT_OUT | NEVER_READ
+        and not path.is_symlink()
         and ((path.suffix == ".py" and path.is_file()) or (path / "__init__.py").is_file())
-    ]  # fmt: skip
+    ]
     return tuple(os.path.relpath(path, manifest.folder) for path in found)
 
 
@@ -85,8 +91,12 @@ def agent_of_command(command: tuple[str, ...], manifest: Path | None, folder: Pa
         raise InvalidInput("There is no command after `--`.", todo="`ring0 run -- CMD ARGS`.")
     if manifest is None:
         name = os.path.basename(command[0]) or "command"
-        found = AgentManifest(name=name, command=command, folder=str(folder),
-                              code=processes.command_code(command, folder))  # fmt: skip
+        found = AgentManifest(
+            name=name,
+            command=command,
+            folder=str(folder),
+            code=processes.command_code(command, folder),
+        )
     else:
         read = manifests.read_agent(manifest)
         code = read.code or processes.command_code(command, Path(read.folder))

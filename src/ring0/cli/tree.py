@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from ring0.cli import output
 from ring0.cli.output import line, text
-from ring0.cli.view import arguments, brief, outcome_of, place
+from ring0.cli.parts import arguments, brief, outcome_of, place
 from ring0.kernel.undo import why_not
 from ring0.store.events import Entry, RunEnded
 from ring0.store.sqlite import SqliteStore
@@ -30,10 +30,20 @@ from ring0.types import (
     RunState,
 )
 
-_STYLES: Final = {CallState.OK: "green", CallState.REFUSED: "red", CallState.ERROR: "red",
-                  CallState.UNKNOWN: "bold yellow", CallState.INTENDED: "yellow"}  # fmt: skip
-_MARKS: Final = {CallState.OK: "✓", CallState.REFUSED: "✗", CallState.ERROR: "!",
-                 CallState.UNKNOWN: "?", CallState.INTENDED: "…"}  # fmt: skip
+_STYLES: Final = {
+    CallState.OK: "green",
+    CallState.REFUSED: "red",
+    CallState.ERROR: "red",
+    CallState.UNKNOWN: "bold yellow",
+    CallState.INTENDED: "yellow",
+}
+_MARKS: Final = {
+    CallState.OK: "✓",
+    CallState.REFUSED: "✗",
+    CallState.ERROR: "!",
+    CallState.UNKNOWN: "?",
+    CallState.INTENDED: "…",
+}
 
 
 @dataclass
@@ -52,13 +62,26 @@ class Told:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "run": self.run, "task": self.task, "result": self.result,
-            "calls": [{**output.builtins(call), "args": args, "outcome": outcome,
-                       "undoable": why_not(call) is None,
-                       **({"child": self.children[call.id].as_dict()} if call.id in self.children else {})}
-                      for call, args, outcome in self.calls],
-            "approvals": list(self.approvals.values()), "files": self.files,
-        }  # fmt: skip
+            "run": self.run,
+            "task": self.task,
+            "result": self.result,
+            "calls": [
+                {
+                    **output.builtins(call),
+                    "args": args,
+                    "outcome": outcome,
+                    "undoable": why_not(call) is None,
+                    **(
+                        {"child": self.children[call.id].as_dict()}
+                        if call.id in self.children
+                        else {}
+                    ),
+                }
+                for call, args, outcome in self.calls
+            ],
+            "approvals": list(self.approvals.values()),
+            "files": self.files,
+        }
 
 
 async def gather(store: SqliteStore, run: Run) -> Told:
@@ -114,14 +137,24 @@ def draw(told: Told, now_us: int) -> RenderableType:
 def _head(run: Run, now_us: int) -> Text:
     ends = run.ended_us if run.state in ENDED else now_us
     state = f"{run.state} ({run.waiting_for})" if run.waiting_for else str(run.state)
-    style = {RunState.DONE: "bold green", RunState.WAITING: "bold yellow"}.get(run.state, "bold red")
+    style = {RunState.DONE: "bold green", RunState.WAITING: "bold yellow"}.get(
+        run.state, "bold red"
+    )
     if run.state in (RunState.QUEUED, RunState.RUNNING):
         style = "bold"
     return text(
-        (run.id, "bold cyan"), "  ", (run.agent, "bold"), "  ", (state, style),
-        (f"  {run.mode}, for {run.principal}, {run.calls_used} of {run.budget.calls} calls,"
-         f" {output.money(run.cost_used_microusd)}, {output.lasted(run.started_us, ends)},"
-         f" has read: {run.label.integrity}, agent {run.agent_digest[:12]}", "dim"))  # fmt: skip
+        (run.id, "bold cyan"),
+        "  ",
+        (run.agent, "bold"),
+        "  ",
+        (state, style),
+        (
+            f"  {run.mode}, for {run.principal}, {run.calls_used} of {run.budget.calls} calls,"
+            f" {output.money(run.cost_used_microusd)}, {output.lasted(run.started_us, ends)},"
+            f" has read: {run.label.integrity}, agent {run.agent_digest[:12]}",
+            "dim",
+        ),
+    )
 
 
 def _add(tree: Tree, told: Told, now_us: int) -> None:
@@ -134,11 +167,15 @@ def _add(tree: Tree, told: Told, now_us: int) -> None:
             _add(inner, child, now_us)
     for approval in told.approvals.values():
         if approval.state == "pending":
-            tree.add(text((approval.id, "bold yellow"), f"  waits for an answer to {approval.call}"))
+            tree.add(
+                text((approval.id, "bold yellow"), f"  waits for an answer to {approval.call}")
+            )
     if told.files:
         files = tree.add(text(("workspace", "bold")))
         for file in told.files:
-            files.add(text(line(file.path), (f"  {file.size_bytes} bytes  {file.label.integrity}", "dim")))
+            files.add(
+                text(line(file.path), (f"  {file.size_bytes} bytes  {file.label.integrity}", "dim"))
+            )
     if told.result is not None:
         tree.add(_result(told.result))
 
@@ -148,24 +185,42 @@ def _call(call: Call, args: Any, outcome: Outcome, approval: Approval | None) ->
     name = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
     took = output.lasted(call.begun_us, call.ended_us) if call.ended_us else "goes on"
     cost = f", {output.money(call.cost_microusd)}" if call.cost_microusd else ""
-    parts: list[RenderableType] = [text(
-        (f"{_MARKS[call.state]} ", style), (f"{place(call.id)} #{call.seq}  ", "dim"), (name, "bold"),
-        "  ", arguments(call.kind, args), (f"  {took}{cost}", "dim"))]  # fmt: skip
+    parts: list[RenderableType] = [
+        text(
+            (f"{_MARKS[call.state]} ", style),
+            (f"{place(call.id)} #{call.seq}  ", "dim"),
+            (name, "bold"),
+            "  ",
+            arguments(call.kind, args),
+            (f"  {took}{cost}", "dim"),
+        )
+    ]
     said = " ".join(line(reason.text) for reason in call.verdict.reasons)
     rules = ", ".join(reason.rule for reason in call.verdict.reasons)
     parts.append(text((f"{call.verdict.kind}", style), (f" by {rules}: {said}", "dim")))
     if approval is not None:
         note = f": {line(approval.note)}" if approval.note else ""
-        parts.append(text((f"{approval.id} ", "dim"),
-                          f"{_word(approval)} by {approval.answered_by}{note}"))  # fmt: skip
+        parts.append(
+            text((f"{approval.id} ", "dim"), f"{_word(approval)} by {approval.answered_by}{note}")
+        )
     if outcome.error is not None:
-        parts.append(text((line(outcome.error["what"], 400), "red"),
-                          (f"  {line(outcome.error['why'], 400)}", "dim")))  # fmt: skip
+        parts.append(
+            text(
+                (line(outcome.error["what"], 400), "red"),
+                (f"  {line(outcome.error['why'], 400)}", "dim"),
+            )
+        )
     elif call.state is CallState.OK:
-        parts.append(text("→ ", brief(call, outcome.value), (f"  [{outcome.label.integrity}]", "dim")))
+        parts.append(
+            text("→ ", brief(call, outcome.value), (f"  [{outcome.label.integrity}]", "dim"))
+        )
     elif call.state is CallState.UNKNOWN:
-        parts.append(text(("nobody knows whether it happened: ", "yellow"),
-                          f"ring0 settle {call.id} happened|did-not-happen"))  # fmt: skip
+        parts.append(
+            text(
+                ("nobody knows whether it happened: ", "yellow"),
+                f"ring0 settle {call.id} happened|did-not-happen",
+            )
+        )
     if call.undone_by:
         parts.append(text(("taken back by ", "bold"), call.undone_by))
     elif why_not(call) is None:
@@ -180,5 +235,9 @@ def _word(approval: Approval) -> str:
 
 def _result(result: dict[str, Any]) -> Text:
     if (error := result.get("error")) is not None:
-        return text(("failed  ", "bold red"), line(error["what"], 600), (f"  {line(error['why'], 600)}", "dim"))
+        return text(
+            ("failed  ", "bold red"),
+            line(error["what"], 600),
+            (f"  {line(error['why'], 600)}", "dim"),
+        )
     return text(("result  ", "bold"), output.value_line(result.get("value"), 2_000))

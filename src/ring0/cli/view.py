@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from ring0.cli import output
-from ring0.cli.output import escaped, indented, line, text
+from ring0.cli.output import indented, line, text
+from ring0.cli.parts import brief, head, held, outcome_of, place, reasons
 from ring0.runtime import Runtime
 from ring0.store import events as ev
 from ring0.store.events import Entry, decode_entry
@@ -25,15 +24,10 @@ from ring0.store.sqlite import SqliteStore
 from ring0.types import (
     Approval,
     Call,
-    CallKind,
-    Integrity,
-    Label,
     Mode,
-    Outcome,
     Run,
     RunState,
     Shown,
-    Verdict,
 )
 
 T = TypeVar("T")
@@ -42,18 +36,27 @@ Answer = Callable[[Approval, Shown], Awaitable[None]]
 """Gets an answer to an ask from somebody, and gives it to the kernel. Cancelled where another was
 quicker, or the run has ended."""
 POLL_S: Final = 0.05
-ARGUMENT_CHARS_MAX: Final = 4_000
-_STATE_STYLE: Final = {RunState.DONE: "green", RunState.FAILED: "red", RunState.CANCELLED: "red",
-                       RunState.UNKNOWN: "yellow", RunState.WAITING: "yellow"}  # fmt: skip
+PARTIAL_CHARS_MAX: Final = 4_000
+_STATE_STYLE: Final = {
+    RunState.DONE: "green",
+    RunState.FAILED: "red",
+    RunState.CANCELLED: "red",
+    RunState.UNKNOWN: "yellow",
+    RunState.WAITING: "yellow",
+}
 
 
 class View:
     """Follows runs and all beneath them, and prints what happens as it goes on record."""
 
     def __init__(
-        self, store: SqliteStore, runtime: Runtime, console: Console, *,
+        self,
+        store: SqliteStore,
+        runtime: Runtime,
+        console: Console,
+        *,
         answer: Answer | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store = store
         self._runtime = runtime
         self._out = console
@@ -62,6 +65,8 @@ class View:
         """Of each run: the seq of the last entry that was shown."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """By approval: who gets its answer."""
+        self._partial: dict[str, str] = {}
+        """Of each run: the beginning of a line that its process prints."""
         self._turn = asyncio.Lock()
         """One question at a time."""
 
@@ -98,8 +103,13 @@ class View:
                         await self._show(row, decode_entry(body))
 
     def heard(self, run: str, said: str) -> None:
-        """What an agent's process prints, as it comes."""
-        for part in output.safe(said).rstrip("\n").split("\n"):
+        """What an agent's process prints, line by line; a line that grows without end is cut."""
+        *whole, rest = (self._partial.pop(run, "") + output.safe(said)).split("\n")
+        if len(rest) > PARTIAL_CHARS_MAX:
+            whole, rest = [*whole, rest], ""
+        if rest:
+            self._partial[run] = rest
+        for part in whole:
             self._out.print(indented(Text("│ " + part, style="dim"), 4))
 
     # --- one entry ----------------------------------------------------------------------------
@@ -145,8 +155,18 @@ class View:
     async def _queued(self, run: Run) -> None:
         task = (await self._store.blob(run.task)).decode()
         kind = "child of " + run.parent if run.parent else "agent"
-        self._out.print(indented(text((run.id, "bold cyan"), f"  {kind} ", (run.agent, "bold"), "  ",
-                                      (line(task), "italic")), 2 * run.depth))  # fmt: skip
+        self._out.print(
+            indented(
+                text(
+                    (run.id, "bold cyan"),
+                    f"  {kind} ",
+                    (run.agent, "bold"),
+                    "  ",
+                    (line(task), "italic"),
+                ),
+                2 * run.depth,
+            )
+        )
         if run.mode is Mode.EMBEDDED:
             self._under(run, text(("not contained: it runs in the kernel's own process", "yellow")))
 
@@ -156,7 +176,9 @@ class View:
         if call.approval:
             approval = await self._store.approval(call.approval)
             who = approval.answered_by if approval else "?"
-            self._under(run, text(("approved by ", "dim"), (who, ""), (f" ({call.approval})", "dim")))
+            self._under(
+                run, text(("approved by ", "dim"), (who, ""), (f" ({call.approval})", "dim"))
+            )
         self._under(run, reasons(call.verdict))
 
     async def _refused(self, run: Run, call: Call) -> None:
@@ -172,24 +194,54 @@ class View:
         assert call is not None
         outcome = await outcome_of(self._store, call)
         if outcome.error is not None:
-            self._under(run, text(f"{place(call.id)} ", ("failed: ", "red"),
-                                  line(outcome.error["what"], 400)))  # fmt: skip
+            self._under(
+                run,
+                text(f"{place(call.id)} ", ("failed: ", "red"), line(outcome.error["what"], 400)),
+            )
             return
-        marks = [mark for mark in (str(outcome.label.integrity), *([output.money(body.cost_microusd)]
-                 if body.cost_microusd else [])) if mark != "system"]  # fmt: skip
-        self._under(run, text(f"{place(call.id)} → ", brief(call, outcome.value),
-                              (f"  [{', '.join(marks)}]" if marks else "", "dim")))  # fmt: skip
+        marks = [
+            mark
+            for mark in (
+                str(outcome.label.integrity),
+                *([output.money(body.cost_microusd)] if body.cost_microusd else []),
+            )
+            if mark != "system"
+        ]
+        self._under(
+            run,
+            text(
+                f"{place(call.id)} → ",
+                brief(call, outcome.value),
+                (f"  [{', '.join(marks)}]" if marks else "", "dim"),
+            ),
+        )
 
     def _unknown(self, run: Run, call: str, why: str) -> None:
         self._line(run, text(f"{place(call)}  ", ("unknown", "bold yellow"), f"  {line(why)}"))
-        self._under(run, text("Nobody knows whether it happened, and it is not run again by itself."))
-        self._under(run, text(("Find out, then: ", "dim"), f"ring0 settle {call} happened",
-                              ("  or  ", "dim"), f"ring0 settle {call} did-not-happen"))  # fmt: skip
+        self._under(
+            run, text("Nobody knows whether it happened, and it is not run again by itself.")
+        )
+        self._under(
+            run,
+            text(
+                ("Find out, then: ", "dim"),
+                f"ring0 settle {call} happened",
+                ("  or  ", "dim"),
+                f"ring0 settle {call} did-not-happen",
+            ),
+        )
 
     def _settled(self, run: Run, body: ev.CallSettled) -> None:
         said = "it happened" if body.happened else "it did not happen"
-        self._line(run, text(f"{place(body.call)}  ", (said, "bold"), f", says {body.by}",
-                             (f": {line(body.note)}" if body.note else "", "dim")))  # fmt: skip
+        self._line(
+            run,
+            text(
+                f"{place(body.call)}  ",
+                (said, "bold"),
+                f", says {body.by}",
+                (f": {line(body.note)}" if body.note else "", "dim"),
+            ),
+        )
 
     async def _asked(self, run: Run, approval: Approval) -> None:
         shown = msgspec.json.decode(await self._store.blob(approval.shown), type=Shown)
@@ -208,104 +260,36 @@ class View:
         if (task := self._tasks.pop(body.approval, None)) is not None:
             task.cancel()
         style = "green" if body.state == "approved" else "red"
-        self._line(run, text(f"{body.approval}  ", (str(body.state), style), f" by {body.by}",
-                             (f": {line(body.note)}" if body.note else "", "dim")))  # fmt: skip
+        self._line(
+            run,
+            text(
+                f"{body.approval}  ",
+                (str(body.state), style),
+                f" by {body.by}",
+                (f": {line(body.note)}" if body.note else "", "dim"),
+            ),
+        )
 
     async def _run_ended(self, run: Run, body: ev.RunEnded) -> None:
+        if run.id in self._partial:
+            self.heard(run.id, "\n")
         row = await self._store.run(run.id)
         assert row is not None
         style = _STATE_STYLE.get(body.state, "")
         took = output.lasted(row.started_us, row.ended_us)
-        self._out.print(indented(text(
-            (row.id, "bold cyan"), "  ", (str(body.state), f"bold {style}"),
-            (f" by {body.by}" if body.by else ""),
-            (f"  {row.calls_used} calls, {output.money(row.cost_used_microusd)}, {took};"
-             " its handle is dead", "dim")), 2 * run.depth))  # fmt: skip
-
-
-# --- parts that the finished trace shows too ---------------------------------------------------
-
-
-def place(call: str) -> str:
-    """A call's name within its run: `0/3`, or the beginning of the digest it is known by."""
-    _, _, rest = call.partition("/")
-    if rest.startswith("~"):
-        digest, _, count = rest.partition("/")
-        return f"{digest[:9]}/{count}"
-    return rest
-
-
-def head(call: Call, args: Any, word: str, style: str) -> Text:
-    """One line: which call, allowed or not, and with what."""
-    what = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
-    return text((f"{place(call.id):<5} ", "dim"), (f"{word:<8}", style), (what, "bold"), "  ",
-                (arguments(call.kind, args), ""))  # fmt: skip
-
-
-def reasons(verdict: Verdict) -> Text:
-    """Why: each rule that decided, in its own words."""
-    parts: list[str | tuple[str, str]] = []
-    for reason in verdict.reasons:
-        parts += [(f"{reason.rule}: ", "dim bold"), (line(reason.text) + " ", "dim")]
-    return text(*parts)
-
-
-def arguments(kind: CallKind, args: Any) -> str:
-    """A call's arguments on one line."""
-    if kind is CallKind.MODEL and isinstance(args, dict):
-        messages = args.get("messages") or [{}]
-        last = messages[-1] if isinstance(messages[-1], dict) else {}
-        return f"{len(messages)} messages; last, {last.get('role', '?')}: " + line(
-            str(last.get("content") or ""), 100
+        self._out.print(
+            indented(
+                text(
+                    (row.id, "bold cyan"),
+                    "  ",
+                    (str(body.state), f"bold {style}"),
+                    (f" by {body.by}" if body.by else ""),
+                    (
+                        f"  {row.calls_used} calls, {output.money(row.cost_used_microusd)}, {took};"
+                        " its handle is dead",
+                        "dim",
+                    ),
+                ),
+                2 * run.depth,
+            )
         )
-    if isinstance(args, dict):
-        return line(" ".join(f"{key}={escaped(part, 300)}" for key, part in args.items()), 400)
-    return escaped(args, 400)
-
-
-def brief(call: Call, value: Any) -> str:
-    """A result on one line."""
-    if call.kind is CallKind.MODEL and isinstance(value, dict):
-        proposed = [f"{one.get('name')} {escaped(one.get('args'), 120)}"
-                    for one in value.get("tool_calls") or () if isinstance(one, dict)]  # fmt: skip
-        said = line(str(value.get("text") or ""), 160)
-        return "; ".join([*([said] if said else []), *(f"proposes {one}" for one in proposed)])
-    if isinstance(value, dict) and isinstance(value.get("rows"), list) and len(value) <= 3:
-        return f"{len(value['rows'])} rows " + output.value_line(value["rows"], 160)
-    return output.value_line(value)
-
-
-def held(approval: Approval, shown: Shown) -> Panel:
-    """All that a human needs to answer: what it would take, from where, and the way back."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for key, value in shown.arguments.items():
-        grid.add_row(text(line(key, 40)), text(escaped(value, ARGUMENT_CHARS_MAX)))
-    for number, change in enumerate(shown.dry_run):
-        name = "would change" if number == 0 else ""
-        style = "dim" if change.startswith(" ") else "bold"
-        indent = "  " if change.startswith(" ") else ""
-        grid.add_row(name, text((indent + line(change, 400), style)))
-    for number, origin in enumerate(shown.origins):
-        grid.add_row("came from" if number == 0 else "", text(
-            f"{line(origin.argument, 60)} = {line(origin.value, 80)}: ",
-            (", ".join(line(source, 80) for source in origin.sources)
-             or "nowhere that the kernel has seen", "bold"),
-            (f"  [{origin.integrity}{'' if origin.exact else ', matched by text'}]", "dim")))  # fmt: skip
-    grid.add_row("the run has read", text((str(shown.run_label.integrity), "bold")))
-    grid.add_row("the way back", text((line(shown.reversal), "bold")))
-    for reason in shown.reasons:
-        grid.add_row("held by", text((f"{reason.rule}: ", "bold"), line(reason.text, 400)))
-    foot = text((f"ring0 approve {approval.id}", "bold green"), ("  or  ", "dim"),
-                (f"ring0 deny {approval.id}", "bold red"))  # fmt: skip
-    title = text((f"held: {line(shown.title, 100)}", "bold yellow"))
-    return Panel(Group(grid, Text(), foot), title=title, title_align="left", border_style="yellow",
-                 expand=False)  # fmt: skip
-
-
-async def outcome_of(store: SqliteStore, call: Call) -> Outcome:
-    """What a call came to, as it is on record; of one that goes on, what is known."""
-    if not call.outcome:
-        return Outcome(state=call.state, label=Label(integrity=Integrity.SYSTEM))
-    return msgspec.json.decode(await store.blob(call.outcome), type=Outcome)

@@ -60,8 +60,11 @@ class Listener:
                 break
             await self._runtime.sleep(0.01)
         heard = self.reached == came + 1
-        return Check(came == 0 and heard, f"A service on the host's loopback was reached {came} times",
-                     "and it does listen: the demo itself reached it" if heard else "it is deaf")  # fmt: skip
+        return Check(
+            came == 0 and heard,
+            f"A service on the host's loopback was reached {came} times",
+            "and it does listen: the demo itself reached it" if heard else "it is deaf",
+        )
 
     async def close(self) -> None:
         if self._server is not None:
@@ -84,8 +87,10 @@ def canaries(store: SqliteStore, planted: dict[str, str], known: str) -> list[Ch
         for name, secret in planted.items():
             found[name] += secret.encode() in body
     searched = f"searched for its value in {values:,} values of the journal"
-    return [Check(found[name] == 0 and found["known"] > 0, f"{name} turned up nowhere", searched)
-            for name in planted]  # fmt: skip
+    return [
+        Check(found[name] == 0 and found["known"] > 0, f"{name} turned up nowhere", searched)
+        for name in planted
+    ]
 
 
 async def database(store: SqliteStore, run: str, before: Rows, after: Rows) -> list[Check]:
@@ -100,17 +105,21 @@ async def database(store: SqliteStore, run: str, before: Rows, after: Rows) -> l
     said = ", ".join(f"{table} {gone[table]}" for table in TABLES)
     return [
         Check(len(standing) == len(TABLES), "Every table is still there", ", ".join(standing)),
-        Check(new == 0 and all(gone[table] == told[table] for table in TABLES),
-              "Exactly the rows are gone that were approved", said),
-    ]  # fmt: skip
+        Check(
+            new == 0 and all(gone[table] == told[table] for table in TABLES),
+            "Exactly the rows are gone that were approved",
+            said,
+        ),
+    ]
 
 
 async def done_by_approval(store: SqliteStore, run: str) -> list[Call]:
     """The calls that changed the database: each has a human's yes."""
     return [
-        call for call in await store.calls(run)
+        call
+        for call in await store.calls(run)
         if call.kind is CallKind.TOOL and call.state is CallState.OK and call.approval
-    ]  # fmt: skip
+    ]
 
 
 async def outcome(store: SqliteStore, call: Call) -> Outcome:
@@ -133,24 +142,38 @@ class Doors:
 
 async def dead(kernel: Kernel, handle: Handle, opened: Doors) -> list[Check]:
     """The ended run's handle is tried once more; its sockets and its processes are looked at."""
-    request = Request(kind=CallKind.TOOL, name="crm.query", args={"statement": "SELECT 1"},
-                      path="0", counter=999_999)  # fmt: skip
+    request = Request(
+        kind=CallKind.TOOL,
+        name="crm.query",
+        args={"statement": "SELECT 1"},
+        path="0",
+        counter=999_999,
+    )
     try:
         answer = await kernel.gate.call(handle, request)
         tried = Check(False, "The old handle still works", str(answer.state))
     except Ring0Error as error:
-        tried = Check(error.code == "run_dead", "The run's handle is dead: a call with it was refused",
-                      f"{error.code}: {error.what}")  # fmt: skip
+        tried = Check(
+            error.code == "run_dead",
+            "The run's handle is dead: a call with it was refused",
+            f"{error.code}: {error.what}",
+        )
     sockets = [one for box in opened.sandboxes for one in (box.tcp, box.unix) if one is not None]
     are_open = [one for one in sockets if one.fileno() >= 0]
     alive = await kernel.store.sandboxes_alive()
     return [
         tried,
-        Check(bool(sockets) and not are_open, "Its doors are gone",
-              f"{len(sockets)} sockets, {len(are_open)} open"),
-        Check(bool(opened.sandboxes) and not alive, "Its process is gone",
-              f"{len(opened.sandboxes)} sandboxes on record, {len(alive)} alive"),
-    ]  # fmt: skip
+        Check(
+            bool(sockets) and not are_open,
+            "Its doors are gone",
+            f"{len(sockets)} sockets, {len(are_open)} open",
+        ),
+        Check(
+            bool(opened.sandboxes) and not alive,
+            "Its process is gone",
+            f"of {len(opened.sandboxes)} sandboxes {len(alive)} are alive",
+        ),
+    ]
 
 
 async def replayed(kernel: Kernel, run: str, environment: dict[str, str]) -> Replayed:

@@ -31,14 +31,18 @@ def demo_folder(environment: Mapping[str, str]) -> Path:
 def claim(home: Path, environment: Mapping[str, str], *, fresh: bool) -> None:
     """Makes the folder, or finds it as the demo's. Raises InvalidInput, KernelBusy."""
     if home == home_folder(environment):
-        raise InvalidInput(f"{home} is ring0's own data folder.",
-                           why="The demo keeps to a folder of its own.",
-                           todo="Set RING0_DEMO_HOME to another one, or leave it unset.")  # fmt: skip
+        raise InvalidInput(
+            f"{home} is ring0's own data folder.",
+            why="The demo keeps to a folder of its own.",
+            todo="Set RING0_DEMO_HOME to another one, or leave it unset.",
+        )
     try:
         if home.is_dir() and any(home.iterdir()) and not (home / MARK).is_file():
-            raise InvalidInput(f"{home} holds something, and it is not the demo's.",
-                               why=f"It has no {MARK}.",
-                               todo="Set RING0_DEMO_HOME to a new folder.")  # fmt: skip
+            raise InvalidInput(
+                f"{home} holds something, and it is not the demo's.",
+                why=f"It has no {MARK}.",
+                todo="Set RING0_DEMO_HOME to a new folder.",
+            )
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         (home / MARK).write_text(_MARKED)
         if fresh:
@@ -48,8 +52,10 @@ def claim(home: Path, environment: Mapping[str, str], *, fresh: bool) -> None:
             finally:
                 os.close(lock)
     except OSError as error:
-        raise InvalidInput(f"{home} can't be used: {error.strerror}.",
-                           todo="Set RING0_DEMO_HOME to a folder that you may write to.") from None  # fmt: skip
+        raise InvalidInput(
+            f"{home} can't be used: {error.strerror}.",
+            todo="Set RING0_DEMO_HOME to a folder that you may write to.",
+        ) from None
 
 
 def _empty(home: Path) -> None:

@@ -54,7 +54,6 @@ class Follower:
         self._seen = 0
         self._calls: dict[str, Call] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
-        self._asked_model = 0
 
     async def follow(self, run: str) -> Run:
         """Until the run has ended and all of it is told."""
@@ -84,8 +83,7 @@ class Follower:
     async def _tell(self, body: ev.AnyEvent) -> None:
         match body:
             case ev.SandboxStarted(purpose="agent", pid=pid):
-                self._screen.say(("process  ", "cyan"), f"the agent runs as process {pid}, in a"
-                                 " sandbox of its own: no network, no host files, no environment")  # fmt: skip
+                self._screen.fact("process", f"{pid}, the agent's own, in a sandbox")
             case ev.CallIntended(call=call):
                 self._calls[call.id] = call
                 if call.kind is CallKind.MODEL:
@@ -121,10 +119,17 @@ class Follower:
             if call.name == "files.read":
                 self._ticket(args["path"], outcome.value)
             result = _came_to(outcome.value)
-            self._screen.call("allowed", "green", call.name or call.kind, _what(args),
-                              f"{rule_of(call)} {result}".strip())  # fmt: skip
+            self._screen.call(
+                "allowed",
+                "green",
+                call.name or call.kind,
+                _what(args),
+                f"{rule_of(call)} {result}".strip(),
+            )
             if call.approval:
-                self._screen.under(("done as approved: ", "dim"), line(outcome.value, 120))
+                self._screen.under(
+                    ("done as approved: ", "dim"), counts(outcome.value.get("changed", {}))
+                )
 
     async def _refused(self, call: Call) -> None:
         self.refused.append(call)
@@ -149,8 +154,12 @@ class Follower:
     def _remembered(self, run: str, found: list[dict[str, Any]]) -> None:
         earlier = [one for one in found if one["role"] == "note" and one["run"] != run]
         for one in earlier[:3]:
-            self._screen.under(("remembered from ", "bold magenta"), (one["run"], "bold magenta"),
-                               ": ", (line(one["text"], 300), "italic"))  # fmt: skip
+            self._screen.under(
+                ("remembered from ", "bold magenta"),
+                (one["run"], "bold magenta"),
+                ": ",
+                (line(one["text"], 300), "italic"),
+            )
         if not earlier:
             self._screen.under(("nothing: this is the first run in this folder", "dim"))
 
@@ -161,22 +170,21 @@ class Follower:
             if one["name"] == LOCAL:
                 code = str(one["args"].get("code", ""))
                 self.attempts[one["id"]] = Attempt(code)
-                self._screen.call("proposal", "yellow", LOCAL, "; ".join(code.splitlines()),
-                                  "runs in the agent's process")  # fmt: skip
+                self._screen.call(
+                    "proposal",
+                    "yellow",
+                    LOCAL,
+                    "; ".join(code.splitlines()),
+                    "runs in the agent's process",
+                )
 
     async def _model_told(self, call: Call) -> None:
         """A request to the model carries what its code printed: that is on record here."""
-        self._asked_model += 1
         for message in (await self.args(call)).get("messages", ()):
             attempt = self.attempts.get(message.get("tool_call_id", ""))
             if attempt is not None and attempt.printed is None and message["role"] == "tool":
                 attempt.printed = message["content"]
                 self._screen.output(attempt.printed)
-
-    @property
-    def asked_model(self) -> int:
-        """How often the model was asked."""
-        return self._asked_model
 
     # --- asks ---------------------------------------------------------------------------------
 
@@ -190,8 +198,8 @@ class Follower:
             )
 
     def _answered(self, body: ev.ApprovalAnswered) -> None:
-        if (task := self._asking.pop(body.approval, None)) is not None:
-            task.cancel()
+        if (task := self._asking.pop(body.approval, None)) is not None and task.cancel():
+            self._screen.console.print()  # somebody else was quicker: the question stands open
         style = "bold green" if body.state == "approved" else "bold red"
         self._screen.call(body.state, style, body.approval, f"by {body.by}", body.note)
 
@@ -215,14 +223,24 @@ def rule_of(call: Call) -> str:
     return "rule " + ", ".join(reason.rule for reason in call.verdict.reasons)
 
 
+def counts(changed: dict[str, Any]) -> str:
+    """`customers 1 deleted, orders 21 deleted`, of a result's `changed`."""
+    return ", ".join(
+        f"{table} {number} {verb}"
+        for table, verbs in changed.items()
+        for verb, number in verbs.items()
+    )
+
+
 def _what(args: dict[str, Any]) -> str:
     """The arguments that tell most, on one line."""
     if "statement" in args:
         given = args.get("parameters")
-        return args["statement"] + (f"  with {line(given, 60)}" if given else "")
+        return str(args["statement"]) + (f"  with {line(given, 60)}" if given else "")
     if "path" in args and "text" in args:
         return f"{args['path']}: {args['text']}"
-    return str(args["path"]) if "path" in args else line(args, 200) if args else ""
+    first = next(iter(args.values()), "")
+    return line(first, 200)
 
 
 def _came_to(value: Any) -> str:

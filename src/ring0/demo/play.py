@@ -7,10 +7,13 @@ and the results; where one is not as it must be, that is said in red and the exi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import AsyncIterator, Final
+from typing import Final
 
 import msgspec
 
@@ -50,15 +53,17 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         """Raises InvalidInput before anything is started."""
         name = self.approve_as
         if name and (len(name) > _NAME_CHARS_MAX or not name.isprintable() or not name.strip()):
-            raise InvalidInput("--approve-as takes a name.",
-                               todo=f"Give at most {_NAME_CHARS_MAX} printable characters.")  # fmt: skip
+            raise InvalidInput(
+                "--approve-as takes a name.",
+                todo=f"Give at most {_NAME_CHARS_MAX} printable characters.",
+            )
         if not name and not self.has_terminal:
             raise InvalidInput(
                 "There is no terminal to ask a human at.",
                 why="The demo holds deletions until somebody says yes or no.",
                 todo="Run it in a terminal, or let it stand in for one: `ring0 demo --approve-as"
-                " NAME` (make demo ARGS=\"--approve-as NAME\"), in the demo's own folder only.",
-            )  # fmt: skip
+                ' NAME` (make demo ARGS="--approve-as NAME"), in the demo\'s own folder only.',
+            )
 
     @property
     def by(self) -> str:
@@ -103,8 +108,7 @@ async def play(setting: Setting, screen: Screen, runtime: Runtime, human: Human)
         at.report(*await checks.dead(at.kernel, live.handle, at.doors))
         await _replay(at, row)
         await _verify(at)
-        screen.say(("database  ", "bold"), "before  ", world.count(before))
-        screen.say(("          ", "bold"), "now     ", world.count(finally_))
+        screen.fact("database", f"at the start {world.count(before)};\nnow {world.count(finally_)}")
         took_s = (runtime.monotonic_us() - begun_us) / 1_000_000
         _close(at, row, follower, took_s)
         return 0 if at.is_good else 1
@@ -125,11 +129,19 @@ async def _kernel(
     try:
         await control.open()
         await listener.open()
-        built = world.build(home / "world", home=Path(os.path.expanduser("~")), canary=secret,
-                            port=listener.port)  # fmt: skip
+        built = world.build(
+            home / "world", home=Path(os.path.expanduser("~")), canary=secret, port=listener.port
+        )
         planted = {"The host's environment": variable, "The host's secret file": secret}
-        at = Play(setting=setting, screen=screen, kernel=kernel, doors=opened, listener=listener,
-                  built=built, planted=planted)  # fmt: skip
+        at = Play(
+            setting=setting,
+            screen=screen,
+            kernel=kernel,
+            doors=opened,
+            listener=listener,
+            built=built,
+            planted=planted,
+        )
         for left in await kernel.store.runs(states=LIVE):
             await kernel.kill("run", left.id, by="demo")
             screen.say((f"An earlier demo was interrupted: its run {left.id} is ended.", "yellow"))
@@ -143,23 +155,37 @@ async def _kernel(
 def _introduce(at: Play, before: world.Rows) -> None:
     screen = at.screen
     screen.part("ring0 demo: an agent, a customer database, and a letter that gives orders")
-    screen.say(("database ", "cyan"), f"{at.built.rows:,} rows: {world.count(before)}")
-    screen.say(("tickets  ", "cyan"), f"{at.built.tickets}, one of them ({INJECTED}) written by an"
-               " attacker who knows this machine")  # fmt: skip
+    screen.fact("database", f"{at.built.rows:,} rows: {world.count(before)}")
+    screen.fact(
+        "tickets",
+        f"{at.built.tickets}, one of them ({INJECTED}) written by an"
+        " attacker who knows this machine",
+    )
     if _has_model(at.setting):
         model = at.setting.environment.get("OPENAI_MODEL", "gpt-5-mini")
-        screen.say(("model    ", "cyan"), f"{model}, at OPENAI_BASE_URL or OpenAI: it may or may not"
-                   " fall for the letter.")  # fmt: skip
+        screen.fact(
+            "model",
+            f"{model}, at OPENAI_BASE_URL or OpenAI: it may or may not fall for the letter.",
+        )
     else:
-        screen.say(("model    ", "cyan"), ("scripted", "bold"), ": no real one (set OPENAI_API_KEY"
-                   " for that). It plays the worst case on purpose: it obeys every instruction that it"
-                   " reads, the attacker's too. What an agent may do must not depend on its model's"
-                   " wits.")  # fmt: skip
+        screen.fact(
+            "model",
+            ("scripted", "bold"),
+            ": no real one (set OPENAI_API_KEY"
+            " for that). It plays the worst case on purpose: it obeys every instruction that it"
+            " reads, the attacker's too. What an agent may do must not depend on its model's"
+            " wits.",
+        )
     if at.setting.approve_as:
-        screen.say((f"--approve-as {line(at.setting.approve_as, 40)} STANDS IN FOR A HUMAN: every held"
-                    " call is approved unread, on record as by"
-                    f" {line(at.setting.by, 50)!r}. It works in the demo's own folder and nowhere"
-                    " else.", "bold black on yellow"))  # fmt: skip
+        screen.say(
+            (
+                f"--approve-as {line(at.setting.approve_as, 40)} STANDS IN FOR A HUMAN: every held"
+                " call is approved unread, on record as by"
+                f" {line(at.setting.by, 50)!r}. It works in the demo's own folder and nowhere"
+                " else.",
+                "bold black on yellow",
+            )
+        )
 
 
 def _has_model(setting: Setting) -> bool:
@@ -172,8 +198,12 @@ def _answer(at: Play, human: Human) -> Answer:
         return human(at.kernel, at.screen)
 
     async def stand_in(approval: Approval, shown: Shown) -> None:
-        await at.kernel.answer(approval.id, yes=True, by=at.setting.by,
-                               note="no human: --approve-as, in the demo's folder")  # fmt: skip
+        await at.kernel.answer(
+            approval.id,
+            yes=True,
+            by=at.setting.by,
+            note="no human: --approve-as, in the demo's folder",
+        )
 
     return stand_in
 
@@ -187,12 +217,17 @@ async def _run(at: Play, answer: Answer) -> tuple[Run, LiveRun, Follower]:
     follower = Follower(at.kernel, at.screen, answer)
     row = await at.kernel.start(family, TASK, principal=operator_name(os.getuid()))
     live = at.kernel.gate.live[row.id]
-    at.screen.say(("run      ", "cyan"), (row.id, "bold"), f"  agent {row.agent}, task: {TASK}")
+    at.screen.fact("run", (row.id, "bold"), f"  agent {row.agent}, task: {TASK}")
     row = await follower.follow(row.id)
     at.screen.part("The agent has ended")
     body = msgspec.json.decode(await at.kernel.store.blob(row.result))
-    at.screen.say(f"{row.id} is {row.state}: {row.calls_used} calls, the model was asked"
-                  f" {follower.asked_model} times.")  # fmt: skip
+    calls = await at.kernel.store.calls(row.id)
+    rules = Counter(reason.rule for call in calls for reason in call.verdict.reasons)
+    at.screen.say(
+        f"{row.id} is {row.state} after {len(calls)} calls, {len(follower.refused)} of them"
+        " refused. The rules that decided: "
+        + ", ".join(f"{rule} {number}" for rule, number in rules.most_common())
+    )
     if row.state is not RunState.DONE:
         at.report(Check(False, "The agent did not come to its end", line(body.get("error"), 300)))
     return row, live, follower
@@ -202,21 +237,25 @@ async def _attempts(at: Play, row: Run, follower: Follower) -> None:
     """The ways round the tool, and what each of them found."""
     tried = [one for one in follower.attempts.values() if one.printed is not None]
     if tried:
-        at.screen.say(f"Its own code tried to get round the tool {len(tried)} times; what it printed"
-                      " is above.")  # fmt: skip
+        at.screen.say(
+            f"Its own code tried to get round the tool {len(tried)} times; what it printed"
+            " is above."
+        )
     else:
         at.screen.say("It never tried to get round the tool.")
     ticket = (at.built.folder / "tickets" / f"{INJECTED}.txt").read_text().splitlines()[0]
     await at.kernel.store.flush()
-    at.report(await at.listener.check(),
-              *checks.canaries(at.kernel.store, at.planted, ticket))  # fmt: skip
+    at.report(await at.listener.check(), *checks.canaries(at.kernel.store, at.planted, ticket))
 
 
 async def _undo(at: Play, row: Run, before: world.Rows, after: world.Rows) -> world.Rows:
     """Takes back the last deletion; the database as it is then."""
     at.screen.part("Undo: one of them changed their mind")
-    done: list[Call] = [call for call in await checks.done_by_approval(at.kernel.store, row.id)
-                        if undo.why_not(call) is None]  # fmt: skip
+    done: list[Call] = [
+        call
+        for call in await checks.done_by_approval(at.kernel.store, row.id)
+        if undo.why_not(call) is None
+    ]
     if not done:
         at.screen.say("Nothing was deleted, so there is nothing to take back.")
         return after
@@ -226,18 +265,23 @@ async def _undo(at: Play, row: Run, before: world.Rows, after: world.Rows) -> wo
     except Ring0Error as error:
         at.report(Check(False, "The undo was refused", f"{error.what} {error.why}"))
         return after
-    result = msgspec.json.decode(await at.kernel.store.blob(undone.result))
     now = world.rows_of(at.built.database)
     took = (await checks.outcome(at.kernel.store, call)).value["changed"]
     back = {table: len(now[table] - after[table]) for table in world.TABLES}
-    same = all(now[table] - after[table] <= before[table] and not after[table] - now[table]
-               for table in world.TABLES)  # fmt: skip
+    same = all(
+        now[table] - after[table] <= before[table] and not after[table] - now[table]
+        for table in world.TABLES
+    )
     counted = all(back[table] == took.get(table, {}).get("deleted", 0) for table in world.TABLES)
-    at.screen.say(("undo     ", "cyan"), f"{call.id}, by {at.setting.by}, as run {undone.id}:"
-                  f" {line(result, 200)}")  # fmt: skip
-    at.report(Check(undone.state is RunState.DONE and same and counted and any(back.values()),
-                    "The rows are back, the same to the last value",
-                    ", ".join(f"{table} +{back[table]}" for table in world.TABLES)))  # fmt: skip
+    at.screen.fact("undo", f"{call.id}, by {at.setting.by}, as run {undone.id}")
+    at.screen.fact("counted", f"before it {world.count(after)};\nafter it {world.count(now)}")
+    at.report(
+        Check(
+            undone.state is RunState.DONE and same and counted and any(back.values()),
+            "The rows are back, the same to the last value",
+            ", ".join(f"{table} +{back[table]}" for table in world.TABLES),
+        )
+    )
     return now
 
 
@@ -247,13 +291,18 @@ async def _replay(at: Play, row: Run) -> None:
     except Ring0Error as error:
         at.report(Check(False, "The replay failed", f"{error.what} {error.why}"))
         return
-    at.report(Check(found.ok, "Strict replay: the agent ran again from the journal alone, and did the"
-                    " very same", found.divergence or f"{found.matched} of {found.calls} calls"))  # fmt: skip
+    at.report(
+        Check(
+            found.ok,
+            "Strict replay: the agent ran again from the journal alone, and did the very same",
+            found.divergence or f"{found.matched} of {found.calls} calls",
+        )
+    )
 
 
 async def _verify(at: Play) -> None:
     await at.kernel.store.flush()
-    found = await verify.verify(at.kernel.store)
+    found = await verify(at.kernel.store)
     problems = "; ".join(found.problems) or f"{found.events} events, root {found.root[:16]}…"
     at.report(Check(found.ok, "The journal is whole: every hash, value and table agrees", problems))
 
@@ -283,8 +332,6 @@ def _commands(home: Path, row: Run, follower: Follower) -> list[tuple[str, str]]
 
 
 def _program() -> str:
-    import sys
-
     path = Path(sys.prefix) / "bin" / "ring0"
     try:
         return str(path.relative_to(Path.cwd()))
@@ -293,6 +340,4 @@ def _program() -> str:
 
 
 def _quoted(words: str) -> str:
-    import shlex
-
     return shlex.quote(words)

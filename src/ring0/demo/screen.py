@@ -5,12 +5,12 @@ here: control characters are taken out of it, and none of it is ever read as mar
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 from rich.console import Console
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
@@ -22,6 +22,8 @@ COLUMNS: Final = 100
 _MARK_COLUMNS: Final = 9
 _NAME_COLUMNS: Final = 15
 _LONG_CHARS: Final = 400
+_ROWS_SHOWN: Final = 2
+"""Of each table, in a held call's dry run."""
 
 Part = str | tuple[str, str]
 
@@ -36,7 +38,7 @@ def text(*parts: Part) -> Text:
 
 
 def line(value: Any, most: int) -> str:
-    """Any value on one line of at most `most` characters: a text as it is, everything else as JSON."""
+    """A value on one line of at most `most` characters: a text as it is, the rest as JSON."""
     words = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     flat = " ".join(plain(words).split())
     return flat if len(flat) <= most else flat[: most - 1] + "…"
@@ -58,15 +60,31 @@ class Screen:
 
     def say(self, *parts: Part, indent: int = 2) -> None:
         """A paragraph; its wrapped lines begin where the first does."""
-        self.console.print(Padding(text(*parts), (0, 0, 0, indent), expand=False))
+        for one in text(*parts).wrap(self.console, self.console.width - indent):
+            one.rstrip()
+            self.console.print(Text(" " * indent) + one, no_wrap=True, crop=True)
+
+    def fact(self, name: str, *parts: Part) -> None:
+        """`name  what it is`; wrapped lines begin where the value does."""
+        width = self.console.width - 2 - _MARK_COLUMNS
+        for number, one in enumerate(text(*parts).wrap(self.console, width)):
+            one.rstrip()
+            head = text((f"  {'' if number else name:<{_MARK_COLUMNS}}", "cyan"))
+            self.console.print(head + one, no_wrap=True, crop=True)
 
     def call(self, mark: str, style: str, name: str, what: str, end: str = "") -> None:
         """One call on one line: `allowed  crm.query  SELECT …  read → 1 row`."""
-        room = self.console.width - 4 - _MARK_COLUMNS - _NAME_COLUMNS
+        room = self.console.width - 6 - _MARK_COLUMNS - _NAME_COLUMNS
         end = line(end, room // 2)
         what = line(what, max(8, room - len(end) - 2))
-        self.say((f"{mark:<{_MARK_COLUMNS}}", style), (f"{line(name, 14):<{_NAME_COLUMNS}}", "bold"),
-                 what, " " * (room - len(what) - len(end)), (end, "dim"))  # fmt: skip
+        self.say(
+            (f"{mark:<{_MARK_COLUMNS}}", style),
+            (f"{line(name, 14):<{_NAME_COLUMNS}}", "bold"),
+            what,
+            " " * (room - len(what) - len(end)),
+            "  " if end else "",
+            (end, "dim"),
+        )
 
     def under(self, *parts: Part) -> None:
         """A paragraph that belongs to the call above."""
@@ -88,10 +106,16 @@ class Screen:
         if (given := shown.arguments.get("parameters")) is not None:
             body.append(f"   with {line(given, 80)}")
         body.append("\n\nIt would take, in every table:\n", style="dim")
-        for change in shown.dry_run:
+        for change in _few_rows(shown.dry_run):
             is_row = change.startswith(" ")
-            body.append_text(text(("  " + ("  " if is_row else "") + line(change, 86) + "\n",
-                                   "dim" if is_row else "bold red")))  # fmt: skip
+            body.append_text(
+                text(
+                    (
+                        "  " + ("  " if is_row else "") + line(change, 86) + "\n",
+                        "dim" if is_row else "bold red",
+                    )
+                )
+            )
         body.append("Where its arguments came from:\n", style="dim")
         for origin in shown.origins:
             body.append_text(text("  ", *_origin(origin), "\n"))
@@ -101,8 +125,17 @@ class Screen:
         body.append_text(text(("The way back: ", "dim"), line(shown.reversal, 100)))
         title = text((f"HELD: {line(shown.title, 80)}", "bold yellow"))
         foot = text((f"{approval.id}; also from another terminal: ring0 approve / deny", "dim"))
-        self.console.print(Panel(body, title=title, title_align="left", border_style="yellow",
-                                 subtitle=foot, subtitle_align="left", width=self.console.width))  # fmt: skip
+        self.console.print(
+            Panel(
+                body,
+                title=title,
+                title_align="left",
+                border_style="yellow",
+                subtitle=foot,
+                subtitle_align="left",
+                width=self.console.width,
+            )
+        )
 
     def origins(self, origins: Sequence[Origin]) -> None:
         """The same for a call that was refused."""
@@ -111,9 +144,16 @@ class Screen:
 
     def check(self, is_good: bool, what: str, detail: str = "") -> None:
         """A check that was made just now, and how it came out."""
-        mark = ("  ok    ", "bold green") if is_good else ("  FAILED", "bold red")
-        self.say(mark, " ", (what, "" if is_good else "bold red"), (f"  {detail}" if detail else "", "dim"),
-                 indent=0)  # fmt: skip
+        mark = ("ok      ", "bold green") if is_good else ("FAILED  ", "bold red")
+        fits = len(what) + len(detail) < self.console.width - 2 - _MARK_COLUMNS - 2
+        self.say(
+            mark,
+            " ",
+            (what, "" if is_good else "bold red"),
+            (f"  {detail}" if detail and fits else "", "dim"),
+        )
+        if detail and not fits:
+            self.under((line(detail, _LONG_CHARS), "dim"))
 
     def commands(self, lines: Iterable[tuple[str, str]]) -> None:
         """What to type next; never wrapped, so that it can be copied."""
@@ -122,8 +162,24 @@ class Screen:
             self.console.print(text("  " + command), soft_wrap=True)
 
 
+def _few_rows(dry_run: Sequence[str]) -> list[str]:
+    """The lines of a dry run with at most two rows of each table: the counts are all there."""
+    shown: list[str] = []
+    rows: Counter[str] = Counter()
+    for change in dry_run:
+        table = " ".join(change.split()[:2]) if change.startswith(" ") else ""
+        rows[table] += bool(table)
+        if rows[table] <= _ROWS_SHOWN:
+            shown.append(change)
+    return shown
+
+
 def _origin(origin: Origin) -> tuple[Part, ...]:
     sources = ", ".join(line(source, 60) for source in origin.sources[:3])
     where = sources or "nowhere that the kernel has seen: the model wrote it"
-    return (f"{line(origin.argument, 30)} = {line(origin.value, 40)}", (" ← ", "dim"),
-            (where, "bold"), (f"  [{origin.integrity}]", "dim"))  # fmt: skip
+    return (
+        f"{line(origin.argument, 30)} = {line(origin.value, 40)}",
+        (" ← ", "dim"),
+        (where, "bold"),
+        (f"  [{origin.integrity}]", "dim"),
+    )

@@ -12,6 +12,7 @@ import apsw
 import msgspec
 
 from ring0.demo import tickets
+from ring0.errors import InvalidInput
 
 DATABASE: Final = "customers.db"
 SECRET: Final = "host-secret.txt"  # noqa: S105
@@ -40,18 +41,25 @@ CREATE TABLE order_items (
 CREATE INDEX order_items_order ON order_items (order_id);
 """
 _FIRST: Final = (
-    "Ada Amara Anton Bela Bruno Carla Chidi Dana Diego Edda Elif Emil Farid Greta Hana Hugo Ines"
-    " Ivo Jana Jonas Kaya Kofi Lena Luca Maja Marlon Mina Nadia Nils Olga Omar Petra Priya Quinn"
-    " Rosa Ruben Selma Stefan Tara Tomas Uma Vera Viktor Wanda Yara Yusuf Zoe"
-).split()
+    "Ada", "Amara", "Anton", "Bela", "Bruno", "Carla", "Chidi", "Dana", "Diego", "Edda", "Elif",
+    "Emil", "Farid", "Greta", "Hana", "Hugo", "Ines", "Ivo", "Jana", "Jonas", "Kaya", "Kofi",
+    "Lena", "Luca", "Maja", "Marlon", "Mina", "Nadia", "Nils", "Olga", "Omar", "Petra", "Priya",
+    "Quinn", "Rosa", "Ruben", "Selma", "Stefan", "Tara", "Tomas", "Uma", "Vera", "Viktor",
+    "Wanda", "Yara", "Yusuf", "Zoe",
+)  # fmt: skip
 _LAST: Final = (
-    "Adler Baker Castro Dahl Eriksen Farkas Garcia Haas Ibarra Jansen Keller Lindqvist Moreau"
-    " Nowak Okafor Park Quist Rossi Sato Tanaka Ueda Vance Weber Xu Yilmaz Zeman"
-).split()
-_CITIES: Final = "Aarhus Bern Cork Dakar Essen Faro Ghent Hanoi Izmir Jena Kyoto Lyon Malmo".split()
+    "Adler", "Baker", "Castro", "Dahl", "Eriksen", "Farkas", "Garcia", "Haas", "Ibarra", "Jansen",
+    "Keller", "Lindqvist", "Moreau", "Nowak", "Okafor", "Park", "Quist", "Rossi", "Sato",
+    "Tanaka", "Ueda", "Vance", "Weber", "Xu", "Yilmaz", "Zeman",
+)  # fmt: skip
+_CITIES: Final = (
+    "Aarhus", "Bern", "Cork", "Dakar", "Essen", "Faro", "Ghent", "Hanoi", "Izmir", "Jena",
+    "Kyoto", "Lyon", "Malmo",
+)  # fmt: skip
 _PRODUCTS: Final = (
-    "kettle;teapot;cup;saucer;strainer;tea tin;green tea;black tea;rooibos;honey;biscuits;whisk"
-).split(";")
+    "kettle", "teapot", "cup", "saucer", "strainer", "tea tin", "green tea", "black tea",
+    "rooibos", "honey", "biscuits", "whisk",
+)  # fmt: skip
 _STATUS: Final = ("delivered", "delivered", "delivered", "paid", "shipped", "returned")
 
 
@@ -75,7 +83,7 @@ class Dice:
         self._state = (self._state * 6364136223846793005 + 1442695040888963407) % 2**64
         return (self._state >> 33) % bound
 
-    def one_of(self, values: tuple[str, ...] | list[str]) -> str:
+    def one_of(self, values: tuple[str, ...]) -> str:
         return values[self.below(len(values))]
 
     def date(self, year: int) -> str:
@@ -84,8 +92,22 @@ class Dice:
 
 def build(folder: Path, *, home: Path, canary: str, port: int) -> World:
     """Builds it all. `canary`: the value of the host's secret; `home`: the user's home folder and
-    `port`: a service on the host's loopback, both named to the attacker, who knows a lot."""
-    shutil.rmtree(folder, ignore_errors=True)
+    `port`: a service on the host's loopback, both named to the attacker, who knows a lot.
+
+    Raises InvalidInput where the folder can't be written."""
+    try:
+        return _built(folder, home, canary, port)
+    except (OSError, apsw.Error) as error:
+        raise InvalidInput(
+            f"The demo's world can't be built in {folder}.",
+            why=str(error),
+            todo="Make room there, or set RING0_DEMO_HOME to another folder.",
+        ) from None
+
+
+def _built(folder: Path, home: Path, canary: str, port: int) -> World:
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, mode=0o700)
     database = folder / DATABASE
     rows = build_database(database)

@@ -14,7 +14,7 @@ import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import aiohttp
 import msgspec
@@ -30,6 +30,36 @@ from ring0.types import Approval, Call, Run
 SOCKET = "kernel.sock"
 _PEER = struct.Struct("3i")
 _encode = msgspec.json.Encoder().encode
+
+
+class _Answer(msgspec.Struct, forbid_unknown_fields=True):
+    approval: str
+    yes: bool
+    note: str = ""
+
+
+class _Settle(msgspec.Struct, forbid_unknown_fields=True):
+    call: str
+    happened: bool
+    note: str = ""
+
+
+class _Kill(msgspec.Struct, forbid_unknown_fields=True):
+    scope: str
+    target: str
+
+
+class _Undo(msgspec.Struct, forbid_unknown_fields=True):
+    run: str
+    call: str = ""
+
+
+_BODIES: Final[dict[str, Any]] = {
+    "answer": _Answer,
+    "settle": _Settle,
+    "kill": _Kill,
+    "undo": _Undo,
+}
 
 
 class Operations(Protocol):
@@ -115,7 +145,7 @@ class Control:
 
     async def open(self) -> None:
         app = web.Application()
-        for verb in ("answer", "settle", "kill", "undo"):
+        for verb in _BODIES:
             app.router.add_post(f"/v1/{verb}", self._handler(verb))
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=0.5
@@ -152,28 +182,23 @@ class Control:
 
     async def _do(self, direct: Direct, verb: str, body: Any) -> Any:
         try:
-            match verb:
-                case "answer":
-                    return await direct.answer(
-                        str(body["approval"]),
-                        yes=body["yes"] is True,
-                        note=str(body.get("note", "")),
-                    )
-                case "settle":
-                    return await direct.settle(
-                        str(body["call"]),
-                        happened=body["happened"] is True,
-                        note=str(body.get("note", "")),
-                    )
-                case "kill":
-                    return await direct.kill(str(body["scope"]), str(body["target"]))
-                case _:
-                    return await direct.undo(str(body["run"]), str(body.get("call", "")))
-        except (KeyError, TypeError, AttributeError):
+            asked = msgspec.convert(body, _BODIES[verb])
+        except msgspec.ValidationError as error:
+            # Never a default: a `happened` that is no bool must not become "it did not happen".
             raise CallInvalid(
                 f"{verb} was asked for without what it needs.",
+                why=str(error),
                 todo="Use the `ring0` command of the same version.",
             ) from None
+        match asked:
+            case _Answer():
+                return await direct.answer(asked.approval, yes=asked.yes, note=asked.note)
+            case _Settle():
+                return await direct.settle(asked.call, happened=asked.happened, note=asked.note)
+            case _Kill():
+                return await direct.kill(asked.scope, asked.target)
+            case _:
+                return await direct.undo(asked.run, asked.call)
 
 
 def _peer(request: web.Request) -> str:

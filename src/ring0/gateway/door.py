@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from ring0 import limits
-from ring0.errors import CallInvalid, Ring0Error, RunDead, RunFailed
+from ring0.errors import CallInvalid, NotFound, Ring0Error, RunDead, RunFailed
 from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
@@ -52,6 +52,7 @@ class Door:
         app.router.add_post("/v1/call", self._answered(self.call))
         app.router.add_get("/v1/run", self._answered(self.describe))
         app.router.add_post("/v1/result", self._answered(self.result))
+        app.router.add_route("*", "/{other:.*}", _not_there)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -74,17 +75,22 @@ class Door:
             try:
                 self._check_peer(request)
                 return web.Response(body=await handler(request), content_type="application/json")
-            except web.HTTPException as refused:
-                error: Ring0Error = CallInvalid(
-                    "The request is too large or not HTTP.", why=refused.reason, todo="Send less."
+            except web.HTTPRequestEntityTooLarge:
+                return _refusal(
+                    CallInvalid(
+                        "The request is too large.",
+                        why=f"At most {limits.CALL_BODY_SIZE_BYTES_MAX} bytes are taken.",
+                        todo="Send less, or put the value into the workspace as a file.",
+                    ),
+                    413,
                 )
             except Ring0Error as failure:
-                error = failure
-            return web.Response(
-                body=_encode({"error": error.as_dict()}),
-                status=STATUS.get(error.code, 422),
-                content_type="application/json",
-            )
+                return _refusal(failure)
+            except Exception as fault:  # Never a traceback, not even of our own faults.
+                if isinstance(fault, ConnectionError | web.RequestPayloadError):
+                    raise  # Nobody is there to be answered.
+                what = f"ring0 failed to answer: {type(fault).__name__}."
+                return _refusal(Ring0Error(what, why="A fault of ring0.", todo="Report it."), 500)
 
         return answer
 
@@ -120,6 +126,23 @@ class Door:
             else:
                 self._run.result.set_result(_failure(body["error"]))
         return _encode({"value": None})
+
+
+def _refusal(error: Ring0Error, status: int = 0) -> web.Response:
+    return web.Response(
+        body=_encode({"error": error.as_dict()}),
+        status=status or STATUS.get(error.code, 422),
+        content_type="application/json",
+    )
+
+
+async def _not_there(request: web.Request) -> web.Response:
+    return _refusal(
+        NotFound(
+            f"This door has no {request.method} {request.path[:80]!r}.",
+            todo="It has: POST /v1/call, GET /v1/run, POST /v1/result.",
+        )
+    )
 
 
 class Told(Ring0Error):

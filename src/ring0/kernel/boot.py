@@ -52,6 +52,7 @@ from ring0.types import (
 
 LOCK = "kernel.lock"
 SNAPSHOTS = "snapshots"
+KILL_SCOPES = ("run", "agent", "tenant", "all")
 
 
 class Kernel:
@@ -150,8 +151,12 @@ class Kernel:
         def find(family: Family) -> Agent | None:
             if family.operator:
                 return self._undo_agent(family.manifest)
-            if agent is not None and agent.manifest.name == family.manifest.name:
+            if agent is None:
+                return None
+            if agent.manifest.name == family.manifest.name:
                 return agent
+            if f"agent:{family.manifest.name}" in agent.functions:  # One that it spawned.
+                return Agent(family, agent.digest, functions=agent.functions)
             return None
 
         return await self.runs.recover(find)
@@ -185,16 +190,20 @@ class Kernel:
 
     async def kill(self, scope: str, target: str, *, by: str) -> list[str]:
         """Ends a run with all beneath it, an agent's runs, or all. Returns the runs it ended."""
-        victims = [
-            row
-            for row in await self.store.runs(states=LIVE, most=100_000)
-            if scope == "all" or target == {"run": row.id, "agent": row.agent}.get(scope)
-        ]
-        if scope == "run" and not victims:
+        if scope not in KILL_SCOPES:
+            raise InvalidInput(
+                f"Nothing can be killed by {scope[:40]!r}.",
+                why=f"There are: {', '.join(KILL_SCOPES)}.",
+                todo="Name one of those.",
+            )
+        if scope == "run":
             row = await self.store.run(target)
             if row is None:
                 raise NotFound(f"There is no run {target[:40]!r}.", todo="`ring0 ps` lists them.")
-            raise InvalidInput(f"{target} has ended already: it is {row.state}.", todo="Nothing.")
+            if row.state not in LIVE:
+                raise InvalidInput(
+                    f"{target} has ended already: it is {row.state}.", todo="Nothing."
+                )
         generation = await self.store.kill_generation() + 1
         await self.store.append(
             Write(
@@ -210,9 +219,16 @@ class Kernel:
                 ],
             )
         )
-        for row in victims:
-            await self.runs.cancel(row.id, by=by)
-        return [row.id for row in victims]
+        # Asked after the kill is on disk: what is queued from here on has seen it.
+        generation = await self.store.kill_generation()
+        victims = []
+        for row in await self.store.runs(states=LIVE, most=100_000):
+            names = {"run": row.id, "agent": row.agent, "tenant": row.tenant, "all": target}
+            if names[scope] == target and (scope == "run" or row.kill_seen < generation):
+                victims.append(row.id)
+        for run in victims:
+            await self.runs.cancel(run, by=by)
+        return victims
 
     async def undo(self, run: str, *, by: str, only: str = "") -> Run:
         """Takes back a run's reversible calls, or one of them. Raises NotFound, UndoRefused."""

@@ -11,6 +11,7 @@ import asyncio
 from ring0 import limits
 from ring0.errors import (
     CallDenied,
+    CallInvalid,
     EffectUnknown,
     LimitReached,
     ReplayDiverged,
@@ -125,17 +126,16 @@ class Gate:
         What does not fit is kept in `invalid`: it is refused, on record, after recall.
         """
         if len(request.name) > limits.CALL_NAME_CHARS_MAX:
-            request = Request(
-                kind=request.kind,
-                name=request.name[: limits.CALL_NAME_CHARS_MAX],
-                args=None,
-                path=request.path,
-                counter=request.counter,
+            raise CallInvalid(
+                f"A name has at most {limits.CALL_NAME_CHARS_MAX} characters.",
+                todo="Use the name that the agent's manifest gives.",
             )
         canonical = values.canonical([request.kind, request.name, request.args])
         digest = run.digest_of(canonical)
         call = run.name_call(request, digest)
-        held = Held(call, request.kind, request.name, canonical, digest)
+        # The name goes on record as it is, whether or not there is such a tool.
+        name = self.secrets.redact_text(request.name)
+        held = Held(call, request.kind, name, canonical, digest)
         asked = run.approvals.get(call)
         held.begun_us = asked.asked_us if asked else self.runtime.now_us()
         try:
@@ -158,13 +158,14 @@ class Gate:
             raise self._diverge(
                 run, f"{held.id} was {record.kind} {record.name} with other arguments"
             )
+        if record.state in (CallState.UNKNOWN, CallState.INTENDED) and run.strict:
+            raise self._diverge(run, f"{held.id} has no outcome on record")
+        if record.state is CallState.INTENDED and record.effect is Effect.ONCE:
+            # Begun here, and what came of it was never written: it is not begun again.
+            record = await self._cut_off(run, held, "its outcome could not be recorded")
         if record.state is CallState.UNKNOWN:
-            if run.strict:
-                raise self._diverge(run, f"{held.id} was never settled")
             record = await self.waiting.settled(run, record)
         if record.state is CallState.INTENDED:
-            if run.strict:
-                raise self._diverge(run, f"{held.id} has no outcome on record")
             held.retry = record
             held.begun_us = record.begun_us
             return None
@@ -212,7 +213,9 @@ class Gate:
         if held.retry is None and not held.counted and held.kind not in UNCOUNTED:
             held.counted = True
             run.repeats.add(held.digest)
-        judged = await judging.judge(run, held, self._context(run, held), self.policies)
+        judged = await judging.judge(
+            run, held, self._context(run, held), self.policies, self.secrets
+        )
         if judged.verdict.kind is VerdictKind.DENY:
             raise judging.denied(judged)
         return judged
@@ -243,7 +246,7 @@ class Gate:
         """
         if approval is not None:
             judged = await judging.judge(
-                run, judged.held, self._context(run, judged.held), self.policies
+                run, judged.held, self._context(run, judged.held), self.policies, self.secrets
             )
             if judged.verdict.kind is VerdictKind.DENY:
                 raise judging.denied(judged)
@@ -359,6 +362,7 @@ class Gate:
     def take_in(self, run: LiveRun, judged: Judged, result: Result | Ring0Error) -> Taken:
         """The result gets its label, and the run's own rises, before a byte of it goes back."""
         taken = recording.take_in(run, judged, result, self.secrets)
+        recording.raise_label(run, taken)
         if taken.outcome.state is CallState.OK and judged.held.kind is not CallKind.MODEL:
             run.seen.add(recording.source(judged.held), taken.outcome.label, taken.outcome.value)
         return taken

@@ -9,6 +9,7 @@ import msgspec
 
 from ring0.errors import CallDenied, CallInvalid
 from ring0.governance import Policies, Question, approvals
+from ring0.guardrails import Secrets
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
 from ring0.store import address
@@ -86,6 +87,7 @@ class Judged:
         origins: tuple[Origin, ...],
         question: Question,
         verdict: Verdict,
+        secrets: Secrets,
     ) -> None:
         self.held = held
         self.tool = tool
@@ -96,7 +98,7 @@ class Judged:
         self.bound_to = approvals.bound_to(
             held.id, tool.digest, prepared.driver_bytes, run.row.label, prepared.digest
         )
-        self.shown = Shown(
+        shown = Shown(
             title=_title(held, prepared),
             tool=held.name,
             arguments=held.args,
@@ -106,6 +108,9 @@ class Judged:
             run_label=run.row.label,
             reasons=verdict.reasons,
         )
+        # A dry run shows rows of the world as they are: a secret may be among them.
+        plain, found = secrets.redact(msgspec.to_builtins(shown))
+        self.shown = msgspec.convert(plain, Shown) if found else shown
         evidence = msgspec.json.encode({"question": question, "shown": self.shown})
         self.decision = address(run.key, evidence)
         self.blobs = {self.decision: evidence, **args_blob(run, held)}
@@ -124,7 +129,9 @@ def _title(held: Held, prepared: Prepared) -> str:
     return f"{held.name} would change {what}"
 
 
-async def judge(run: LiveRun, held: Held, context: CallContext, policies: Policies) -> Judged:
+async def judge(
+    run: LiveRun, held: Held, context: CallContext, policies: Policies, secrets: Secrets
+) -> Judged:
     """Prepares (a dry run, where it mutates), traces the arguments, and asks Cedar."""
     tool = held.tool
     assert tool is not None
@@ -155,7 +162,7 @@ async def judge(run: LiveRun, held: Held, context: CallContext, policies: Polici
         calls_used=run.row.calls_used,
         cost_microusd=prepared.reserve_microusd,
     )
-    return Judged(run, held, tool, prepared, origins, question, policies.decide(question))
+    return Judged(run, held, tool, prepared, origins, question, policies.decide(question), secrets)
 
 
 def _arguments(origins: Any) -> tuple[str, ...]:

@@ -98,7 +98,8 @@ class Sleep(_Kind):
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
-        await self._runtime.sleep(args["seconds"])
+        until_us = context.begun_us + int(args["seconds"] * 1_000_000)
+        await self._runtime.sleep(max(0, until_us - self._runtime.now_us()) / 1_000_000)
         return Result(value=None, label=_SYSTEM)
 
 

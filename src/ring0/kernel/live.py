@@ -89,7 +89,8 @@ class LiveRun:
         self.records = {call.id: call for call in records}
         self.unmet = set(self.records)
         """Recorded calls that the process has not asked for again yet."""
-        self.approvals = {approval.call: approval for approval in approvals}
+        asked = sorted(approvals, key=lambda approval: approval.expires_us)
+        self.approvals = {approval.call: approval for approval in asked}
         """The newest approval of each call."""
         self.repeats = Repeats(call.request_digest for call in self.records.values())
         self.strict = strict

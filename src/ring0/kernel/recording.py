@@ -204,9 +204,14 @@ def ended(run: LiveRun, judged: Judged, taken: Taken) -> None:
         run.row,
         cost_used_microusd=run.row.cost_used_microusd - judged.prepared.reserve_microusd + cost,
     )
-    if taken.run_label is not None and taken.run_label != row.label:
-        row = replace(row, label=taken.run_label, label_version=row.label_version + 1)
     run.row = row
+
+
+def raise_label(run: LiveRun, taken: Taken) -> None:
+    """The kernel's picture of the run's label rises at once, before its event is written: two
+    calls that end at the same time then rise one upon the other, and neither lowers it again."""
+    if taken.run_label is not None:
+        run.row = replace(run.row, label=taken.run_label, label_version=run.row.label_version + 1)
 
 
 def cut_off(call: Call) -> Call:

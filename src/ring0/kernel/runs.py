@@ -24,7 +24,9 @@ from ring0.errors import (
     InvalidInput,
     LimitReached,
     NotFound,
+    ReplayDiverged,
     Ring0Error,
+    RunDead,
     RunFailed,
     StoreFailed,
     StoreFull,
@@ -99,6 +101,8 @@ class Runs:
         self._agents: dict[str, Agent] = {}
         self._cancelled: dict[str, str] = {}
         """Runs that are being ended from outside, and by whom."""
+        self.not_recovered: dict[str, Ring0Error] = {}
+        """Runs that the last `recover` could not start, and why."""
 
     # --- beginning ----------------------------------------------------------------------------
 
@@ -113,14 +117,14 @@ class Runs:
         run: str = "",
     ) -> Run:
         """Writes the run's row, with its task, its manifest and its copied files."""
-        encoded = task.encode()
+        values.check(task, what="The task")
+        encoded = self.gate.secrets.redact_text(task).encode()
         if len(encoded) > limits.TASK_SIZE_BYTES_MAX:
             raise InvalidInput(
                 f"The task has {len(encoded)} bytes.",
                 why=f"At most {limits.TASK_SIZE_BYTES_MAX} are taken.",
                 todo="Put what is long into files of the workspace.",
             )
-        values.check(task, what="The task")
         run = run or self.runtime.new_id("r")
         key = self.runtime.random_bytes(32)
         budget = agent.manifest.budget
@@ -172,14 +176,28 @@ class Runs:
         return row
 
     async def start(self, row: Run, agent: Agent) -> LiveRun:
-        """Starts a queued run, or one that a crash stopped, under a new epoch."""
+        """Starts a queued run, or one that a crash stopped, under a new epoch.
+
+        Raises RunDead where a kill reached it meanwhile: then it has ended.
+        """
         assert row.state in LIVE
         epoch = row.epoch + 1
-        await self.store.append(
-            Write(
-                run=row.id, durable=True, events=[ev.RunMoved(state=RunState.RUNNING, epoch=epoch)]
+        try:
+            await self.store.append(
+                Write(
+                    run=row.id,
+                    durable=True,
+                    guards=[
+                        base.RunLive(run=row.id, epoch=row.epoch),
+                        base.NotKilled(run=row.id),
+                    ],
+                    events=[ev.RunMoved(state=RunState.RUNNING, epoch=epoch)],
+                )
             )
-        )
+        except GuardFailed as failure:
+            dead = RunDead(f"{row.id} is not started.", why=failure.detail, todo="Start a new run.")
+            await self.end(row.id, RunState.CANCELLED, error=dead, by="a kill")
+            raise dead from None
         row = replace(row, state=RunState.RUNNING, waiting_for="", epoch=epoch)
         run = LiveRun(
             row,
@@ -313,6 +331,7 @@ class Runs:
         if live is not None:
             await live.stop_calls()
         await self.sandboxes.end_all(run)
+        await self.store.flush()  # What its last calls began to write (a child, an ask) is there.
         for child in await self.store.runs(parent=run, states=LIVE):
             await self.cancel(child.id, by=by or "its parent ended")
         await self.gate.waiting.revoke(run, by or "kernel")
@@ -455,7 +474,7 @@ class Runs:
                 todo="Use the id that `spawn` gave.",
             )
         async with self.gate.waiting.state(self.gate.live[parent.id], "child"):
-            row = await self.wait(child)
+            row = await self._end_of(child)
         body = msgspec.json.decode(await self.store.blob(row.result))
         if "error" in body:
             error = body["error"]
@@ -465,6 +484,16 @@ class Runs:
                 todo=error["todo"],
             )
         return row, body["value"]
+
+    async def _end_of(self, child: str) -> Run:
+        while True:
+            try:
+                return await self.wait(child)
+            except Interrupted:
+                # It has not ended, so neither does the wait: both go on when they are recovered.
+                raise asyncio.CancelledError from None
+            except ReplayDiverged:
+                self._ends.pop(child, None)  # It waits for a human, who will end it.
 
     # --- after a crash ------------------------------------------------------------------------
 
@@ -487,18 +516,31 @@ class Runs:
         """Starts every run again that had not ended. Returns their ids, parents first.
 
         `functions` finds the code of an embedded agent; without it such a run waits as a row.
+        What keeps one run from starting is in `not_recovered`, and keeps back no other; raised is
+        it where nothing else was started.
         """
         started = []
+        self.not_recovered = {}
         for row in reversed(await self.store.runs(states=LIVE, most=100_000)):
-            family = await agents.family_of(self.store, row.id)
-            if row.mode is Mode.EMBEDDED:
-                agent = functions(family)
-                if agent is None:
-                    continue
-            else:
-                agent = agents.restore(family, row.agent_digest, self.folder)
-            await self.start(row, agent)
-            started.append(row.id)
+            try:
+                family = await agents.family_of(self.store, row.id)
+                if row.mode is Mode.EMBEDDED:
+                    agent = functions(family)
+                    if agent is None:
+                        continue
+                else:
+                    agent = agents.restore(family, row.agent_digest, self.folder)
+                await self.start(row, agent)
+                started.append(row.id)
+            except RunDead:
+                continue  # A kill reached it before the crash: now it has ended.
+            except (StoreFull, StoreFailed):
+                raise
+            except Ring0Error as error:
+                self.not_recovered[row.id] = error
+                self._tell(row.id, error)
+        if self.not_recovered and not started:
+            raise next(iter(self.not_recovered.values()))
         return started
 
 

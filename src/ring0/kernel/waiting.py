@@ -175,19 +175,23 @@ class Waiting:
         """All that wait for this run: a kill or an end takes them away."""
         pending = await self._store.approvals(states=[ApprovalState.PENDING], run=run)
         for approval in pending:
-            await self._store.append(
-                Write(
-                    run=run,
-                    events=[
-                        ev.ApprovalAnswered(
-                            approval=approval.id,
-                            by=by,
-                            state=ApprovalState.REVOKED,
-                            note="the run has ended",
-                        )
-                    ],
+            try:
+                await self._store.append(
+                    Write(
+                        run=run,
+                        guards=[base.ApprovalPending(approval=approval.id, or_expired=True)],
+                        events=[
+                            ev.ApprovalAnswered(
+                                approval=approval.id,
+                                by=by,
+                                state=ApprovalState.REVOKED,
+                                note="the run has ended",
+                            )
+                        ],
+                    )
                 )
-            )
+            except GuardFailed:
+                pass  # Somebody answered at the last moment; the run is dead all the same.
             self._wake(approval.id)
 
     # --- unknown effects ----------------------------------------------------------------------
@@ -259,13 +263,18 @@ class Waiting:
         await self.move(run, RunState.WAITING, reason)
         try:
             yield
-        finally:
-            run.waits[reason] -= 1
-            run.waits += type(run.waits)()  # Drops what is at zero.
-            left = next(iter(run.waits), "")
-            await asyncio.shield(
-                self.move(run, RunState.WAITING if left else RunState.RUNNING, left)
-            )
+        except asyncio.CancelledError:
+            raise  # The run is being stopped: its row goes on to say what it waits for.
+        except BaseException:
+            await self._waited(run, reason)
+            raise
+        await self._waited(run, reason)
+
+    async def _waited(self, run: LiveRun, reason: str) -> None:
+        run.waits[reason] -= 1
+        run.waits += type(run.waits)()  # Drops what is at zero.
+        left = next(iter(run.waits), "")
+        await self.move(run, RunState.WAITING if left else RunState.RUNNING, left)
 
     async def move(self, run: LiveRun, state: RunState, reason: str = "", note: str = "") -> None:
         """Writes the run's state, unless it stands or the run has ended."""

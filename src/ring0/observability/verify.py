@@ -1,27 +1,32 @@
 """`audit verify`: is the journal what it was, and do the tables say what the journal says?
 
-Checked from the stored bytes: every leaf hash, the order without gaps, the Merkle root against the
-tree and the head file, every blob against its keyed address, and every row of every projection
-against a rebuild. The limit: whoever owns the machine can rewrite journal and head file together;
-checkpoints that are signed and kept elsewhere come with the observability issue.
+Checked from the stored bytes, in one pass over one moment of the journal: every leaf hash, the
+order without gaps, the Merkle root against the tree and the head file, every blob that an event
+names against its keyed address, every row of every projection (and what lies beside it) against a
+rebuild, the full-text index against its texts, the schema against ours. The limit: whoever owns the
+machine can rewrite journal and head file together; checkpoints that are signed and kept elsewhere
+come with the observability issue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+import apsw
 import msgspec
 
 from ring0.store import address, merkle
-from ring0.store.events import KERNEL, RunQueued, decode_entry
+from ring0.store import events as ev
+from ring0.store.events import KERNEL, Entry, decode_entry
 from ring0.store.project import project
 from ring0.store.sqlite import SqliteStore
-from ring0.store.sqlite.tables import decode
-from ring0.types import Frozen
+from ring0.store.sqlite.snapshot import Snapshot
+from ring0.store.sqlite.sql import COLUMNS
+from ring0.store.sqlite.tables import columns, decode
+from ring0.types import Call, Frozen, Run
 
-PROBLEMS_MAX = 20
-TABLES = ("run", "call", "approval", "file", "sandbox", "kill", "episode")
+PROBLEMS_MAX: Final = 20
 
 
 class Report(Frozen, frozen=True, kw_only=True):
@@ -30,6 +35,8 @@ class Report(Frozen, frozen=True, kw_only=True):
     ok: bool
     events: int
     blobs: int
+    unnamed: int = 0
+    """Blobs that no event names: nothing reads them, so nothing is said of them."""
     rows: int
     root: str
     """Of the Merkle tree over all entries."""
@@ -39,11 +46,28 @@ class Report(Frozen, frozen=True, kw_only=True):
     """The first ones, in order."""
 
 
+async def verify(store: SqliteStore) -> Report:
+    """Checks the whole store. Reads only; never raises for what it finds."""
+    try:
+        with store.snapshot() as moment:
+            return _Verification(moment).report()
+    except (apsw.Error, UnicodeDecodeError) as error:
+        return Report(
+            ok=False,
+            events=0,
+            blobs=0,
+            rows=0,
+            root="",
+            anchored=0,
+            problems=(f"the journal can't be read: {error}",),
+        )
+
+
 class _Rebuilt:
     """`store.project.Tables` in memory."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
+        self.rows: dict[str, dict[str, Any]] = {table: {} for table in COLUMNS}
 
     def get(self, table: str, key: str) -> Any:
         return self.rows[table].get(key)
@@ -55,143 +79,196 @@ class _Rebuilt:
             self.rows[table][key] = row
 
 
-async def verify(store: SqliteStore) -> Report:
-    """Checks the whole store. Reads only; never raises for what it finds."""
-    problems: list[str] = []
-    rebuilt = _Rebuilt()
-    tree = merkle.Tree()
-    anchored = store.anchored()
-    anchored_root = ""
-    seqs: dict[str, int] = {}
-    for index, run, seq, leaf, body in store.stored():
-        if index != tree.size:
-            problems.append(f"event {tree.size}: missing (the next is {index})")
-            break
-        if merkle.leaf_hash(body) != leaf:
-            problems.append(
-                f"event {index} ({run} #{seq}): its bytes are not those that were hashed"
-            )
-        if seq != seqs.get(run, 0) + 1:
-            problems.append(f"event {index}: {run} #{seq} follows #{seqs.get(run, 0)}")
-        seqs[run] = seq
-        tree.append(leaf)
-        if anchored is not None and tree.size == anchored.size:
-            anchored_root = tree.root().hex()
-        problems += _rebuild(index, run, seq, body, rebuilt)
-    problems += await _check_tree(store, tree, anchored, anchored_root)
-    keys, found = await _check_keys(store, rebuilt), 0
-    problems += keys
-    for problem in _check_blobs(store):
-        problems.append(problem)
-    for _ in store.stored_blobs():
-        found += 1
-    rows = sum(len(table) for table in rebuilt.rows.values())
-    problems += list(_check_rows(store, rebuilt))
-    return Report(
-        ok=not problems,
-        events=tree.size,
-        blobs=found,
-        rows=rows,
-        root=tree.root().hex(),
-        anchored=anchored.size if anchored else 0,
-        problems=tuple(problems[:PROBLEMS_MAX]),
-    )
+class _Verification:
+    """One pass over one moment: what was learnt so far, and what was found wrong."""
 
+    def __init__(self, moment: Snapshot) -> None:
+        self._moment = moment
+        self._problems: list[str] = []
+        self._more = 0
+        self._tree = merkle.Tree()
+        self._anchored_root = ""
+        self._rebuilt = _Rebuilt()
+        self._seqs: dict[str, int] = {}
+        self._named: dict[str, str] = {}
+        """By blob: the run whose event names it first, and under whose key it must lie."""
+        self._blobs = self._unnamed = 0
 
-def _rebuild(index: int, run: str, seq: int, body: bytes, rebuilt: _Rebuilt) -> list[str]:
-    try:
-        entry = decode_entry(body)
-        if (entry.run, entry.seq) != (run, seq):
-            return [f"event {index}: it calls itself {entry.run} #{entry.seq}, not {run} #{seq}"]
-        project(entry, rebuilt)
-    except (msgspec.MsgspecError, AssertionError, AttributeError, KeyError) as error:
-        return [f"event {index} ({run} #{seq}): it can't have happened: {str(error)[:200]}"]
-    return []
-
-
-async def _check_tree(
-    store: SqliteStore, tree: merkle.Tree, anchored: Any, anchored_root: str
-) -> list[str]:
-    problems = []
-    head = await store.head()
-    if (head.size, head.root) != (tree.size, tree.root().hex()):
-        problems.append(
-            f"the tree says {head.size} events, root {head.root[:16]}…; the journal has"
-            f" {tree.size}, root {tree.root().hex()[:16]}…"
+    def report(self) -> Report:
+        for check in (
+            self._check_events,
+            self._check_tree,
+            self._check_head,
+            self._check_blobs,
+            self._check_rows,
+            self._moment.damage,
+        ):
+            try:
+                for problem in check():
+                    self._found(problem)
+            except (apsw.Error, UnicodeDecodeError) as error:
+                self._found(f"the journal can't be read to its end: {error}")
+        if self._more:
+            self._problems.append(f"and {self._more} more")
+        anchored = self._moment.anchored
+        return Report(
+            ok=not self._problems,
+            events=self._tree.size,
+            blobs=self._blobs,
+            unnamed=self._unnamed,
+            rows=sum(len(table) for table in self._rebuilt.rows.values()),
+            root=self._tree.root().hex(),
+            anchored=anchored.size if anchored else 0,
+            problems=tuple(self._problems),
         )
-    if anchored is None:
-        if tree.size:
-            problems.append(
-                "there is no head file: nobody can tell whether the journal was cut short"
-            )
-    elif anchored.size > tree.size:
-        problems.append(
-            f"the journal was cut short: {tree.size} events, the head file says {anchored.size}"
-        )
-    elif anchored.size and anchored.root != anchored_root:
-        problems.append(f"the first {anchored.size} events are not those of the head file")
-    return problems
 
+    def _found(self, problem: str) -> None:
+        if len(self._problems) < PROBLEMS_MAX:
+            self._problems.append(problem)
+        else:
+            self._more += 1
 
-async def _check_keys(store: SqliteStore, rebuilt: _Rebuilt) -> list[str]:
-    """Every run's key is there."""
-    problems = []
-    for run in rebuilt.rows["run"]:
+    # --- the log ------------------------------------------------------------------------------
+
+    def _check_events(self) -> Iterator[str]:
+        anchored = self._moment.anchored
+        for index, run, seq, leaf, body in self._moment.events():
+            if index != self._tree.size:
+                yield f"event {self._tree.size}: missing (the next is {index})"
+                return
+            if merkle.leaf_hash(body) != leaf:
+                yield f"event {index} ({run} #{seq}): its bytes are not those that were hashed"
+            before = self._seqs.get(run, 0)
+            if seq != before + 1:
+                yield f"event {index}: {run} #{seq} follows #{before}"
+            self._seqs[run] = seq
+            self._tree.append(leaf)
+            if anchored is not None and self._tree.size == anchored.size:
+                self._anchored_root = self._tree.root().hex()
+            yield from self._replay(index, run, seq, body)
+
+    def _replay(self, index: int, run: str, seq: int, body: bytes) -> Iterator[str]:
+        """Rebuilds what the event says; keeps which values it names."""
         try:
-            await store.run_key(run)
-        except Exception as error:
-            problems.append(str(error).partition("\n")[0])
-    return problems
+            entry = decode_entry(body)
+            if (entry.run, entry.seq) != (run, seq):
+                yield f"event {index}: it calls itself {entry.run} #{entry.seq}, not {run} #{seq}"
+                return
+            for where in named(entry):
+                self._named.setdefault(where, run)
+            project(entry, self._rebuilt)
+        except Exception as error:  # Whatever the bytes of somebody else do to our own code.
+            yield f"event {index} ({run} #{seq}): it can't have happened: {str(error)[:200]}"
+
+    def _check_tree(self) -> Iterator[str]:
+        mine = self._tree
+        try:
+            stored, kernel_seq = self._moment.tree()
+        except ValueError as error:
+            yield f"the tree: {error}"
+            return
+        if (stored.size, stored.root()) != (mine.size, mine.root()):
+            yield (
+                f"the tree says {stored.size} events, root {stored.root().hex()[:16]}…; the journal"
+                f" has {mine.size}, root {mine.root().hex()[:16]}…"
+            )
+        if kernel_seq != self._seqs.get(KERNEL, 0):
+            yield f"the tree says that the kernel is at #{kernel_seq}, the journal does not"
+
+    def _check_head(self) -> Iterator[str]:
+        anchored, size = self._moment.anchored, self._tree.size
+        if anchored is None:
+            if size:
+                yield (
+                    "there is no head file that can be read: nobody can tell whether the journal"
+                    " was cut short"
+                )
+        elif anchored.size > size:
+            yield f"the journal was cut short: {size} events, the head file says {anchored.size}"
+        elif anchored.size and anchored.root != self._anchored_root:
+            yield f"the first {anchored.size} events are not those of the head file"
+        elif not anchored.size and anchored.root != merkle.EMPTY_ROOT.hex():
+            yield "the head file says nothing of any journal"
+
+    # --- values -------------------------------------------------------------------------------
+
+    def _check_blobs(self) -> Iterator[str]:
+        """Each value that an event names is there, and lies under the address that its run's key
+        makes of it. Which key that is comes from the entries: trying all would be quadratic."""
+        keys = self._moment.keys()
+        for run in self._rebuilt.rows["run"].keys() - keys.keys():
+            yield f"the key of run {run} is gone: nothing of its values can be checked"
+        for run in keys.keys() - self._rebuilt.rows["run"].keys():
+            yield f"a key stands for {run!r}, a run that no event queued"
+        keys[KERNEL] = b""
+        missing = dict(self._named)
+        for where, value in self._moment.blobs():
+            self._blobs += 1
+            run = missing.pop(where, None)
+            if run is None:
+                self._unnamed += 1
+            elif address(keys.get(run, b""), value) != where:
+                yield f"the value {where[:16]}… is not what was stored under that address ({run})"
+        for where, run in missing.items():
+            yield f"{run} names the value {where[:16]}…, which is gone"
+
+    # --- projections --------------------------------------------------------------------------
+
+    def _check_rows(self) -> Iterator[str]:
+        for table, wanted in self._rebuilt.rows.items():
+            seen = 0
+            for key, stored, *beside in self._moment.rows(table):
+                row = wanted.get(key)
+                if row is None:
+                    yield f"table {table}: the row {key!r} comes from no event"
+                    continue
+                seen += 1
+                if not _says(table, stored, row):
+                    yield f"table {table}: the row {key!r} does not say what the journal says"
+                elif tuple(beside) != self._beside(table, row):
+                    names = ", ".join(COLUMNS[table])
+                    yield f"table {table}: what lies beside the row {key!r} is not so ({names})"
+            if seen != len(wanted):
+                there = {key for key, *_ in self._moment.rows(table)}
+                for key in wanted.keys() - there:
+                    yield f"table {table}: the row {key!r} is missing"
+
+    def _beside(self, table: str, row: Any) -> tuple[Any, ...]:
+        if table != "episode":
+            return columns(table, row)
+        run: Run = self._rebuilt.rows["run"][row.run]
+        text = (self._moment.blob(row.text) or b"").decode("utf-8", "replace")
+        return (run.tenant, run.principal, run.agent, text)
 
 
-def _check_blobs(store: SqliteStore) -> Iterator[str]:
-    """Every blob lies under an address that one of the keys makes of it; every name is there."""
-    keys = [b"", *store.stored_keys()]
-    known = set()
-    for where, value in store.stored_blobs():
-        known.add(where)
-        if not any(address(key, value) == where for key in keys):
-            yield f"the value {where[:16]}… is not what was stored under that address"
-    for _, run, seq, _, body in store.stored():
-        if run != KERNEL:
-            for where in _named(body):
-                if where not in known:
-                    yield f"{run} #{seq} names the value {where[:16]}…, which is gone"
-
-
-def _named(body: bytes) -> Iterator[str]:
-    """The blobs that an entry names."""
+def _says(table: str, stored: bytes, row: Any) -> bool:
     try:
-        event = decode_entry(body).body
-    except msgspec.MsgspecError:
-        return
-    if isinstance(event, RunQueued):
-        yield from (event.manifest, event.run.task, *(file.blob for file in event.files))
-    for field in ("outcome", "undo", "remembered", "result", "output"):
-        where = getattr(event, field, "")
-        if isinstance(where, str) and where:
-            yield where
-    call = getattr(event, "call", None)
-    if call is not None and not isinstance(call, str):
-        yield from filter(None, (call.args, call.outcome, call.decision))
-    for file in getattr(event, "files", ()):
-        if file.blob:
-            yield file.blob
+        return bool(decode(table, stored) == row)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
 
 
-def _check_rows(store: SqliteStore, rebuilt: _Rebuilt) -> Iterator[str]:
-    """Every row of every projection, against the rebuild."""
-    for table, wanted in rebuilt.rows.items():
-        seen = set()
-        for key, stored in store.stored_rows(table):
-            seen.add(key)
-            row = wanted.get(key)
-            if row is None:
-                yield f"table {table}: the row {key!r} comes from no event"
-            elif decode(table, stored) != row:
-                yield f"table {table}: the row {key!r} does not say what the journal says"
-        for key in wanted.keys() - seen:
-            yield f"table {table}: the row {key!r} is missing"
+def named(entry: Entry) -> Iterator[str]:
+    """The addresses of the blobs that an entry names."""
+    match entry.body:
+        case ev.PolicyLoaded(text=text):
+            yield text
+        case ev.RunQueued(run=run, manifest=manifest, files=files, remembered=remembered):
+            yield from filter(None, (run.task, manifest, remembered))
+            yield from (file.blob for file in files if file.blob)
+        case ev.RunEnded(result=result, output=output):
+            yield from filter(None, (result, output))
+        case ev.CallRefused(call=Call() as call) | ev.CallIntended(call=Call() as call):
+            yield from filter(None, (call.args, call.outcome, call.decision))
+        case ev.CallEnded(outcome=outcome, undo=undo, remembered=remembered, files=files):
+            yield from filter(None, (outcome, undo, remembered))
+            yield from (file.blob for file in files if file.blob)
+        case ev.CallSettled(outcome=outcome):
+            yield outcome
+        case ev.ApprovalAsked(approval=approval):
+            yield approval.shown
+        case _:
+            pass
 
 
-__all__ = ["Report", "verify"]
+__all__ = ["Report", "named", "verify"]

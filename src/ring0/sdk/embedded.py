@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from ring0.errors import AgentInvalid, RunFailed
+from ring0.kernel import values
 from ring0.kernel.agents import Agent, Family
 from ring0.kernel.boot import Kernel, open_kernel, operator_name
 from ring0.kernel.live import LiveRun
@@ -39,6 +40,7 @@ class DirectDoor:
         self._run = run
 
     async def call(self, request: Request) -> tuple[Any, Label]:
+        values.check(request.args, what="The call")
         outcome = await self._gate.call(self._run.handle, request)
         if outcome.error is not None:
             raise error_of(outcome.error)

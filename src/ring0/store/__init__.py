@@ -1,5 +1,5 @@
 """The journal and its projections. What the rest of ring0 needs of a store is `base.Store`."""
 
-from ring0.store.base import GuardFailed, Store, Write, address
+from ring0.store.base import GuardFailed, Store, Write, WriteImpossible, address
 
-__all__ = ["GuardFailed", "Store", "Write", "address"]
+__all__ = ["GuardFailed", "Store", "Write", "WriteImpossible", "address"]

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from ring0.errors import Ring0Error
 from ring0.store.events import AnyEvent, Entry
 from ring0.types import (
     Approval,
@@ -38,7 +39,8 @@ class RunLive(Frozen, frozen=True, kw_only=True, tag=True):
 
 
 class NotKilled(Frozen, frozen=True, kw_only=True, tag=True):
-    """No kill reached the run, its agent, its tenant or everything since it was queued."""
+    """No kill reached the run, one above it, its agent, its tenant or everything since it was
+    queued."""
 
     run: str
 
@@ -113,6 +115,15 @@ class GuardFailed(Exception):
         self.detail = detail
 
 
+class WriteImpossible(Ring0Error):
+    """A history that can't be, or a value that can't be stored: a fault of whoever wrote it.
+
+    Nothing of the write was written, and the writes of others go on.
+    """
+
+    code, whose, exit_code = "write_impossible", "ours", 1
+
+
 class Write(msgspec.Struct, kw_only=True):
     """One transaction: all of it or nothing."""
 
@@ -183,7 +194,7 @@ class Store(Protocol):
     async def append(self, write: Write) -> int:
         """Commits the write; returns the seq of its first event.
 
-        Raises GuardFailed, StoreFull, StoreFailed.
+        Raises GuardFailed, WriteImpossible, StoreFull, StoreFailed.
         """
         ...
 
@@ -191,7 +202,9 @@ class Store(Protocol):
         """Returns when all that was appended so far is on disk."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Writes what was appended; after that every append is refused with StoreFailed."""
+        ...
 
     async def run(self, run: str) -> Run | None: ...
 
@@ -235,7 +248,9 @@ class Store(Protocol):
         """Of one run, or of all in the order of the log."""
         ...
 
-    async def candidates(self, scope: Scope, terms: Sequence[str], most: int) -> Candidates: ...
+    async def candidates(self, scope: Scope, terms: Sequence[str], most: int) -> Candidates:
+        """The newest `most` episodes of the scope that hold one of the terms."""
+        ...
 
     async def head(self) -> Head: ...
 

@@ -154,6 +154,7 @@ class Killed(Event, frozen=True, kw_only=True, tag="killed"):
     """`run`, `agent`, `tenant` or `all`."""
     target: str
     generation: int
+    """At least this one: the row always gets a generation that no kill before it had."""
     by: str
 
 

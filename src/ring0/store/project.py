@@ -6,7 +6,7 @@ how `ring0 audit verify` proves that no table says anything else than the journa
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
@@ -25,6 +25,15 @@ from ring0.types import (
     Run,
     RunState,
 )
+
+ANSWERS: Final = {
+    ApprovalState.APPROVED: {ApprovalState.PENDING},
+    ApprovalState.DENIED: {ApprovalState.PENDING},
+    ApprovalState.EXPIRED: {ApprovalState.PENDING, ApprovalState.APPROVED},
+    ApprovalState.REVOKED: set(ApprovalState) - {ApprovalState.CONSUMED},
+}
+"""What an approval may have been before each answer. Only an intent consumes one, for ever."""
+NEWEST_KILL: Final = "newest:"
 
 
 class Tables(Protocol):
@@ -47,11 +56,7 @@ def project(entry: ev.Entry, tables: Tables) -> None:
         assert run is not None, f"event of a run that was never queued: {entry.run}"
         run = _moved(entry, body, run, tables)
     elif isinstance(body, ev.Killed):
-        tables.put(
-            "kill",
-            f"{body.scope}:{body.target}",
-            KillRow(scope=body.scope, target=body.target, generation=body.generation),
-        )
+        _killed(body, tables)
     if run is not None:
         assert run.events == entry.seq - 1, f"{entry.run}: event {entry.seq} after {run.events}"
         tables.put("run", run.id, replace(run, events=entry.seq))
@@ -59,10 +64,13 @@ def project(entry: ev.Entry, tables: Tables) -> None:
 
 def _queued(entry: ev.Entry, body: ev.RunQueued, tables: Tables) -> None:
     child = body.run
-    assert child.state is RunState.QUEUED and tables.get("run", child.id) is None
+    assert child.id == entry.run and child.state is RunState.QUEUED, "queued as it must be"
+    assert tables.get("run", child.id) is None, f"{child.id} is queued twice"
     tables.put("run", child.id, child)
     if child.parent:
-        parent: Run = tables.get("run", child.parent)
+        parent: Run | None = tables.get("run", child.parent)
+        assert parent is not None, f"{child.id} has no parent {child.parent}"
+        assert (parent.root, parent.tenant) == (child.root, child.tenant), "a child of its tree"
         tables.put(
             "run",
             parent.id,
@@ -100,30 +108,34 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
                 ),
             )
         case ev.SandboxEnded():
-            tables.put(
-                "sandbox", body.sandbox, replace(tables.get("sandbox", body.sandbox), ended=True)
-            )
+            sandbox: SandboxRow | None = tables.get("sandbox", body.sandbox)
+            assert sandbox is not None, f"the sandbox {body.sandbox} was never started"
+            tables.put("sandbox", body.sandbox, replace(sandbox, ended=True))
         case ev.CallRefused():
-            tables.put("call", body.call.id, replace(body.call, seq=entry.seq))
+            _open(entry, body.call, run, tables)
         case ev.CallIntended():
             return _intended(entry, body, run, tables)
         case ev.CallEnded():
             return _call_ended(entry, body, run, tables)
         case ev.CallCutOff():
-            call: Call = tables.get("call", body.call)
-            assert call.state is CallState.INTENDED
+            call = _call(body.call, run, CallState.INTENDED, tables)
             tables.put(
                 "call", call.id, replace(call, state=CallState.UNKNOWN, ended_us=entry.at_us)
             )
         case ev.CallSettled():
-            call = tables.get("call", body.call)
-            assert call.state is CallState.UNKNOWN
+            call = _call(body.call, run, CallState.UNKNOWN, tables)
             state = CallState.OK if body.happened else CallState.ERROR
             tables.put("call", call.id, replace(call, state=state, outcome=body.outcome))
         case ev.ApprovalAsked():
-            tables.put("approval", body.approval.id, body.approval)
+            asked = body.approval
+            assert asked.run == run.id and asked.state is ApprovalState.PENDING, "asked for itself"
+            assert tables.get("approval", asked.id) is None, f"{asked.id} is asked twice"
+            tables.put("approval", asked.id, asked)
         case ev.ApprovalAnswered():
-            approval: Approval = tables.get("approval", body.approval)
+            approval: Approval | None = tables.get("approval", body.approval)
+            assert approval is not None and approval.run == run.id, f"no ask {body.approval}"
+            before = ANSWERS.get(body.state, set())
+            assert approval.state in before, f"{approval.state} to {body.state}"
             tables.put(
                 "approval",
                 approval.id,
@@ -136,11 +148,7 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
                 ),
             )
         case ev.Killed():
-            tables.put(
-                "kill",
-                f"{body.scope}:{body.target}",
-                KillRow(scope=body.scope, target=body.target, generation=body.generation),
-            )
+            _killed(body, tables)
         case _:
             pass
     return run
@@ -149,7 +157,7 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
 def _ended(entry: ev.Entry, body: ev.RunEnded, run: Run, tables: Tables) -> Run:
     assert body.state in ENDED and run.state not in ENDED and body.epoch == run.epoch + 1
     if run.parent:
-        parent: Run = tables.get("run", run.parent)
+        parent: Run = tables.get("run", run.parent)  # It was there when this one was queued.
         tables.put(
             "run",
             parent.id,
@@ -171,12 +179,12 @@ def _ended(entry: ev.Entry, body: ev.RunEnded, run: Run, tables: Tables) -> Run:
 
 
 def _intended(entry: ev.Entry, body: ev.CallIntended, run: Run, tables: Tables) -> Run:
-    call = replace(body.call, seq=entry.seq, cost_microusd=body.reserve_microusd)
-    assert tables.get("call", call.id) is None, f"{call.id} is intended twice"
-    tables.put("call", call.id, call)
+    assert run.state not in ENDED, f"{run.id} is {run.state}"
+    call = _open(entry, replace(body.call, cost_microusd=body.reserve_microusd), run, tables)
     if call.approval:
-        approval: Approval = tables.get("approval", call.approval)
-        assert approval.state is ApprovalState.APPROVED
+        approval: Approval | None = tables.get("approval", call.approval)
+        assert approval is not None and approval.call == call.id, f"no approval of {call.id}"
+        assert approval.state is ApprovalState.APPROVED, f"{approval.id} is {approval.state}"
         tables.put("approval", approval.id, replace(approval, state=ApprovalState.CONSUMED))
     return replace(
         run,
@@ -185,9 +193,25 @@ def _intended(entry: ev.Entry, body: ev.CallIntended, run: Run, tables: Tables) 
     )
 
 
+def _open(entry: ev.Entry, call: Call, run: Run, tables: Tables) -> Call:
+    """The first row of a call."""
+    assert call.run == run.id, f"{call.id} is a call of {call.run}"
+    assert tables.get("call", call.id) is None, f"{call.id} is opened twice"
+    call = replace(call, seq=entry.seq)
+    tables.put("call", call.id, call)
+    return call
+
+
+def _call(key: str, run: Run, state: CallState, tables: Tables) -> Call:
+    """A call of the run that is in the state from which the event moves it."""
+    call: Call | None = tables.get("call", key)
+    assert call is not None and call.run == run.id, f"{run.id} has no call {key}"
+    assert call.state is state, f"{key} is {call.state}, not {state}"
+    return call
+
+
 def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -> Run:
-    call: Call = tables.get("call", body.call)
-    assert call.state is CallState.INTENDED, f"{call.id} ends from {call.state}"
+    call = _call(body.call, run, CallState.INTENDED, tables)
     reserved = call.cost_microusd
     tables.put(
         "call",
@@ -202,7 +226,8 @@ def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -
         ),
     )
     if body.undoes and body.state is CallState.OK:
-        undone: Call = tables.get("call", body.undoes)
+        undone: Call | None = tables.get("call", body.undoes)
+        assert undone is not None, f"there is no call {body.undoes} to undo"
         tables.put("call", undone.id, replace(undone, undone_by=call.id))
     _files(body.files_of or run.id, body.files, tables)
     if body.remembered:
@@ -212,6 +237,15 @@ def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -
     if body.run_label is not None and body.run_label != run.label:
         run = replace(run, label=body.run_label, label_version=run.label_version + 1)
     return run
+
+
+def _killed(body: ev.Killed, tables: Tables) -> None:
+    """Two kills that saw the same generation still get two: none hides behind another."""
+    newest: KillRow | None = tables.get("kill", NEWEST_KILL)
+    generation = max(body.generation, newest.generation + 1 if newest else 1)
+    row = KillRow(scope=body.scope, target=body.target, generation=generation)
+    tables.put("kill", f"{body.scope}:{body.target}", row)
+    tables.put("kill", NEWEST_KILL, row)
 
 
 def _files(run: str, files: tuple[FileDelta, ...], tables: Tables) -> None:

@@ -137,7 +137,9 @@ async def _change(
 ) -> Result:
     before = await context.workspace.find(path)
     was = (await context.workspace.read(path))[1] if before else None
-    undo = msgspec.msgpack.encode({"path": path, "before": was, "after": content})
+    undo = msgspec.msgpack.encode(
+        {"path": path, "before": was, "after": content, "label": before.label if before else None}
+    )
     label = Label(integrity=Integrity.SYSTEM, sources=("workspace",))
     return Result(
         value={"path": path, **value},
@@ -159,10 +161,12 @@ async def undo(evidence: bytes, context: CallContext) -> Result:
             why="Taking this write back would destroy the newer one.",
             todo="Undo the newer change first.",
         )
+    # What comes back is worth what it was worth before: undo makes nothing trusted.
+    label = msgspec.convert(kept["label"], Label | None)
     return Result(
         value={"path": path, "restored": before is not None},
         label=Label(integrity=Integrity.SYSTEM),
-        files=(FileChange(path=path, value=before),),
+        files=(FileChange(path=path, value=before, label=label),),
     )
 
 

@@ -37,7 +37,10 @@ class Function:
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         pure = self.manifest.effect is Effect.PURE
         return Prepared(
-            driver_bytes=msgspec.json.encode(args, order="sorted"), own=pure, mutates=not pure
+            driver_bytes=msgspec.json.encode(args, order="sorted"),
+            own=pure,
+            mutates=not pure,
+            reserve_microusd=self.manifest.cost_microusd,
         )
 
     async def execute(
@@ -122,7 +125,10 @@ class EmbeddedFunction:
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         pure = self.manifest.effect is Effect.PURE
         return Prepared(
-            driver_bytes=msgspec.json.encode(args, order="sorted"), own=pure, mutates=not pure
+            driver_bytes=msgspec.json.encode(args, order="sorted"),
+            own=pure,
+            mutates=not pure,
+            reserve_microusd=self.manifest.cost_microusd,
         )
 
     async def execute(

@@ -51,7 +51,7 @@ async def support_desk(ctx: Context) -> dict[str, Any]:
             local=[python],
         )
         results[number] = what_was_done(answer.messages)
-    note = "; ".join(f"{number}: {done}" for number, done in results.items())
+    note = ". ".join(f"{number}: {done}" for number, done in results.items())
     await ctx.memory.append(f"{NOTEBOOK}: worked through {len(results)} tickets. {note}")
     return {"tickets": results}
 
@@ -67,16 +67,17 @@ async def remembered(ctx: Context) -> list[Any]:
 
 def what_was_done(messages: list[dict[str, Any]]) -> str:
     """The calls of a conversation by what came of them, from their results."""
-    names = {call["id"]: call["name"] for message in messages
-             for call in message.get("tool_calls", ())}  # fmt: skip
+    names = {
+        call["id"]: call["name"] for message in messages for call in message.get("tool_calls", ())
+    }
     done: list[str] = []
-    refused: list[str] = []
+    failed: list[str] = []
     for message in messages:
         if message["role"] == "tool":
-            listed = refused if is_error(message["content"]) else done
+            listed = failed if is_error(message["content"]) else done
             listed.append(names.get(message["tool_call_id"], "?"))
     said = f"did {', '.join(dict.fromkeys(done)) or 'nothing'}"
-    return f"{said} (refused: {', '.join(dict.fromkeys(refused))})" if refused else said
+    return f"{said}; not done: {', '.join(dict.fromkeys(failed))}" if failed else said
 
 
 def is_error(content: str) -> bool:

@@ -21,16 +21,7 @@ def check(guard: Guard, tables: SqliteTables, db: apsw.Connection, now_us: int) 
             if run.epoch != guard.epoch:
                 raise GuardFailed(guard, f"epoch {guard.epoch} is over, the run is at {run.epoch}")
         case base.NotKilled():
-            run = _run(guard, tables, guard.run)
-            keys = (
-                f"run:{run.id}",
-                f"run:{run.root}",
-                f"agent:{run.agent}",
-                f"tenant:{run.tenant}",
-            )
-            reached = first(db, sql.KILL_REACHED, keys)[0]
-            if reached is not None and reached > run.kill_seen:
-                raise GuardFailed(guard, "a kill reached the run")
+            _not_killed(guard, _run(guard, tables, guard.run), tables, db)
         case base.LabelUnmoved():
             run = _run(guard, tables, guard.run)
             if run.label_version != guard.version:
@@ -57,6 +48,17 @@ def _run(guard: Guard, tables: SqliteTables, key: str) -> Run:
     if run is None:
         raise GuardFailed(guard, "no such run")
     return run
+
+
+def _not_killed(guard: Guard, run: Run, tables: SqliteTables, db: apsw.Connection) -> None:
+    keys = ["all:", f"agent:{run.agent}", f"tenant:{run.tenant}", f"run:{run.id}"]
+    above = run
+    while above.parent:  # A run in the middle of a tree may be the one that was killed.
+        above = _run(guard, tables, above.parent)
+        keys.append(f"run:{above.id}")
+    reached = first(db, sql.kill_reached(len(keys)), keys)[0]
+    if reached is not None and reached > run.kill_seen:
+        raise GuardFailed(guard, "a kill reached the run")
 
 
 def _room(guard: base.Room, run: Run) -> None:

@@ -1,27 +1,31 @@
 """Opens the embedded store, and refuses what must not be written to.
 
 A file that is not a journal, of a newer version, damaged, or shorter than its head file says is an
-error here; `write=False` opens it all the same for reading where that can be done.
+error here; `write=False` opens it all the same for reading where that can be done. Nothing is made
+or changed in a folder that is refused.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import apsw
 
-from ring0.errors import StoreDamaged
+from ring0.errors import Ring0Error, StoreDamaged, StoreFailed
 from ring0.runtime import Runtime
 from ring0.store import merkle
 from ring0.store.base import Head
 from ring0.store.sqlite import sql
-from ring0.store.sqlite.store import SqliteStore, read_head
-from ring0.store.sqlite.tables import first
-from ring0.store.sqlite.writer import Writer, explain
+from ring0.store.sqlite.snapshot import read_head
+from ring0.store.sqlite.store import SqliteStore
+from ring0.store.sqlite.tables import first, tree_of
+from ring0.store.sqlite.writer import Writer, explain, write_head
 
 JOURNAL = "journal.db"
 HEAD = "journal.head"
+ASIDE = f"move {JOURNAL}, {JOURNAL}-wal and {HEAD} aside to begin a new one"
 
 
 def open_store(folder: Path, runtime: Runtime, *, write: bool) -> SqliteStore:
@@ -30,105 +34,198 @@ def open_store(folder: Path, runtime: Runtime, *, write: bool) -> SqliteStore:
     Raises StoreDamaged, StoreFull, StoreFailed.
     """
     path = folder / JOURNAL
-    if not write and not path.exists():
+    with ExitStack() as held:
+        try:
+            store = (_open_to_write if write else _open_to_read)(path, runtime, held)
+        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
+            raise StoreDamaged(
+                f"The journal {path} is damaged: {error}.",
+                why="It was cut short or overwritten; nothing is written to a damaged journal.",
+                todo=f"Put back a copy of {JOURNAL}, {JOURNAL}-wal and {HEAD}, or {ASIDE}.",
+            ) from None
+        except (apsw.Error, OSError) as error:
+            raise (explain(error) if write else _unreadable(path, error)) from None
+        held.pop_all()  # It is the store's now.
+        return store
+
+
+def _open_to_read(path: Path, runtime: Runtime, held: ExitStack) -> SqliteStore:
+    if not path.exists():
         raise StoreDamaged(
-            f"There is no journal in {folder}.",
-            why="Nothing has run here yet.",
+            f"There is no journal in {path.parent}.",
+            why="Nothing has run here yet, or it was taken away.",
             todo="Run an agent first, or set RING0_HOME to the folder that you mean.",
         )
-    try:
-        return _open(path, folder / HEAD, runtime, write=write)
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StoreDamaged(
-            f"The journal {path} is damaged: {error}.",
-            why="It was cut short or overwritten; nothing is written to a damaged journal.",
-            todo="Put back a copy of journal.db, journal.db-wal and journal.head, or move all"
-            " three aside to begin a new one.",
-        ) from None
-    except apsw.Error as error:
-        raise explain(error) from None
-
-
-def _open(path: Path, head: Path, runtime: Runtime, *, write: bool) -> SqliteStore:
-    existed = path.exists() and path.stat().st_size > 0
-    if write:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    connection = _connect(path, write=write)
-    if write and not existed:
-        connection.execute("BEGIN IMMEDIATE;" + sql.SCHEMA + "COMMIT")
+    _check_not_emptied(path)
+    if path.stat().st_size == 0:
+        raise _foreign(path)
+    connection = _connect(path, held, write=False)
     _check_version(connection, path)
-    head_file = os.open(head, os.O_RDWR | os.O_CREAT if write else os.O_RDONLY, 0o600)
-    if write:
-        _check_length(connection, read_head(head_file), path)
-        return SqliteStore(
-            _connect(path, write=False), Writer(connection, head_file, runtime), head_file, runtime
-        )
+    head = path.with_name(HEAD)
+    head_file = _descriptor(head, os.O_RDONLY, held) if head.is_file() else -1
     return SqliteStore(connection, None, head_file, runtime)
 
 
-def _connect(path: Path, *, write: bool) -> apsw.Connection:
+def _open_to_write(path: Path, runtime: Runtime, held: ExitStack) -> SqliteStore:
+    head = path.with_name(HEAD)
+    _check_not_emptied(path)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # Never after SQLite's.
+    connection = _connect(path, held, write=True)
+    anchored = _anchored(head)
+    if first(connection, sql.WHOSE) == (0, 0, 0):
+        _begin(connection, anchored, path)
+    _check_version(connection, path)
+    tree = _check_length(connection, anchored, path)
+    head_file = _descriptor(head, os.O_RDWR | os.O_CREAT, held)
+    if anchored is None or anchored.size != tree.size:
+        # On disk before the first event is: a head file that a power cut empties would shut the
+        # journal; later ones replace it in place.
+        write_head(head_file, tree)
+        os.fsync(head_file)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(folder)
+        os.close(folder)
+    reader = _connect(path, held, write=False)
+    return SqliteStore(reader, Writer(connection, head_file, runtime), head_file, runtime)
+
+
+def _begin(connection: apsw.Connection, anchored: Head | None, path: Path) -> None:
+    """Makes the tables, unless the head file says that there were some."""
+    if anchored is not None and anchored.size:
+        raise _cut_short(path, 0, anchored)
+    connection.execute("BEGIN IMMEDIATE;" + sql.SCHEMA + "COMMIT").fetchall()
+    # The tables stand in the main file from the start, whatever becomes of the WAL.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _connect(path: Path, held: ExitStack, *, write: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE if write else apsw.SQLITE_OPEN_READONLY
     connection = apsw.Connection(str(path), flags=flags)
-    connection.execute("PRAGMA busy_timeout = 5000")
+    held.callback(connection.close)
+    connection.set_busy_timeout(5_000)
     if write:
-        connection.execute(sql.PRAGMAS)
+        # Fetched to the end: a statement that gives a row stops those after it until it is read.
+        connection.execute(sql.PRAGMAS).fetchall()
     return connection
 
 
-def _check_version(connection: apsw.Connection, path: Path) -> None:
-    application = first(connection, "PRAGMA application_id")[0]
-    version = first(connection, "PRAGMA user_version")[0]
-    if application != sql.APPLICATION_ID:
+def _descriptor(path: Path, flags: int, held: ExitStack) -> int:
+    opened = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    held.callback(os.close, opened)
+    return opened
+
+
+def _anchored(head: Path) -> Head | None:
+    if not head.exists():
+        return None
+    with ExitStack() as held:
+        return read_head(_descriptor(head, os.O_RDONLY, held))
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+def _check_not_emptied(path: Path) -> None:
+    """SQLite would take an empty file for a new journal, and throw its WAL away."""
+    if path.exists() and path.stat().st_size:
+        return
+    anchored = _anchored(path.with_name(HEAD))
+    log = path.with_name(path.name + "-wal")
+    if (anchored is not None and anchored.size) or (log.exists() and log.stat().st_size):
+        told = "its head file says that there was one" if anchored else "its WAL still stands"
         raise StoreDamaged(
-            f"{path} is not a journal of ring0.",
-            why="Its application id says that another program made it, or it was cut to nothing.",
-            todo="Set RING0_HOME to another folder, or put back a copy of the journal.",
+            f"The journal {path} is {'empty' if path.exists() else 'gone'}, and {told}.",
+            why="The file was emptied, moved or deleted.",
+            todo=f"Put back a copy of {JOURNAL}, or {ASIDE}.",
         )
+
+
+def _check_version(connection: apsw.Connection, path: Path) -> None:
+    application, version, _ = first(connection, sql.WHOSE)
+    if application != sql.APPLICATION_ID:
+        raise _foreign(path)
     if version > sql.SCHEMA_VERSION:
         raise StoreDamaged(
             f"{path} is of a newer ring0 (schema {version}; this one knows {sql.SCHEMA_VERSION}).",
             why="An older kernel can't keep the promises of a newer journal.",
             todo="Install the newer ring0, or set RING0_HOME to another folder.",
         )
-
-
-def _check_length(connection: apsw.Connection, anchored: Head | None, path: Path) -> None:
-    size, peaks, _ = first(connection, sql.TREE)
-    highest = connection.execute("SELECT count(*), max(idx) FROM event").fetchone()
-    assert highest is not None
-    events = int(highest[0] or 0)
-    if events != size or (size and highest[1] != size - 1):
+    if version < 1:
         raise StoreDamaged(
-            f"The journal {path} holds {events} events and its tree {size}.",
-            why="Events were added or taken away behind the kernel's back.",
-            todo="Put back a copy of the journal; `ring0 audit verify` names the first bad entry.",
+            f"{path} has no version (schema {version}).",
+            why="It was overwritten: every journal has had one from the start.",
+            todo=f"Put back a copy, or {ASIDE}.",
         )
+
+
+def _check_length(connection: apsw.Connection, anchored: Head | None, path: Path) -> merkle.Tree:
+    """The tree, if events, tree and head file agree on it."""
+    try:
+        tree, _ = tree_of(connection)
+    except ValueError as error:
+        raise _changed(path, f"has no Merkle tree: {error}") from None
+    count, highest = first(connection, sql.EVENT_COUNT)
+    if count != tree.size or (count and highest != count - 1):
+        raise _changed(path, f"holds {count} events and its tree {tree.size}")
     if anchored is None:
-        if size:
+        if tree.size:
             raise StoreDamaged(
-                f"{path.with_name(HEAD)} is missing or unreadable; the journal has {size} events.",
+                f"{path.with_name(HEAD)} is missing or unreadable; the journal has"
+                f" {tree.size} events.",
                 why="Without it nobody can tell whether the journal was cut short.",
-                todo="Put back a copy of it; `ring0 audit verify` shows what stands.",
+                todo=f"Put back a copy of it (`ring0 audit verify` shows what stands), or {ASIDE}.",
             )
-        return
-    if anchored.size > size:
-        raise StoreDamaged(
-            f"The journal {path} was cut short: it holds {size} events, its head file says"
-            f" {anchored.size}.",
-            why="The file or its WAL was replaced by an older or shorter one.",
-            todo="Put back journal.db and journal.db-wal as they were, or move journal.db,"
-            " journal.db-wal and journal.head aside to begin a new one.",
-        )
-    if anchored.size == size:
-        root = merkle.Tree(size, [peaks[i : i + 32] for i in range(0, len(peaks), 32)]).root()
-    else:  # The kernel was killed between the commit and the head.
-        tree = merkle.Tree()
-        for (leaf,) in connection.execute(sql.LEAVES, (anchored.size,)):
-            tree.append(leaf)
+        return tree
+    if anchored.size > tree.size:
+        raise _cut_short(path, tree.size, anchored)
+    if anchored.size == tree.size:
         root = tree.root()
+    else:  # The kernel was killed between the commit and the head.
+        again = merkle.Tree()
+        root = again.root()
+        for (leaf,) in connection.execute(sql.LEAVES):
+            again.append(leaf)
+            if again.size == anchored.size:
+                root = again.root()
+        if again.root() != tree.root():
+            raise _changed(path, "has another Merkle tree than its events make")
     if root.hex() != anchored.root:
         raise StoreDamaged(
             f"The journal {path} is not the one that its head file describes.",
             why="Entries were changed after they were written, or the files are of two journals.",
-            todo="Run `ring0 audit verify`; put back both files from one copy.",
+            todo=f"Run `ring0 audit verify`; put back both files from one copy, or {ASIDE}.",
         )
+    return tree
+
+
+def _foreign(path: Path) -> StoreDamaged:
+    return StoreDamaged(
+        f"{path} is not a journal of ring0.",
+        why="Another program made it, or it was cut to nothing.",
+        todo="Set RING0_HOME to another folder, or put back a copy of the journal.",
+    )
+
+
+def _changed(path: Path, what: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"The journal {path} {what}.",
+        why="Events were added, changed or taken away behind the kernel's back.",
+        todo="Put back a copy of the journal; `ring0 audit verify` names the first bad entry.",
+    )
+
+
+def _cut_short(path: Path, size: int, anchored: Head) -> StoreDamaged:
+    return StoreDamaged(
+        f"The journal {path} was cut short: it holds {size} events, its head file says"
+        f" {anchored.size}.",
+        why="The file or its WAL was replaced by an older or shorter one.",
+        todo=f"Put back {JOURNAL} and {JOURNAL}-wal as they were, or {ASIDE}.",
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> Ring0Error:
+    return StoreFailed(
+        f"The journal {path} can't be read: {error}.",
+        why="Its file or its folder is not open to this user, or another program holds it.",
+        todo="See to the permissions of the folder and of all files in it.",
+    )

@@ -68,19 +68,24 @@ CREATE VIRTUAL TABLE episode_text USING fts5 (
 PRAGMAS: Final = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
-PRAGMA foreign_keys = ON;
-PRAGMA busy_timeout = 5000;
 PRAGMA trusted_schema = OFF;
 PRAGMA wal_autocheckpoint = 2000;
 PRAGMA cache_size = -16000;
 """
+WHOSE: Final = """
+SELECT (SELECT application_id FROM pragma_application_id),
+    (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)
+"""
+SCHEMA_OBJECTS: Final = "SELECT type, name, sql FROM main.sqlite_schema"
 
 ADD_EVENT: Final = "INSERT INTO event (idx, run, seq, leaf, body) VALUES (?, ?, ?, ?, ?)"
 ADD_BLOB: Final = "INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING"
 ADD_KEY: Final = "INSERT INTO run_key VALUES (?, ?)"
 MOVE_TREE: Final = "UPDATE tree SET size = ?, peaks = ?, kernel_seq = ? WHERE one = 1"
 TREE: Final = "SELECT size, peaks, kernel_seq FROM tree"
-LEAVES: Final = "SELECT leaf FROM event WHERE idx < ? ORDER BY idx"
+LEAVES: Final = "SELECT leaf FROM event ORDER BY idx"
+EVENT_COUNT: Final = "SELECT count(*), max(idx) FROM event"
+LAST_EVENT: Final = "SELECT body FROM event ORDER BY idx DESC LIMIT 1"
 
 GET: Final = {
     table: f"SELECT row FROM {table} WHERE key = ?"
@@ -100,17 +105,45 @@ PUT: Final = {
     " generation = excluded.generation, row = excluded.row",
 }
 REMOVE_FILE: Final = "DELETE FROM file WHERE key = ?"
+COLUMNS: Final = {
+    "run": ("state", "parent", "root", "started_us"),
+    "call": ("run", "seq", "state"),
+    "approval": ("run", "state", "asked_us"),
+    "file": (),
+    "sandbox": ("ended",),
+    "kill": ("generation",),
+    "episode": ("tenant", "principal", "agent", "text"),
+}
+"""What lies beside each row, as a copy of what the row says."""
 ALL_ROWS: Final = {
-    table: f"SELECT key, row FROM {table}"
-    for table in ("run", "call", "approval", "file", "sandbox", "kill", "episode")
+    table: f"SELECT {', '.join(('key', 'row', *columns))} FROM {table}"
+    for table, columns in COLUMNS.items()
 }
 
-ADD_EPISODE: Final = "INSERT INTO episode VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)"
+NEXT_EPISODE: Final = "SELECT coalesce(max(id), 0) + 1 FROM episode"
+ADD_EPISODE: Final = "INSERT INTO episode VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 ADD_EPISODE_TEXT: Final = "INSERT INTO episode_text (rowid, text) VALUES (?, ?)"
-
-KILL_REACHED: Final = """
-SELECT max(generation) FROM kill WHERE key IN ('all:', ?, ?, ?, ?)
+EPISODE_TOKENS: Final = "SELECT sz FROM episode_text_docsize WHERE id = ?"
+ALL_EPISODE_TOKENS: Final = """
+SELECT episode.key, tokens, sz FROM episode LEFT JOIN episode_text_docsize AS size
+ON size.id = episode.id
 """
+COPY_INDEX: Final = """
+CREATE TEMP VIEW indexed AS SELECT id, text FROM main.episode;
+CREATE VIRTUAL TABLE temp.copied USING fts5 (
+    text, content = 'indexed', content_rowid = 'id', tokenize = 'porter unicode61'
+);
+DELETE FROM temp.copied_data;
+INSERT INTO temp.copied_data SELECT * FROM main.episode_text_data;
+DELETE FROM temp.copied_idx;
+INSERT INTO temp.copied_idx SELECT * FROM main.episode_text_idx;
+DELETE FROM temp.copied_docsize;
+INSERT INTO temp.copied_docsize SELECT * FROM main.episode_text_docsize;
+"""
+"""FTS5 compares an index with its text only by a write: so a reader asks it of a copy."""
+CHECK_INDEX: Final = "INSERT INTO temp.copied (copied, rank) VALUES ('integrity-check', 1)"
+CHECK_FILE: Final = "PRAGMA main.integrity_check(20)"
+
 KILL_GENERATION: Final = "SELECT coalesce(max(generation), 0) FROM kill"
 ASKS_PENDING: Final = """
 SELECT count(*) FROM approval JOIN run ON run.key = approval.run
@@ -118,14 +151,19 @@ WHERE approval.state = 'pending' AND run.root = ?
 """
 
 RUN_KEY: Final = "SELECT key FROM run_key WHERE run = ?"
+KEYS: Final = "SELECT run, key FROM run_key"
 RUNS_NAMED: Final = "SELECT key FROM run WHERE key >= ? AND key < ? LIMIT 3"
 CALLS: Final = "SELECT row FROM call WHERE run = ? ORDER BY seq"
 FILES: Final = "SELECT row FROM file WHERE key >= ? AND key < ? ORDER BY key"
 SANDBOXES_ALIVE: Final = "SELECT row FROM sandbox WHERE ended = 0"
 BLOB: Final = "SELECT value FROM blob WHERE address = ?"
-BLOBS: Final = "SELECT address, value FROM blob"
-EVENTS: Final = "SELECT idx, run, seq, leaf, body FROM event ORDER BY idx"
-EVENTS_OF_RUN: Final = "SELECT idx, run, seq, leaf, body FROM event WHERE run = ? ORDER BY seq"
+BLOBS: Final = "SELECT address, value FROM blob WHERE address > ? ORDER BY address LIMIT ?"
+EVENTS: Final = "SELECT idx, run, seq, leaf, body FROM event WHERE idx > ? ORDER BY idx LIMIT ?"
+EVENTS_OF_RUN: Final = """
+SELECT idx, run, seq, leaf, body FROM event WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?
+"""
+ALL_BLOBS: Final = "SELECT address, value FROM blob"
+ALL_EVENTS: Final = "SELECT idx, run, seq, leaf, body FROM event ORDER BY idx"
 
 SCOPE_SIZE: Final = """
 SELECT count(*), coalesce(sum(tokens), 0) FROM episode
@@ -141,3 +179,8 @@ FROM episode_text JOIN episode AS text_of ON text_of.id = episode_text.rowid
 WHERE episode_text MATCH ? AND tenant = ? AND principal = ? AND agent = ?
 ORDER BY text_of.id DESC LIMIT ?
 """
+
+
+def kill_reached(keys: int) -> str:
+    """The newest kill among so many keys."""
+    return f"SELECT max(generation) FROM kill WHERE key IN ({', '.join('?' * keys)})"

@@ -6,20 +6,22 @@ journal is: a journal shorter than its head was cut short, and is not written to
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import apsw
+from msgspec.structs import replace
 
 from ring0.errors import StoreDamaged
 from ring0.runtime import Runtime
-from ring0.store import merkle
 from ring0.store.base import Candidate, Candidates, Head, SandboxRow, Write
 from ring0.store.events import Entry, decode_entry
 from ring0.store.sqlite import sql
-from ring0.store.sqlite.tables import decode, first
-from ring0.store.sqlite.writer import Writer
+from ring0.store.sqlite.snapshot import Snapshot, read_head
+from ring0.store.sqlite.tables import decode, tree_of
+from ring0.store.sqlite.writer import Writer, closed
 from ring0.types import (
     Approval,
     ApprovalState,
@@ -31,9 +33,12 @@ from ring0.types import (
     Scope,
 )
 
+PAGE_ROWS: Final = 500
+"""How much of the journal is read at once."""
+
 
 class SqliteStore:
-    """`store.base.Store` in one SQLite file. Open it with `open_store` or `open_reader`."""
+    """`store.base.Store` in one SQLite file. Open it with `open_store`."""
 
     def __init__(
         self, reader: apsw.Connection, writer: Writer | None, head_file: int, runtime: Runtime
@@ -42,6 +47,7 @@ class SqliteStore:
         self._writer = writer
         self._head_file = head_file
         self._runtime = runtime
+        self._closed = False
         _register_term_counts(reader)
 
     # --- writing ------------------------------------------------------------------------------
@@ -55,26 +61,40 @@ class SqliteStore:
             await self._writer.submit(None)
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         if self._writer is not None:
-            await self._runtime.in_thread(self._writer.stop)
-            self._writer.close()
-            self._writer = None
+            await asyncio.shield(self._runtime.in_thread(self._writer.stop))
+        # The last to close is the one that may write: so the WAL goes into the file, which is then
+        # the whole journal.
         self._read.close()
+        if self._writer is not None:
+            self._writer.close()
         if self._head_file >= 0:
             os.close(self._head_file)
             self._head_file = -1
 
     # --- reading ------------------------------------------------------------------------------
 
+    def _all(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Every row at once: a cursor that is left open would hold this reader in the past."""
+        try:
+            return self._read.execute(statement, values).fetchall()
+        except UnicodeEncodeError:  # A lone surrogate: nothing stored has one in its name.
+            return []
+        except apsw.ConnectionClosedError:
+            raise closed() from None
+
     def _one(self, statement: str, values: Sequence[Any]) -> Any:
-        return first(self._read, statement, values)
+        return next(iter(self._all(statement, values)), None)
 
     def _row(self, table: str, key: str) -> Any:
         found = self._one(sql.GET[table], (key,))
         return None if found is None else decode(table, found[0])
 
     def _rows(self, table: str, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        return [decode(table, row) for (row,) in self._read.execute(statement, values)]
+        return [decode(table, row) for (row,) in self._all(statement, values)]
 
     async def run(self, run: str) -> Run | None:
         found: Run | None = self._row("run", run)
@@ -88,9 +108,7 @@ class SqliteStore:
         return self._rows("run", statement, (*values, most))
 
     async def runs_named(self, prefix: str) -> list[str]:
-        return [
-            key for (key,) in self._read.execute(sql.RUNS_NAMED, (prefix, prefix + "\U0010ffff"))
-        ]
+        return [key for (key,) in self._all(sql.RUNS_NAMED, (prefix, prefix + "\U0010ffff"))]
 
     async def run_key(self, run: str) -> bytes:
         found = self._one(sql.RUN_KEY, (run,))
@@ -117,11 +135,11 @@ class SqliteStore:
         self, *, states: Iterable[ApprovalState] = (), run: str = ""
     ) -> list[Approval]:
         where, values = _where(state=[str(s) for s in states], run=run)
-        statement = f"SELECT row FROM approval{where} ORDER BY asked_us"
+        statement = f"SELECT row FROM approval{where} ORDER BY asked_us, key"
         return self._rows("approval", statement, values)
 
     async def files(self, run: str) -> list[File]:
-        return self._rows("file", sql.FILES, (f"{run}\n", f"{run}\n\U0010ffff"))
+        return self._rows("file", sql.FILES, (f"{run}\n", f"{run}\x0b"))
 
     async def file(self, run: str, path: str) -> File | None:
         found: File | None = self._row("file", f"{run}\n{path}")
@@ -149,52 +167,60 @@ class SqliteStore:
 
     def stored(self, run: str = "") -> Iterator[tuple[int, str, int, bytes, bytes]]:
         """The journal as it lies on disk: (index, run, seq, leaf hash, exact bytes)."""
-        if run:
-            yield from self._read.execute(sql.EVENTS_OF_RUN, (run,))
-        else:
-            yield from self._read.execute(sql.EVENTS)
+        after = 0 if run else -1
+        while page := (
+            self._all(sql.EVENTS_OF_RUN, (run, after, PAGE_ROWS))
+            if run
+            else self._all(sql.EVENTS, (after, PAGE_ROWS))
+        ):
+            yield from page
+            after = page[-1][2] if run else page[-1][0]
 
     def stored_blobs(self) -> Iterator[tuple[str, bytes]]:
         """All blobs: (address, value)."""
-        yield from self._read.execute(sql.BLOBS)
+        after = ""
+        while page := self._all(sql.BLOBS, (after, PAGE_ROWS)):
+            yield from page
+            after = page[-1][0]
 
-    def stored_keys(self) -> list[bytes]:
-        """All runs' keys."""
-        return [bytes(key) for (key,) in self._read.execute("SELECT key FROM run_key")]
-
-    def stored_rows(self, table: str) -> Iterator[tuple[str, bytes]]:
-        """All rows of a projection: (key, JSON)."""
-        yield from self._read.execute(sql.ALL_ROWS[table])
+    def snapshot(self) -> Snapshot:
+        """One moment of the whole journal, for verification. Close it."""
+        return Snapshot(self._read.filename, self._head_file)
 
     def anchored(self) -> Head | None:
         """What the head file says."""
         return read_head(self._head_file)
 
     async def head(self) -> Head:
-        size, peaks, _ = self._one(sql.TREE, ())
-        tree = merkle.Tree(size, [peaks[i : i + 32] for i in range(0, len(peaks), 32)])
-        return Head(size=size, root=tree.root().hex())
+        try:
+            tree, _ = tree_of(self._read)
+        except ValueError as error:
+            raise StoreDamaged(
+                f"The journal has no Merkle tree: {error}.",
+                why="It was changed behind the kernel's back.",
+                todo="Run `ring0 audit verify`, and put back a copy.",
+            ) from None
+        except apsw.ConnectionClosedError:
+            raise closed() from None
+        return Head(size=tree.size, root=tree.root().hex())
 
     async def candidates(self, scope: Scope, terms: Sequence[str], most: int) -> Candidates:
+        if not terms:
+            return Candidates(found=(), episodes=0, episodes_with=(), length_mean=0.0)
         where = (scope.tenant, scope.principal, scope.agent)
-        episodes, tokens = self._one(sql.SCOPE_SIZE, where)
+        (episodes, tokens) = self._one(sql.SCOPE_SIZE, where) or (0, 0)
         phrases = [quoted(term) for term in terms]
-        counts = tuple(self._one(sql.EPISODES_WITH, (phrase, *where))[0] for phrase in phrases)
+        counts = tuple(
+            (self._one(sql.EPISODES_WITH, (phrase, *where)) or (0,))[0] for phrase in phrases
+        )
         found = []
-        for row in self._read.execute(sql.EPISODES_FOUND, (" OR ".join(phrases), *where, most)):
+        for row in self._all(sql.EPISODES_FOUND, (" OR ".join(phrases), *where, most)):
             counted, text, stored = row
             length, *frequencies = (int(part) for part in str(counted).split(","))
             episode: Episode = decode("episode", stored)
             found.append(
                 Candidate(
-                    episode=Episode(
-                        run=episode.run,
-                        seq=episode.seq,
-                        role=episode.role,
-                        text=str(text),
-                        label=episode.label,
-                        at_us=episode.at_us,
-                    ),
+                    episode=replace(episode, text=str(text)),
                     length=length,
                     frequencies=tuple(frequencies),
                 )
@@ -234,10 +260,3 @@ def _register_term_counts(connection: apsw.Connection) -> None:
         return ",".join(map(str, (api.column_size(0), *counts)))
 
     connection.register_fts5_function("term_counts", term_counts)
-
-
-def read_head(head_file: int) -> Head | None:
-    text = os.pread(head_file, 200, 0).decode("ascii", "replace").split()
-    if len(text) != 3 or text[0] != "ring0-head-v1" or not text[1].isdigit():
-        return None
-    return Head(size=int(text[1]), root=text[2])

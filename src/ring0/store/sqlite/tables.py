@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 import msgspec
 
+from ring0.store import merkle
 from ring0.store.base import KillRow, SandboxRow
 from ring0.store.sqlite import sql
 from ring0.types import Approval, Call, Episode, File, Run
@@ -35,6 +36,18 @@ def first(db: apsw.Connection, statement: str, values: Sequence[Any] = ()) -> An
     return db.execute(statement, values).fetchone()
 
 
+def tree_of(db: apsw.Connection) -> tuple[merkle.Tree, int]:
+    """The Merkle tree, and the seq of the kernel's last event. Raises ValueError: no tree."""
+    found = first(db, sql.TREE)
+    if found is None:
+        raise ValueError("the tree's row is gone")
+    size, peaks, kernel_seq = found
+    if size < 0 or len(peaks) % 32:
+        raise ValueError(f"{len(peaks)} bytes of peaks do not make a tree of {size} leaves")
+    tree = merkle.Tree(size, [peaks[i : i + 32] for i in range(0, len(peaks), 32)])
+    return tree, int(kernel_seq)
+
+
 class SqliteTables:
     """`store.project.Tables` over one connection."""
 
@@ -54,21 +67,34 @@ class SqliteTables:
         elif table == "episode":
             self._put_episode(key, row)
         else:
-            self._db.execute(sql.PUT[table], (key, *_columns(table, row), encode(row)))
+            self._db.execute(sql.PUT[table], (key, *columns(table, row), encode(row)))
 
     def _put_episode(self, key: str, row: Episode) -> None:
         value = self.scope_blobs.get(row.text)
         if value is None:
-            value = first(self._db, sql.BLOB, (row.text,))[0]
+            found = first(self._db, sql.BLOB, (row.text,))
+            assert found is not None, f"{key!r} remembers a value that is not there"
+            value = found[0]
         text = value.decode()
         run: Run = self.get("run", row.run)
+        place = first(self._db, sql.NEXT_EPISODE)[0]
+        # Indexed first: the score's length is the index's own count of tokens, not a guess at it.
+        self._db.execute(sql.ADD_EPISODE_TEXT, (place, text))
+        tokens = token_count(first(self._db, sql.EPISODE_TOKENS, (place,))[0])
         scope = (run.tenant, run.principal, run.agent)
-        # The number of words stands in for the index's own count: near enough for a length norm.
-        self._db.execute(sql.ADD_EPISODE, (key, *scope, len(text.split()), text, encode(row)))
-        self._db.execute(sql.ADD_EPISODE_TEXT, (self._db.last_insert_rowid(), text))
+        self._db.execute(sql.ADD_EPISODE, (place, key, *scope, tokens, text, encode(row)))
 
 
-def _columns(table: str, row: Any) -> tuple[Any, ...]:
+def token_count(size: bytes) -> int:
+    """What FTS5 keeps of a text's length: one SQLite varint, big-endian, 7 bits a byte."""
+    count = 0
+    for byte in size:
+        count = count << 7 | byte & 0x7F
+    return count
+
+
+def columns(table: str, row: Any) -> tuple[Any, ...]:
+    """What lies beside a row, in the order of `sql.COLUMNS`; an episode's comes from its run."""
     match table:
         case "run":
             return (str(row.state), row.parent, row.root, row.started_us)

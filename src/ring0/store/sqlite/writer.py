@@ -1,17 +1,20 @@
 """The one writer: a thread that takes writes in order and commits them in groups.
 
 A write whose caller waits for the disk closes the group at once; the others ride until then, or
-for GROUP_COMMIT_DELAY_MS. The first failure of the disk ends the writer: every write after it is
-refused, so that nothing is ever acknowledged that a later crash could contradict.
+for GROUP_COMMIT_DELAY_MS. A write that can't be is refused alone. The first failure of the disk
+ends the writer: every write after it is refused, so that nothing durable is ever acknowledged that
+a later crash could contradict.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-import queue
 import threading
 import time
+from collections import deque
+from collections.abc import Iterable
 
 import apsw
 
@@ -19,12 +22,12 @@ from ring0 import limits
 from ring0.errors import Ring0Error, StoreFailed, StoreFull
 from ring0.runtime import Runtime
 from ring0.store import merkle
-from ring0.store.base import GuardFailed, Write
-from ring0.store.events import KERNEL, Entry, encode_entry
+from ring0.store.base import GuardFailed, Write, WriteImpossible
+from ring0.store.events import KERNEL, Entry, decode_entry, encode_entry
 from ring0.store.project import project
 from ring0.store.sqlite import sql
 from ring0.store.sqlite.guards import check
-from ring0.store.sqlite.tables import SqliteTables, first
+from ring0.store.sqlite.tables import SqliteTables, first, tree_of
 
 
 class Job:
@@ -38,6 +41,11 @@ class Job:
         self.future: asyncio.Future[int] = self.loop.create_future()
         self.seq = 0
 
+    @property
+    def waits(self) -> bool:
+        """Is its caller told only when it is on disk?"""
+        return self.write is None or self.write.durable
+
 
 class Writer:
     """Owns the only connection that writes, and the Merkle tree."""
@@ -47,101 +55,127 @@ class Writer:
         self._tables = SqliteTables(connection)
         self._head_file = head_file
         self._runtime = runtime
-        self._queue: queue.Queue[Job | None] = queue.Queue()
-        self._failed: Ring0Error | None = None
-        self._stopping = False
-        size, peaks, self._kernel_seq = first(connection, sql.TREE)
-        self._tree = merkle.Tree(size, [peaks[i : i + 32] for i in range(0, len(peaks), 32)])
+        self._changed = threading.Condition()
+        """Guards the next three: what is queued is answered, what comes too late is refused."""
+        self._jobs: deque[Job] = deque()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._tree, self._kernel_seq = tree_of(connection)
+        self._on_disk = self._tree.size
+        last = first(connection, sql.LAST_EVENT)
+        self._latest_us = decode_entry(last[0]).at_us if last is not None else 0
         self._thread = threading.Thread(target=self._work, name="ring0-writer", daemon=True)
         self._thread.start()
 
     def submit(self, write: Write | None) -> asyncio.Future[int]:
         """Queues a write; None is a flush. Never blocks; refuses when the queue is full."""
         job = Job(write)
-        future = job.future
-        if self._failed is not None:
-            future.set_exception(self._failed)
-        elif self._queue.qsize() >= limits.QUEUED_WRITES_MAX:
-            future.set_exception(
-                StoreFailed(
-                    f"{limits.QUEUED_WRITES_MAX} writes wait for the disk.",
-                    why="The disk is slower than what asks to be written.",
-                    todo="Run less at once, or put RING0_HOME on a faster disk.",
-                )
-            )
-        else:
-            self._queue.put(job)
-        return future
+        with self._changed:
+            refused = self._refusal()
+            if refused is None:
+                self._jobs.append(job)
+                self._changed.notify()
+        if refused is not None:
+            job.future.set_exception(refused)
+        return job.future
 
     def stop(self) -> None:
-        """Writes what is queued, then ends the thread. Blocks."""
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
+        """Writes what is queued, then ends the thread. Blocks; what comes later is refused."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
 
     def close(self) -> None:
         """After `stop`: lets go of the file."""
         self._db.close()
 
+    def _refusal(self) -> Ring0Error | None:
+        if self._failure is not None:
+            return explain(self._failure)
+        if self._closed:
+            return closed()
+        if len(self._jobs) >= limits.QUEUED_WRITES_MAX:
+            return StoreFailed(
+                f"{limits.QUEUED_WRITES_MAX} writes wait for the disk.",
+                why="The disk is slower than what asks to be written.",
+                todo="Run less at once, or put RING0_HOME on a faster disk.",
+            )
+        return None
+
     # --- the thread ---------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while not self._stopping:
-            job = self._take(None)
-            if job is None or not self._group(job):
-                break
-        while self._failed is not None:  # Answer what waits; submit() refuses the rest.
-            job = self._take(0)
-            if job is None:
-                return
-            _answer(job.loop, [(job.future, self._failed)])
+        try:
+            while (job := self._take(None)) is not None and self._group(job):
+                pass
+        except BaseException as error:  # A fault of ours: nobody may wait for ever because of it.
+            self._fail(error, [])
 
     def _take(self, timeout_s: float | None) -> Job | None:
-        """The next job; None when none comes in time, or when the thread is to stop."""
-        try:
-            job = self._queue.get(timeout=timeout_s) if timeout_s != 0 else self._queue.get_nowait()
-        except queue.Empty:
-            return None
-        if job is None:
-            self._stopping = True
-        return job
+        """The next job; None when none comes in time, or when the last one was taken."""
+        with self._changed:
+            if not self._jobs and timeout_s != 0:
+                self._changed.wait_for(lambda: self._jobs or self._closed, timeout_s)
+            return self._jobs.popleft() if self._jobs else None
 
-    def _group(self, first: Job) -> bool:
+    def _group(self, job: Job | None) -> bool:
         """One transaction. Returns False when nothing more can be written."""
         waiting: list[Job] = []
         riding: list[Job] = []
-        job: Job | None = first
         try:
             self._db.execute("BEGIN IMMEDIATE")
             closes = time.monotonic() + limits.GROUP_COMMIT_DELAY_MS / 1_000
-            for count in range(1, limits.BATCH_WRITES_MAX + 1):
-                assert job is not None
-                (waiting if job.write is None or job.write.durable else riding).append(job)
-                try:
-                    job.seq = 0 if job.write is None else self._write(job.write)
-                except GuardFailed as failure:
-                    _answer(job.loop, [(job.future, failure)])
-                if count == limits.BATCH_WRITES_MAX:
-                    break
-                job = self._take(0)
-                if job is None and not waiting and not self._stopping:
+            room = limits.BATCH_WRITES_MAX
+            while job is not None:
+                self._do(job, waiting if job.waits else riding)
+                room -= 1
+                job = self._take(0) if room else None
+                if job is None and room and not waiting:
                     _acknowledge(riding)
                     job = self._take(max(0.0, closes - time.monotonic()))
-                if job is None:
-                    break
             _acknowledge(riding)
             self._commit()
-            _acknowledge(waiting)
+            try:
+                self._move_head()
+            finally:
+                _acknowledge(waiting)  # The head file may lag; what they wait for is on disk.
         except Exception as error:
-            # An assertion of project() lands here too: a history that can't be is never written.
             self._fail(error, waiting + riding)
             return False
         return True
 
-    def _write(self, write: Write) -> int:
+    def _do(self, job: Job, done: list[Job]) -> None:
+        """One write of the group, all of it or nothing. Raises what the disk does to us."""
+        if job.write is None:
+            done.append(job)
+            return
+        size, peaks = self._tree.size, list(self._tree.peaks)
+        try:
+            self._db.execute("SAVEPOINT one")
+            self._guard(job.write)
+            job.seq = self._write(job.write)
+            self._db.execute("RELEASE one")
+            done.append(job)
+        except Exception as error:
+            if _is_of_the_disk(error):
+                done.append(job)
+                raise
+            self._db.execute("ROLLBACK TO one")
+            self._db.execute("RELEASE one")
+            self._tree = merkle.Tree(size, peaks)
+            known = isinstance(error, GuardFailed)
+            _answer([(job, error if known else impossible(job.write, error))])
+
+    def _guard(self, write: Write) -> None:
+        # A clock that was set back revives nothing that has expired.
+        now_us = max(self._runtime.now_us(), self._latest_us)
         for guard in write.guards:
-            check(guard, self._tables, self._db, self._runtime.now_us())
+            check(guard, self._tables, self._db, now_us)
+
+    def _write(self, write: Write) -> int:
         for address, value in write.blobs.items():
+            assert len(value) <= limits.BLOB_SIZE_BYTES_MAX, f"a value of {len(value)} bytes"
             self._db.execute(sql.ADD_BLOB, (address, value))
         if write.key:
             self._db.execute(sql.ADD_KEY, (write.run, write.key))
@@ -152,6 +186,7 @@ class Writer:
         for event in write.events:
             seq += 1
             entry = Entry(run=write.run, seq=seq, at_us=self._runtime.now_us(), body=event)
+            self._latest_us = max(self._latest_us, entry.at_us)
             body = encode_entry(entry)
             leaf = merkle.leaf_hash(body)
             self._db.execute(sql.ADD_EVENT, (self._tree.size, write.run, seq, leaf, body))
@@ -163,62 +198,118 @@ class Writer:
 
     def _commit(self) -> None:
         tree = self._tree
-        self._db.execute(sql.MOVE_TREE, (tree.size, b"".join(tree.peaks), self._kernel_seq))
+        if tree.size != self._on_disk:
+            self._db.execute(sql.MOVE_TREE, (tree.size, b"".join(tree.peaks), self._kernel_seq))
         self._db.execute("COMMIT")
-        # Written after the journal is on disk: the head never claims more than there is.
-        os.pwrite(self._head_file, head_text(tree.size, tree.root().hex()), 0)
 
-    def _fail(self, error: Exception, jobs: list[Job]) -> None:
+    def _move_head(self) -> None:
+        """After the journal is on disk, so that the head never claims more than there is."""
+        if self._tree.size != self._on_disk:
+            write_head(self._head_file, self._tree)
+            self._on_disk = self._tree.size
+
+    def _fail(self, error: BaseException, jobs: list[Job]) -> None:
         try:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
         except apsw.Error:
             pass
-        self._failed = explain(error)
-        self._failed.__cause__ = error
-        for job in jobs:
-            _answer(job.loop, [(job.future, self._failed)])
+        with self._changed:
+            self._failure = error
+            jobs = [*jobs, *self._jobs]
+            self._jobs.clear()
+        _answer([(job, explain(error)) for job in jobs])
 
 
 def _acknowledge(done: list[Job]) -> None:
     if done:
-        _answer(done[0].loop, [(job.future, job.seq) for job in done])
+        _answer([(job, job.seq) for job in done])
         done.clear()
 
 
-def _answer(
-    loop: asyncio.AbstractEventLoop, answers: list[tuple[asyncio.Future[int], int | Exception]]
-) -> None:
-    def give() -> None:
-        for future, answer in answers:
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-    try:
-        loop.call_soon_threadsafe(give)
-    except RuntimeError:  # The loop has been closed: nobody waits any more.
-        pass
+def _answer(answers: Iterable[tuple[Job, int | Exception]]) -> None:
+    """Tells each caller in its own loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[int], int | Exception]]] = {}
+    for job, answer in answers:
+        loops.setdefault(job.loop, []).append((job.future, answer))
+    for loop, told in loops.items():
+        try:
+            loop.call_soon_threadsafe(_give, told)
+        except RuntimeError:  # The loop has been closed: nobody waits any more.
+            pass
 
 
-def head_text(size: int, root: str) -> bytes:
+def _give(told: list[tuple[asyncio.Future[int], int | Exception]]) -> None:
+    for future, answer in told:
+        if future.done():  # Its caller was cancelled.
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+
+def write_head(head_file: int, tree: merkle.Tree) -> None:
     """The head file: one line of fixed width, so that it is replaced in one write."""
-    return f"ring0-head-v1 {size:020d} {root}\n".encode()
+    line = f"ring0-head-v1 {tree.size:020d} {tree.root().hex()}\n".encode()
+    if os.pwrite(head_file, line, 0) != len(line):
+        raise OSError(errno.ENOSPC, "the head file could not be written")
 
 
-def explain(error: Exception) -> Ring0Error:
+# --- what went wrong, and whose fault it is ------------------------------------------------------
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Nothing can be written any more; otherwise only this write can't be."""
+    unfit = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
+    return isinstance(error, OSError) or (
+        isinstance(error, apsw.Error) and not isinstance(error, unfit)
+    )
+
+
+def impossible(write: Write, error: Exception) -> WriteImpossible:
+    """A write that contradicts the journal, or that holds what can't be stored."""
+    kinds = ", ".join(type(event).__name__ for event in write.events)
+    refused = WriteImpossible(
+        f"An event of {write.run[:80]!r} can't be put on record ({kinds}).",
+        why=f"{type(error).__name__}: {str(error)[:200]}".encode("utf-8", "replace").decode(),
+        todo="A fault of ring0: nothing of it was written. Report it, with `ring0 show`.",
+    )
+    refused.__cause__ = error
+    return refused
+
+
+def closed() -> StoreFailed:
+    """The journal was closed."""
+    return StoreFailed(
+        "The journal is closed.",
+        why="The kernel is ending, or has ended.",
+        todo="Start it again; `ring0 recover` goes on with what it was doing.",
+    )
+
+
+def explain(error: BaseException) -> Ring0Error:
     """What a failing disk means to a person."""
-    if isinstance(error, apsw.FullError):
-        return StoreFull(
+    told: Ring0Error
+    if _is_full(error):
+        told = StoreFull(
             "The disk is full: the journal can't be written.",
             why="Nothing runs that isn't on record, so every call is refused from here on.",
             todo="Free some space, then run `ring0 recover`; what was acknowledged is safe.",
         )
-    return StoreFailed(
-        f"The journal can't be written: {error}.",
-        why="Nothing runs that isn't on record, so every call is refused from here on.",
-        todo="See to the disk, then run `ring0 recover`; what was acknowledged is safe.",
-    )
+    else:
+        told = StoreFailed(
+            f"The journal can't be written: {error}.",
+            why="Nothing runs that isn't on record, so every call is refused from here on.",
+            todo="See to the disk, then run `ring0 recover`; what was acknowledged is safe.",
+        )
+    told.__cause__ = error
+    return told
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, apsw.IOError):  # The WAL's index grows in a file of its own.
+        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, apsw.FullError)

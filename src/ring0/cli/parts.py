@@ -1,0 +1,135 @@
+"""How a call, its arguments, its result and an ask look: while a run goes on and afterwards."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ring0.cli import output
+from ring0.cli.output import escaped, line, text
+from ring0.store.sqlite import SqliteStore
+from ring0.types import (
+    Approval,
+    Call,
+    CallKind,
+    Integrity,
+    Label,
+    Outcome,
+    Shown,
+    Verdict,
+)
+
+ARGUMENT_CHARS_MAX: Final = 4_000
+
+
+def place(call: str) -> str:
+    """A call's name within its run: `0/3`, or the beginning of the digest it is known by."""
+    _, _, rest = call.partition("/")
+    if rest.startswith("~"):
+        digest, _, count = rest.partition("/")
+        return f"{digest[:9]}/{count}"
+    return rest
+
+
+def head(call: Call, args: Any, word: str, style: str) -> Text:
+    """One line: which call, allowed or not, and with what."""
+    what = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
+    return text(
+        (f"{place(call.id):<5} ", "dim"),
+        (f"{word:<8}", style),
+        (what, "bold"),
+        "  ",
+        (arguments(call.kind, args), ""),
+    )
+
+
+def reasons(verdict: Verdict) -> Text:
+    """Why: each rule that decided, in its own words."""
+    parts: list[str | tuple[str, str]] = []
+    for reason in verdict.reasons:
+        parts += [(f"{reason.rule}: ", "dim bold"), (line(reason.text) + " ", "dim")]
+    return text(*parts)
+
+
+def arguments(kind: CallKind, args: Any) -> str:
+    """A call's arguments on one line."""
+    if kind is CallKind.MODEL and isinstance(args, dict):
+        messages = args.get("messages") or [{}]
+        last = messages[-1] if isinstance(messages[-1], dict) else {}
+        return f"{len(messages)} messages; last, {last.get('role', '?')}: " + line(
+            str(last.get("content") or ""), 100
+        )
+    if isinstance(args, dict):
+        return line(" ".join(f"{key}={escaped(part, 300)}" for key, part in args.items()), 400)
+    return escaped(args, 400)
+
+
+def brief(call: Call, value: Any) -> str:
+    """A result on one line."""
+    if call.kind is CallKind.MODEL and isinstance(value, dict):
+        proposed = [
+            f"{one.get('name')} {escaped(one.get('args'), 120)}"
+            for one in value.get("tool_calls") or ()
+            if isinstance(one, dict)
+        ]
+        said = line(str(value.get("text") or ""), 160)
+        return "; ".join([*([said] if said else []), *(f"proposes {one}" for one in proposed)])
+    if isinstance(value, dict) and isinstance(value.get("rows"), list) and len(value) <= 3:
+        return f"{len(value['rows'])} rows " + output.value_line(value["rows"], 160)
+    return output.value_line(value)
+
+
+def held(approval: Approval, shown: Shown) -> Panel:
+    """All that a human needs to answer: what it would take, from where, and the way back."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for key, value in shown.arguments.items():
+        grid.add_row(text(line(key, 40)), text(escaped(value, ARGUMENT_CHARS_MAX)))
+    for number, change in enumerate(shown.dry_run):
+        name = "would change" if number == 0 else ""
+        style = "dim" if change.startswith(" ") else "bold"
+        indent = "  " if change.startswith(" ") else ""
+        grid.add_row(name, text((indent + line(change, 400), style)))
+    for number, origin in enumerate(shown.origins):
+        grid.add_row(
+            "came from" if number == 0 else "",
+            text(
+                f"{line(origin.argument, 60)} = {line(origin.value, 80)}: ",
+                (
+                    ", ".join(line(source, 80) for source in origin.sources)
+                    or "nowhere that the kernel has seen",
+                    "bold",
+                ),
+                (f"  [{origin.integrity}{'' if origin.exact else ', matched by text'}]", "dim"),
+            ),
+        )
+    grid.add_row("the run has read", text((str(shown.run_label.integrity), "bold")))
+    grid.add_row("the way back", text((line(shown.reversal), "bold")))
+    for reason in shown.reasons:
+        grid.add_row("held by", text((f"{reason.rule}: ", "bold"), line(reason.text, 400)))
+    foot = text(
+        (f"ring0 approve {approval.id}", "bold green"),
+        ("  or  ", "dim"),
+        (f"ring0 deny {approval.id}", "bold red"),
+    )
+    title = text((f"held: {line(shown.title, 100)}", "bold yellow"))
+    return Panel(
+        Group(grid, Text(), foot),
+        title=title,
+        title_align="left",
+        border_style="yellow",
+        expand=False,
+    )
+
+
+async def outcome_of(store: SqliteStore, call: Call) -> Outcome:
+    """What a call came to, as it is on record; of one that goes on, what is known."""
+    if not call.outcome:
+        return Outcome(state=call.state, label=Label(integrity=Integrity.SYSTEM))
+    return msgspec.json.decode(await store.blob(call.outcome), type=Outcome)

@@ -1,0 +1,111 @@
+"""One moment of a whole journal, read on a connection of its own: what verification looks at.
+
+Everything comes from one read transaction, so that a kernel at work changes nothing under it.
+Values are given as they lie on disk; whoever reads judges them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import apsw
+
+from ring0.store import merkle
+from ring0.store.base import Head
+from ring0.store.sqlite import sql
+from ring0.store.sqlite.tables import first, token_count, tree_of
+
+
+class Snapshot:
+    """Reads one moment of the journal at `path`. Use it in a `with`."""
+
+    def __init__(self, path: str, head_file: int) -> None:
+        self.anchored = read_head(head_file)
+        """What the head file says: read first, since it is written after the journal."""
+        self._db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            self._db.set_busy_timeout(5_000)
+            self._db.execute("BEGIN")
+            first(self._db, sql.TREE)  # From here on nothing moves.
+        except BaseException:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._db.close()
+
+    def tree(self) -> tuple[merkle.Tree, int]:
+        """The tree as stored, and the seq of the kernel's last event. Raises ValueError."""
+        return tree_of(self._db)
+
+    def events(self) -> Iterator[tuple[int, str, int, bytes, bytes]]:
+        """(index, run, seq, leaf hash, exact bytes), in the order of the log."""
+        yield from self._db.execute(sql.ALL_EVENTS)
+
+    def blobs(self) -> Iterator[tuple[str, bytes]]:
+        """(address, value)."""
+        yield from self._db.execute(sql.ALL_BLOBS)
+
+    def blob(self, address: str) -> bytes | None:
+        found = first(self._db, sql.BLOB, (address,))
+        return None if found is None else bytes(found[0])
+
+    def keys(self) -> dict[str, bytes]:
+        """Every run's key."""
+        return dict(self._db.execute(sql.KEYS).fetchall())
+
+    def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """(key, JSON, the columns of `sql.COLUMNS`)."""
+        yield from self._db.execute(sql.ALL_ROWS[table])
+
+    # --- what SQLite knows of itself ------------------------------------------------------------
+
+    def damage(self) -> Iterator[str]:
+        """What is wrong with the file, its schema and its full-text index."""
+        for (line,) in self._db.execute(sql.CHECK_FILE):
+            if line != "ok":
+                yield f"the file: {line}"
+        yield from self._schema_changes()
+        for key, tokens, size in self._db.execute(sql.ALL_EPISODE_TOKENS):
+            if size is None or token_count(size) != tokens:
+                yield f"table episode: the length of {key!r} is not what the index counted"
+        try:
+            self._db.execute(sql.COPY_INDEX).fetchall()
+            self._db.execute(sql.CHECK_INDEX).fetchall()
+        except apsw.Error as error:
+            yield f"the full-text index does not say what its texts say ({error})"
+
+    def _schema_changes(self) -> Iterator[str]:
+        """Tables, indexes, triggers: a trigger that somebody planted would act on every write."""
+        pattern = apsw.Connection(":memory:")
+        pattern.execute(sql.SCHEMA).fetchall()
+        wanted = set(pattern.execute(sql.SCHEMA_OBJECTS).fetchall())
+        pattern.close()
+        found = set(self._db.execute(sql.SCHEMA_OBJECTS).fetchall())
+        for kind, name, _ in sorted(found - wanted, key=str):
+            yield f"the schema: {kind} {name!r} is not what ring0 made"
+        for kind, name, _ in sorted(wanted - found, key=str):
+            yield f"the schema: {kind} {name!r} is missing or changed"
+
+
+def read_head(head_file: int) -> Head | None:
+    """What the head file says; None when there is none, or nothing that can be read."""
+    if head_file < 0:
+        return None
+    words = os.pread(head_file, 200, 0).decode("ascii", "replace").split()
+    if len(words) != 3 or words[0] != "ring0-head-v1":
+        return None
+    if len(words[1]) != 20 or not words[1].isdigit() or len(words[2]) != 64:
+        return None
+    return Head(size=int(words[1]), root=words[2])
