@@ -94,6 +94,9 @@ class ToolManifest(Frozen, frozen=True, kw_only=True):
     version: str = "1"
     critical: tuple[str, ...] = ()
     """Arguments that choose a target: their origin is shown and judged."""
+    statements: tuple[str, ...] = ()
+    """Critical arguments that are text in a language: the agent may write one itself, and then its
+    literals are judged; what a statement does, the driver finds out."""
     output: Integrity = Integrity.UNTRUSTED
     egress: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()

@@ -160,19 +160,22 @@ class World:
 
     def pending(self) -> str:
         """The one approval that waits, once there is one."""
-        return self.until(
-            lambda: [a["id"] for a in self.ring0("approvals", "--json").json["approvals"]]
-        )[0]
+        return str(self.until(lambda: self._listed("approvals"))[0]["id"])
 
     def waits_for(self, what: str) -> str:
         """The id of the run that waits for `what`, once there is one."""
-        return self.until(
-            lambda: [
-                row["id"]
-                for row in self.ring0("ps", "--json").json["runs"]
-                if row["waiting_for"] == what
-            ]
-        )[0]
+        return str(
+            self.until(lambda: [row for row in self.live() if row["waiting_for"] == what])[0]["id"]
+        )
+
+    def live(self) -> list[dict[str, Any]]:
+        """The runs that go on."""
+        return self._listed("ps", "runs")
+
+    def _listed(self, verb: str, what: str = "") -> list[dict[str, Any]]:
+        # While a first kernel makes its folder, there is a moment without a journal.
+        found: list[dict[str, Any]] = self.ring0(verb, "--json").json.get(what or verb, [])
+        return found
 
     def calls(self, run: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.ring0("show", run, "--json").json["calls"]

@@ -97,7 +97,8 @@ def test_a_kill_ends_a_run_from_a_second_process(world: World) -> None:
     first = world.start("run", "agent.py:clerk", "hi")
     run = world.waits_for("approval")
     assert world.ring0("kill", run[:8], "--json").json == {"killed": [run]}
-    assert world.finish(first).code == 3
+    done = world.finish(first)
+    assert done.code == 3, done.all
     assert world.ring0("approvals", "--json").json == {"approvals": []}
     assert world.ring0("kill", run).code == 2
 
@@ -165,9 +166,7 @@ async def once(ctx):
         '@id("slow")\n@reason("ok")\npermit (principal, action, resource == Tool::"slow");\n'
     )
     first = world.start("run", "once.py")
-    world.until(
-        lambda: [row for row in world.ring0("ps", "--json").json["runs"] if row["calls_used"]]
-    )
+    world.until(lambda: [row for row in world.live() if row["calls_used"]])
     first.kill()
     first.communicate()
     waits = world.ring0("recover", "--no-wait")
@@ -249,3 +248,15 @@ def test_json_parses_everywhere(world: World) -> None:
         assert done.code == 0, (words, done.all)
         assert done.json
     assert world.ring0("--version").out.startswith("ring0 ")
+
+
+def test_a_run_whose_time_is_over_is_ended(world: World) -> None:
+    world.write(
+        "agent.toml",
+        'name = "short"\nentry = "agent.py:sleeps"\n[tools.files]\nuse = "files"\n'
+        "[budget]\nwall_s = 1\n",
+    )
+    done = world.ring0("run", "agent.py", "20")
+    assert done.code == 1, done.all
+    assert "1 s are over" in done.err
+    assert world.live() == []

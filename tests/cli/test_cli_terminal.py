@@ -60,7 +60,7 @@ def test_ctrl_c_at_the_question_keeps_the_run(world: World) -> None:
     terminal.type("\x03")
     assert terminal.end() == 130
     assert "ring0 recover" in plain(terminal.shown)
-    assert world.ring0("ps", "--json").json["runs"][0]["waiting_for"] == "approval"
+    assert world.live()[0]["waiting_for"] == "approval"
 
 
 def test_a_second_ctrl_c_ends_it_at_once(world: World) -> None:

@@ -61,7 +61,7 @@ class World:
 
     def ring0(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "ring0.cli.main", *arguments],
+            [sys.executable, "-m", "ring0", *arguments],
             cwd=self.folder,
             env={**os.environ, "RING0_HOME": str(self.home)},
             stdin=subprocess.DEVNULL,
@@ -95,47 +95,60 @@ class World:
             )
         )
 
+    def begun(self) -> bool:
+        return bool(self.journal("SELECT 1 FROM run"))
+
     def ended(self) -> bool:
         return bool(
             self.journal("SELECT 1 FROM run WHERE state IN ('done', 'failed', 'cancelled')")
         )
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: subprocess.Popen[bytes]) -> bool:
+        """kill -9; returns whether it met a `once` effect between its intent and its outcome."""
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if not self.ended():
-            self.kills += 1
-            self.kills_in_effect += self.in_effect()
+        if self.ended():
+            return False
+        cut_off = self.in_effect()
+        self.kills += 1
+        self.kills_in_effect += cut_off
+        return cut_off
 
 
 def life(world: World, dice: random.Random, kills: int) -> None:
     """Starts the run, kills its kernel `kills` times, half of them inside a `once` effect."""
-    process = world.ring0("run", "agent.py", json.dumps({"entries": ENTRIES, "work": 60_000}))
+    process = world.ring0("run", "agent.py", json.dumps({"entries": ENTRIES, "work": 200_000}))
+    while not world.begun() and process.poll() is None:
+        time.sleep(0.005)
     for number in range(kills):
         until = time.monotonic() + 20
         if number % 2:
             while not world.in_effect() and process.poll() is None and time.monotonic() < until:
                 time.sleep(0.002)
         else:
-            time.sleep(dice.uniform(0.3, 1.2))
+            time.sleep(dice.uniform(0.0, 0.5) if number == 0 else dice.uniform(0.3, 1.0))
         if process.poll() is not None:
             break
-        world.kill(process)
-        settle(world)
+        cut_off = world.kill(process)
         process = world.ring0("recover")
+        if cut_off:
+            settle(world)
     finish(world, process)
 
 
 def settle(world: World) -> None:
     """What an operator does after a crash: looks at the ledger and says what happened.
 
-    The calls that a kill has cut off are marked unknown when a kernel boots next.
+    The kernel that boots next marks the cut-off call unknown, and the run waits for an answer.
     """
-    world.ring0("settle", "nothing", "happened").wait(timeout=30)  # Boots once, and marks them.
-    for call, entry in world.journal(
+    unknown = (
         "SELECT call.key, blob.value -> 'parameters' ->> 0 FROM call"
         " JOIN blob ON blob.address = call.row ->> 'args' WHERE call.state = 'unknown'"
-    ):
+    )
+    until = time.monotonic() + 20
+    while not (found := world.journal(unknown)) and time.monotonic() < until:
+        time.sleep(0.01)
+    for call, entry in found:
         word = "happened" if entry in world.ledger() else "did-not-happen"
         assert world.ring0("settle", str(call), word).wait(timeout=30) == 0
 

@@ -86,7 +86,7 @@ class Doing:
             critical=critical,
         )
         self.prepared = prepared
-        self.label = label or Label(integrity=Integrity.SYSTEM)
+        self.label = label or Label(integrity=Integrity.USER)
         self.act = act
         self.preparing: Callable[[], Any] | None = None
         self.done = 0

@@ -78,7 +78,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    code = _guarded(sys.argv[1:])
+    code = guarded(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -86,7 +86,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def _guarded(arguments: list[str]) -> int:
+def guarded(arguments: list[str]) -> int:
     """Runs the command; its exit code. Every error ends here."""
     until = arguments.index("--") if "--" in arguments else len(arguments)
     as_json = "--json" in arguments[:until]

@@ -137,9 +137,7 @@ def kill(
         for name in ended:
             console().print(text((name, "bold"), " killed"))
         if not ended:
-            console().print(
-                "Nothing goes on: nothing was killed."
-            )
+            console().print("Nothing goes on: nothing was killed.")
 
 
 async def _run_id(place: Place, name: str) -> str:

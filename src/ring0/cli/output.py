@@ -120,6 +120,11 @@ def print_error(error: Ring0Error, *, as_json: bool) -> None:
             out.print(indented(text((f"{name}: ", "dim"), part), 2))
 
 
+def count(number: int, noun: str) -> str:
+    """`1 call`, `2 calls`."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def moment(at_us: int) -> str:
     """A time for people: UTC, to the second."""
     return datetime.fromtimestamp(at_us / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -61,7 +61,7 @@ def arguments(kind: CallKind, args: Any) -> str:
     if kind is CallKind.MODEL and isinstance(args, dict):
         messages = args.get("messages") or [{}]
         last = messages[-1] if isinstance(messages[-1], dict) else {}
-        return f"{len(messages)} messages; last, {last.get('role', '?')}: " + line(
+        return f"{output.count(len(messages), 'message')}; last, {last.get('role', '?')}: " + line(
             str(last.get("content") or ""), 100
         )
     if isinstance(args, dict):
@@ -80,7 +80,7 @@ def brief(call: Call, value: Any) -> str:
         said = line(str(value.get("text") or ""), 160)
         return "; ".join([*([said] if said else []), *(f"proposes {one}" for one in proposed)])
     if isinstance(value, dict) and isinstance(value.get("rows"), list) and len(value) <= 3:
-        return f"{len(value['rows'])} rows " + output.value_line(value["rows"], 160)
+        return f"{output.count(len(value['rows']), 'row')} " + output.value_line(value["rows"], 160)
     return output.value_line(value)
 
 

@@ -28,6 +28,7 @@ from ring0.types import ENDED, LIVE, CallState, Mode, Run, RunState
 
 EXIT = {RunState.DONE: 0, RunState.FAILED: 1, RunState.CANCELLED: 3}
 EXIT_WAITING = 4
+WORDS = "The agent's file and the task; or, after `--`, any program and its arguments."
 
 
 class _WithCommand(TyperCommand):
@@ -42,15 +43,16 @@ class _WithCommand(TyperCommand):
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(
-        "run", cls=_WithCommand, options_metavar="[OPTIONS] [FILE.py[:FUNCTION]] [TASK] | -- CMD …"
-    )(run)
+    app.command("run", cls=_WithCommand)(run)
     app.command("recover")(recover)
 
 
 def run(
     context: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="", show_default=False)] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE.py[:FUNCTION] TASK | -- CMD", show_default=False, help=WORDS),
+    ] = None,
     task: Annotated[str, typer.Option("--task", help="The task, in place of the argument.")] = "",
     manifest: Annotated[
         Path | None,
@@ -192,6 +194,9 @@ async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
     async with at_work(place) as kernel:
         view = View(kernel.store, place.runtime, out, answer=Prompt(kernel, by, out).ask)
         kernel.runs.heard = view.heard
+        for left in reversed(await kernel.store.runs(states=LIVE, most=100_000)):
+            if left.mode is not Mode.EMBEDDED:
+                await view.resume(left)
         started = await kernel.recover()
         rows = [row for run in started if (row := await kernel.store.run(run)) is not None]
         roots = [row.id for row in rows if row.parent not in started]

@@ -23,6 +23,7 @@ from ring0.store.events import Entry, decode_entry
 from ring0.store.sqlite import SqliteStore
 from ring0.types import (
     Approval,
+    ApprovalState,
     Call,
     Mode,
     Run,
@@ -87,6 +88,17 @@ class View:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             self._tasks.clear()
+
+    async def resume(self, run: Run) -> None:
+        """Begins where a run stands: what went before is told in a line, what waits is shown."""
+        self._seen[run.id] = run.events
+        await self._queued(run)
+        calls = len(await self._store.calls(run.id))
+        self._under(
+            run, text((f"{output.count(calls, 'call')} on record: they are not made again", "dim"))
+        )
+        for asked in await self._store.approvals(states=[ApprovalState.PENDING], run=run.id):
+            await self._asked(run, asked)
 
     async def look(self, roots: Collection[str]) -> None:
         """Shows what has come on record since the last look."""
@@ -277,6 +289,7 @@ class View:
         assert row is not None
         style = _STATE_STYLE.get(body.state, "")
         took = output.lasted(row.started_us, row.ended_us)
+        used = f"{output.count(row.calls_used, 'call')}, {output.money(row.cost_used_microusd)}"
         self._out.print(
             indented(
                 text(
@@ -285,8 +298,7 @@ class View:
                     (str(body.state), f"bold {style}"),
                     (f" by {body.by}" if body.by else ""),
                     (
-                        f"  {row.calls_used} calls, {output.money(row.cost_used_microusd)}, {took};"
-                        " its handle is dead",
+                        f"  {used}, {took}; its handle is dead",
                         "dim",
                     ),
                 ),

@@ -190,12 +190,18 @@ def restore(family: Family, digest: str, store_folder: Path) -> Agent:
     return Agent(family, digest, code=place)
 
 
-async def family_of(store: Store, run: str) -> Family:
-    """The agent that a run was started with. Raises NotFound."""
+async def queued(store: Store, run: str) -> RunQueued:
+    """How a run began. Raises NotFound."""
     async for entry in store.entries(run):
         if isinstance(entry.body, RunQueued):
-            return msgspec.json.decode(await store.blob(entry.body.manifest), type=Family)
+            return entry.body
     raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")
+
+
+async def family_of(store: Store, run: str) -> Family:
+    """The agent that a run was started with. Raises NotFound."""
+    began = await queued(store, run)
+    return msgspec.json.decode(await store.blob(began.manifest), type=Family)
 
 
 def _digest(family: Family, contents: Mapping[str, bytes]) -> str:

@@ -232,6 +232,7 @@ class Kernel:
 
     async def undo(self, run: str, *, by: str, only: str = "") -> Run:
         """Takes back a run's reversible calls, or one of them. Raises NotFound, UndoRefused."""
+        await self.store.flush()
         calls = await self.store.calls(run)
         if await self.store.run(run) is None:
             raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")

@@ -47,7 +47,6 @@ from ring0.types import (
     VerdictKind,
 )
 
-
 UNCOUNTED = frozenset({CallKind.NOW, CallKind.RANDOM, CallKind.SLEEP, CallKind.WAIT})
 """Kinds that the loop stop leaves to the budget: they take no arguments, or wait."""
 

@@ -156,13 +156,24 @@ async def judge(
         untrusted_args=_arguments(
             o for o in origins if o.sources and o.integrity is Integrity.UNTRUSTED
         ),
-        unfounded_args=_arguments(o for o in origins if not o.sources),
+        unfounded_args=_arguments(
+            o for o in origins if not o.sources and not _own_words(o, held, tool)
+        ),
         operator=run.agent.operator,
         depth=run.row.depth,
         calls_used=run.row.calls_used,
         cost_microusd=prepared.reserve_microusd,
     )
     return Judged(run, held, tool, prepared, origins, question, policies.decide(question), secrets)
+
+
+def _own_words(origin: Origin, held: Held, tool: Tool) -> bool:
+    """A statement that the agent wrote itself, as a whole: only its literals could be a target."""
+    if origin.argument not in tool.manifest.statements:
+        return False
+    text = " ".join(str(held.args.get(origin.argument, "")).casefold().split())
+    shown = " ".join(origin.value.rstrip("…").casefold().split())
+    return text.startswith(shown)
 
 
 def _arguments(origins: Any) -> tuple[str, ...]:

@@ -212,6 +212,9 @@ class Output:
         return self.stderr.decode("utf-8", "replace")
 
     def as_blob(self) -> bytes:
+        """Both streams, as they are stored; nothing where nothing was printed."""
+        if not self.stdout and not self.stderr:
+            return b""
         return msgspec.json.encode(
             {"stdout": self.stdout.decode("utf-8", "replace"), "stderr": self.errors()}
         )

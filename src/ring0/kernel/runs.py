@@ -24,7 +24,6 @@ from ring0.errors import (
     InvalidInput,
     LimitReached,
     NotFound,
-    ReplayDiverged,
     Ring0Error,
     RunDead,
     RunFailed,
@@ -211,7 +210,9 @@ class Runs:
         )
         run.models |= self.models
         task = (await self.store.blob(row.task)).decode()
-        run.seen.add("task", row.label, task)
+        # The label that the task came with: the run's own may have fallen since.
+        began = await agents.queued(self.store, row.id)
+        run.seen.add("task", began.run.label, task)
         self.gate.live[row.id] = run
         self._agents[row.id] = agent
         self._ends.setdefault(row.id, asyncio.get_running_loop().create_future())
@@ -235,19 +236,24 @@ class Runs:
 
     async def _live(self, run: LiveRun) -> None:
         """Runs the agent, and ends the run by what came of it."""
-        output = b""
+        output = processes.Output(
+            None if self.heard is None else lambda text: self.heard(run.id, text)
+        )
         try:
             left_s = (run.row.deadline_us - self.runtime.now_us()) / 1_000_000
             try:
                 async with asyncio.timeout(max(0.0, left_s)):
-                    value, output = await self._process(run)
-                error = None
+                    value = await self._process(run, output)
+                error: Ring0Error | None = None
             except TimeoutError:
-                raise LimitReached(
-                    f"The run's {run.row.budget.wall_s} s are over.",
-                    why="Every run has a deadline.",
-                    todo="Raise `wall_s` in the agent's budget.",
-                ) from None
+                value, error = (
+                    None,
+                    LimitReached(
+                        f"The run's {run.row.budget.wall_s} s are over.",
+                        why="Every run has a deadline.",
+                        todo="Raise `wall_s` in the agent's budget.",
+                    ),
+                )
             except Ring0Error as failure:
                 value, error = None, failure
             except Exception as fault:
@@ -265,7 +271,7 @@ class Runs:
                 raise error
             else:
                 state = RunState.FAILED if error else RunState.DONE
-                await self.end(run.row.id, state, value, error, output=output)
+                await self.end(run.row.id, state, value, error, output=output.as_blob())
         except asyncio.CancelledError:
             await asyncio.shield(self._let_go(run))
             self._tell(
@@ -282,12 +288,12 @@ class Runs:
         finally:
             self._tasks.pop(run.id, None)
 
-    async def _process(self, run: LiveRun) -> tuple[Any, bytes]:
-        """The agent's result and what it printed. Raises its error."""
+    async def _process(self, run: LiveRun, output: processes.Output) -> Any:
+        """The agent's result; what it prints goes into `output`. Raises its error."""
         if run.row.mode is Mode.EMBEDDED:
             assert self.embed is not None, "no SDK was given to embed with"
             function = run.agent.functions[f"agent:{run.agent.manifest.name}"]
-            return await self.embed(run, function), b""
+            return await self.embed(run, function)
         assert self.doors is not None, "no gateway was given to open doors with"
         doors: list[OpenDoor] = []
 
@@ -295,14 +301,11 @@ class Runs:
             doors.append(await self.doors(run, sandbox))  # type: ignore[misc]
 
         spec = processes.agent_spec(run.agent, self.sandboxes)
-        output = processes.Output(
-            None if self.heard is None else lambda text: self.heard(run.id, text)
-        )
         sandbox = await self.sandboxes.start(run.id, spec, "agent", open_door)
         reading = self.runtime.start(output.read(sandbox), name=f"output of {run.id}")
         try:
             sandbox.stdin.close()
-            return await processes.outcome(run, sandbox, output, reading), output.as_blob()
+            return await processes.outcome(run, sandbox, output, reading)
         finally:
             self.gate.handles.kill(run.id)
             for door in doors:
@@ -379,7 +382,7 @@ class Runs:
                 )
             )
         except GuardFailed:
-            pass  # Somebody else ended it first.
+            await self.store.flush()  # Somebody else ended it first: its write is on its way.
         found = await self.store.run(row.id)
         assert found is not None
         return found
@@ -489,11 +492,11 @@ class Runs:
         while True:
             try:
                 return await self.wait(child)
-            except Interrupted:
-                # It has not ended, so neither does the wait: both go on when they are recovered.
-                raise asyncio.CancelledError from None
-            except ReplayDiverged:
-                self._ends.pop(child, None)  # It waits for a human, who will end it.
+            except (StoreFull, StoreFailed):
+                raise
+            except Ring0Error:
+                # Interrupted, diverged, not recovered: it has not ended, so the wait has not.
+                self._ends.pop(child, None)
 
     # --- after a crash ------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ come with the observability issue.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import apsw
@@ -26,7 +26,7 @@ from ring0.store.sqlite.sql import COLUMNS
 from ring0.store.sqlite.tables import columns, decode
 from ring0.types import Call, Frozen, Run
 
-PROBLEMS_MAX: Final = 20
+PROBLEMS_OF_A_KIND_MAX: Final = 8
 
 
 class Report(Frozen, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class Report(Frozen, frozen=True, kw_only=True):
     anchored: int
     """How many events the head file vouches for."""
     problems: tuple[str, ...] = ()
-    """The first ones, in order."""
+    """The first ones of each kind, in order."""
 
 
 async def verify(store: SqliteStore) -> Report:
@@ -85,7 +85,6 @@ class _Verification:
     def __init__(self, moment: Snapshot) -> None:
         self._moment = moment
         self._problems: list[str] = []
-        self._more = 0
         self._tree = merkle.Tree()
         self._anchored_root = ""
         self._rebuilt = _Rebuilt()
@@ -103,13 +102,7 @@ class _Verification:
             self._check_rows,
             self._moment.damage,
         ):
-            try:
-                for problem in check():
-                    self._found(problem)
-            except (apsw.Error, UnicodeDecodeError) as error:
-                self._found(f"the journal can't be read to its end: {error}")
-        if self._more:
-            self._problems.append(f"and {self._more} more")
+            self._run(check)
         anchored = self._moment.anchored
         return Report(
             ok=not self._problems,
@@ -122,11 +115,17 @@ class _Verification:
             problems=tuple(self._problems),
         )
 
-    def _found(self, problem: str) -> None:
-        if len(self._problems) < PROBLEMS_MAX:
-            self._problems.append(problem)
-        else:
-            self._more += 1
+    def _run(self, check: Callable[[], Iterator[str]]) -> None:
+        count = 0
+        try:
+            for problem in check():
+                count += 1
+                if count <= PROBLEMS_OF_A_KIND_MAX:
+                    self._problems.append(problem)
+        except (apsw.Error, UnicodeDecodeError) as error:
+            self._problems.append(f"the journal can't be read to its end: {error}")
+        if count > PROBLEMS_OF_A_KIND_MAX:
+            self._problems.append(f"and {count - PROBLEMS_OF_A_KIND_MAX} more of this kind")
 
     # --- the log ------------------------------------------------------------------------------
 
@@ -204,11 +203,11 @@ class _Verification:
         missing = dict(self._named)
         for where, value in self._moment.blobs():
             self._blobs += 1
-            run = missing.pop(where, None)
-            if run is None:
+            owner = missing.pop(where, "")
+            if not owner:
                 self._unnamed += 1
-            elif address(keys.get(run, b""), value) != where:
-                yield f"the value {where[:16]}… is not what was stored under that address ({run})"
+            elif address(keys.get(owner, b""), value) != where:
+                yield f"the value {where[:16]}… is not what was stored under that address ({owner})"
         for where, run in missing.items():
             yield f"{run} names the value {where[:16]}…, which is gone"
 

@@ -89,6 +89,7 @@ class SqlExecute:
             description="Change rows of the database with one SQL statement.",
             reversal="reversible",
             critical=_CRITICAL,
+            statements=("statement",),
         )
         self._database = database
         self._runtime = runtime

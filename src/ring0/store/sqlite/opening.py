@@ -69,13 +69,18 @@ def _open_to_read(path: Path, runtime: Runtime, held: ExitStack) -> SqliteStore:
 def _open_to_write(path: Path, runtime: Runtime, held: ExitStack) -> SqliteStore:
     head = path.with_name(HEAD)
     _check_not_emptied(path)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # Never after SQLite's.
-    connection = _connect(path, held, write=True)
+    # Closed before SQLite opens it: closing it later would drop SQLite's locks.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    if path.with_name(path.name + "-journal").exists():
+        _roll_back(path)
+    # All that may be refused is looked at by a reader: a writer would fold the WAL of a damaged
+    # journal into it.
+    reader = _connect(path, held, write=False)
     anchored = _anchored(head)
-    if first(connection, sql.WHOSE) == (0, 0, 0):
-        _begin(connection, anchored, path)
-    _check_version(connection, path)
-    tree = _check_length(connection, anchored, path)
+    if first(reader, sql.WHOSE) == (0, 0, 0):
+        _begin(path, anchored)
+    _check_version(reader, path)
+    tree = _check_length(reader, anchored, path)
     head_file = _descriptor(head, os.O_RDWR | os.O_CREAT, held)
     if anchored is None or anchored.size != tree.size:
         # On disk before the first event is: a head file that a power cut empties would shut the
@@ -85,17 +90,24 @@ def _open_to_write(path: Path, runtime: Runtime, held: ExitStack) -> SqliteStore
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(folder)
         os.close(folder)
-    reader = _connect(path, held, write=False)
-    return SqliteStore(reader, Writer(connection, head_file, runtime), head_file, runtime)
+    writer = Writer(_connect(path, held, write=True), head_file, runtime)
+    return SqliteStore(reader, writer, head_file, runtime)
 
 
-def _begin(connection: apsw.Connection, anchored: Head | None, path: Path) -> None:
+def _roll_back(path: Path) -> None:
+    """A kernel died while it made the file: before there is a WAL, only a writer can undo that."""
+    with ExitStack() as held:
+        first(_connect(path, held, write=True), sql.WHOSE)
+
+
+def _begin(path: Path, anchored: Head | None) -> None:
     """Makes the tables, unless the head file says that there were some."""
     if anchored is not None and anchored.size:
         raise _cut_short(path, 0, anchored)
-    connection.execute("BEGIN IMMEDIATE;" + sql.SCHEMA + "COMMIT").fetchall()
-    # The tables stand in the main file from the start, whatever becomes of the WAL.
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with ExitStack() as held:  # Closing it puts all in the main file, whatever becomes of a WAL.
+        connection = _connect(path, held, write=True)
+        connection.execute("BEGIN IMMEDIATE;" + sql.SCHEMA + "COMMIT").fetchall()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _connect(path: Path, held: ExitStack, *, write: bool) -> apsw.Connection:
@@ -129,12 +141,17 @@ def _check_not_emptied(path: Path) -> None:
     """SQLite would take an empty file for a new journal, and throw its WAL away."""
     if path.exists() and path.stat().st_size:
         return
-    anchored = _anchored(path.with_name(HEAD))
-    log = path.with_name(path.name + "-wal")
-    if (anchored is not None and anchored.size) or (log.exists() and log.stat().st_size):
-        told = "its head file says that there was one" if anchored else "its WAL still stands"
+    head, log = path.with_name(HEAD), path.with_name(path.name + "-wal")
+    anchored = _anchored(head)
+    if anchored is not None:
+        lost = f"its head file says {anchored.size} events" if anchored.size else ""
+    else:
+        lost = "its head file can't be read" if head.exists() and head.stat().st_size else ""
+    if log.exists() and log.stat().st_size:
+        lost = lost or "its WAL still stands"
+    if lost:
         raise StoreDamaged(
-            f"The journal {path} is {'empty' if path.exists() else 'gone'}, and {told}.",
+            f"The journal {path} is {'empty' if path.exists() else 'gone'}, but {lost}.",
             why="The file was emptied, moved or deleted.",
             todo=f"Put back a copy of {JOURNAL}, or {ASIDE}.",
         )

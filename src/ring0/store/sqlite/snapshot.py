@@ -63,7 +63,8 @@ class Snapshot:
 
     def keys(self) -> dict[str, bytes]:
         """Every run's key."""
-        return dict(self._db.execute(sql.KEYS).fetchall())
+        rows: list[Any] = self._db.execute(sql.KEYS).fetchall()
+        return dict(rows)
 
     def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
         """(key, JSON, the columns of `sql.COLUMNS`)."""

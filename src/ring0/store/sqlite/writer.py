@@ -106,11 +106,12 @@ class Writer:
     # --- the thread ---------------------------------------------------------------------------
 
     def _work(self) -> None:
+        job: Job | None = None
         try:
             while (job := self._take(None)) is not None and self._group(job):
                 pass
         except BaseException as error:  # A fault of ours: nobody may wait for ever because of it.
-            self._fail(error, [])
+            self._fail(error, [job] if job is not None else [])
 
     def _take(self, timeout_s: float | None) -> Job | None:
         """The next job; None when none comes in time, or when the last one was taken."""

@@ -1,0 +1,9 @@
+"""Lets these tests import what lies beside them and in `tests`, in every import mode of pytest."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+pytest.register_assert_rewrite("conformance", "journals")
