@@ -70,7 +70,9 @@ class World:
         )
 
     def ledger(self) -> list[str]:
-        found = apsw.Connection(str(self.folder / "ledger.db"), flags=apsw.SQLITE_OPEN_READONLY)
+        # Not read-only: what a killed writer left half-done is rolled back by the next opener.
+        found = apsw.Connection(str(self.folder / "ledger.db"))
+        found.set_busy_timeout(5_000)
         rows = [str(entry) for (entry,) in found.execute("SELECT entry FROM ledger ORDER BY id")]
         found.close()
         return rows

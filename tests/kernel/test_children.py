@@ -334,6 +334,7 @@ async def test_a_child_that_is_being_spawned_when_its_parent_is_killed_is_not_le
 ) -> None:
     async def parent(t: Tree, run: LiveRun) -> Any:
         await asyncio.gather(*(t.spawn(run, "child", str(n)) for n in range(8)))
+        await forever(t, run)
 
     manifests = [agent("parent", "child", budget=Budget(calls=10_000)), agent("child")]
     for delay in (0.0, 0.001, 0.002, 0.004, 0.008, 0.016):

@@ -504,6 +504,7 @@ def test_a_missing_table_is_an_answer_and_no_traceback(folder: Path) -> None:
     for table in ("event", "blob", "run_key", "call", "episode_text", "tree"):
         forge(folder, f"DROP TABLE {table}")
         found(folder, "the schema: table")
+        found(folder, f"no such table: {'main.' * table.startswith('episode')}{table}")
 
 
 def test_text_that_is_no_text_is_an_answer_and_no_traceback(folder: Path) -> None:

@@ -100,7 +100,9 @@ class _Verification:
             self._check_head,
             self._check_blobs,
             self._check_rows,
-            self._moment.damage,
+            self._moment.schema_changes,
+            self._moment.file_damage,
+            self._moment.index_damage,
         ):
             self._run(check)
         anchored = self._moment.anchored

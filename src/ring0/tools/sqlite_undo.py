@@ -119,8 +119,7 @@ def _insert(db: apsw.Connection, table: Table, image: Image) -> None:
     try:
         # ABORT also where the schema says ON CONFLICT REPLACE: undo destroys nothing.
         db.execute(
-            f"INSERT OR ABORT INTO main.{quoted(table.name)} ({', '.join(names)}) "
-            f"VALUES ({marks})",
+            f"INSERT OR ABORT INTO main.{quoted(table.name)} ({', '.join(names)}) VALUES ({marks})",
             values,
         )
     except apsw.ConstraintError as error:

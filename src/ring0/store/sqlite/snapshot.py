@@ -29,7 +29,7 @@ class Snapshot:
         try:
             self._db.set_busy_timeout(5_000)
             self._db.execute("BEGIN")
-            first(self._db, sql.TREE)  # From here on nothing moves.
+            first(self._db, sql.WHOSE)  # From here on nothing moves.
         except BaseException:
             self._db.close()
             raise
@@ -72,22 +72,24 @@ class Snapshot:
 
     # --- what SQLite knows of itself ------------------------------------------------------------
 
-    def damage(self) -> Iterator[str]:
-        """What is wrong with the file, its schema and its full-text index."""
+    def file_damage(self) -> Iterator[str]:
+        """What SQLite finds wrong with the file: pages, orders, indexes that miss rows."""
         for (line,) in self._db.execute(sql.CHECK_FILE):
             if line != "ok":
                 yield f"the file: {line}"
-        yield from self._schema_changes()
-        for key, tokens, size in self._db.execute(sql.ALL_EPISODE_TOKENS):
-            if size is None or token_count(size) != tokens:
-                yield f"table episode: the length of {key!r} is not what the index counted"
+
+    def index_damage(self) -> Iterator[str]:
+        """Whether the full-text index says what its texts say."""
         try:
             self._db.execute(sql.COPY_INDEX).fetchall()
             self._db.execute(sql.CHECK_INDEX).fetchall()
         except apsw.Error as error:
             yield f"the full-text index does not say what its texts say ({error})"
+        for key, tokens, size in self._db.execute(sql.ALL_EPISODE_TOKENS):
+            if size is None or token_count(size) != tokens:
+                yield f"table episode: the length of {key!r} is not what the index counted"
 
-    def _schema_changes(self) -> Iterator[str]:
+    def schema_changes(self) -> Iterator[str]:
         """Tables, indexes, triggers: a trigger that somebody planted would act on every write."""
         pattern = apsw.Connection(":memory:")
         pattern.execute(sql.SCHEMA).fetchall()
