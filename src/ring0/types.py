@@ -111,7 +111,7 @@ class Budget(Frozen, frozen=True, kw_only=True):
 
     calls: int = limits.RUN_CALLS_DEFAULT
     cost_microusd: int = 0
-    """0: nothing that costs money."""
+    """0: nothing that has a price."""
     wall_s: int = limits.RUN_WALL_S_DEFAULT
 
 

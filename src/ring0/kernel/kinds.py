@@ -148,7 +148,10 @@ class Recall(_Kind):
     ) -> Result:
         run = context.run
         scope = Scope(tenant=run.tenant, principal=run.principal, agent=run.agent)
-        found = await memory.recall(self._store, scope, args["query"], args.get("k", 5))
+        k = args.get("k", 5)
+        found = await memory.recall(self._store, scope, args["query"], k + 1)
+        # Its own task is what it has before it anyway.
+        found = [one for one in found if (one.run, one.role) != (run.id, "task")][:k]
         label = Label(integrity=Integrity.SYSTEM, sources=("memory",))
         for episode in found:  # As good as the worst of what came back.
             label = label.join(

@@ -63,7 +63,6 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     """Names of environment variables whose values never leave the kernel."""
     models: dict[str, ModelConfig] = {}
     """Models that every agent may ask for, by name; an agent's own come first."""
-    folder: str = ""
 
 
 def read_agent(path: Path) -> AgentManifest:
@@ -112,9 +111,8 @@ def read_config(home: Path) -> Config:
     """ring0.toml of the data folder; all defaults where there is none. Raises ManifestInvalid."""
     path = home / RING0_TOML
     if not path.exists():
-        return Config(folder=str(home))
+        return Config()
     config: Config = _read(path, Config, "ring0.toml's keys are listed in docs/configuration.md")
-    config.folder = str(home)
     return config
 
 

@@ -215,7 +215,8 @@ class Runs:
         run.seen.add("task", began.run.label, task)
         self.gate.live[row.id] = run
         self._agents[row.id] = agent
-        self._ends.setdefault(row.id, asyncio.get_running_loop().create_future())
+        if row.id not in self._ends or self._ends[row.id].done():  # Of an earlier start.
+            self._ends[row.id] = asyncio.get_running_loop().create_future()
         self._tasks[row.id] = self.runtime.start(self._live(run), name=f"run {row.id}")
         return run
 

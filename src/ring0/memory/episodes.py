@@ -18,7 +18,9 @@ from ring0.types import Episode, Scope
 K1: Final = 1.2
 B: Final = 0.75
 CANDIDATES_MAX: Final = 500
-_WORD = re.compile(r"[\w@.+-]*\w", re.UNICODE)
+_WORD = re.compile(r"\w(?:[\w@.+-]*\w)?")
+"""A word, an address or a version. It begins with a letter or digit, so that it never searches the
+same punctuation twice."""
 
 
 def terms(query: str) -> list[str]:
@@ -34,7 +36,10 @@ def terms(query: str) -> list[str]:
 
 
 async def recall(store: Store, scope: Scope, query: str, k: int) -> list[Episode]:
-    """The `k` episodes of the scope that fit the query best, best first."""
+    """The `k` episodes of the scope that fit the query best, best first; newer before older.
+
+    The newest CANDIDATES_MAX that hold one of its words are judged. Raises CallInvalid.
+    """
     if not 1 <= k <= limits.RECALL_K_MAX:
         raise CallInvalid(
             f"k is {k}.", why=f"1 to {limits.RECALL_K_MAX} can be recalled.", todo="Ask for fewer."
