@@ -81,7 +81,7 @@ async def test_who_answers_is_the_uid_of_the_peer_and_never_a_name_in_the_reques
         approval = await w.pending()
         for name in ("by", "as", "answered_by", "uid", "principal"):
             body = {"approval": approval.id, "yes": True, name: "somebody else"}
-            status, answer = await post(w, "answer", body)
+            _, answer = await post(w, "answer", body)
             assert answer["error"]["code"] == "call_invalid", name
         assert not call.done()
         answered = await Remote(w.home).answer(approval.id, yes=True, note="by hand")
@@ -207,7 +207,8 @@ asyncio.run(main())
         ]  # fmt: skip
         await asyncio.sleep(0.5)  # Both have imported what they need.
         said = [
-            out.decode() for out, _ in await asyncio.gather(*(p.communicate(b"\n") for p in processes))
+            out.decode()
+            for out, _ in await asyncio.gather(*(p.communicate(b"\n") for p in processes))
         ]
         assert sorted(said) == ["counted", "denied"]
         wanted = CallState.OK if said[0] == "counted" else CallState.REFUSED

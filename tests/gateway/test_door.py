@@ -65,8 +65,8 @@ class Line:
 
     async def ask(self, path: str, body: Any, *, method: str = "POST", extra: str = "") -> Answer:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: ring0\r\nContent-Length: {len(raw)}\r\n{extra}\r\n"
-        await self.send(head.encode() + raw)
+        head = f"{method} {path} HTTP/1.1\r\nHost: ring0\r\nContent-Length: {len(raw)}\r\n"
+        await self.send((head + extra + "\r\n").encode() + raw)
         return await self.answer()
 
     async def close(self) -> None:
@@ -264,9 +264,7 @@ async def test_a_body_in_chunks_is_read_like_any_other(tmp_path: Path) -> None:
     async with doors(tmp_path) as d:
         raw = json.dumps(NOW).encode()
         line = await d.line()
-        await line.send(
-            b"POST /v1/call HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
+        await line.send(b"POST /v1/call HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n")
         for byte in (raw[:1], raw[1:9], raw[9:]):
             await line.send(f"{len(byte):x}\r\n".encode() + byte + b"\r\n")
             await asyncio.sleep(0.005)
@@ -395,8 +393,9 @@ async def test_two_doors_lead_to_two_runs_with_the_same_bytes(tmp_path: Path) ->
         await begin(d.w, "the other task", Budget())
         other = Doors(d.w, tmp_path / "other.sock")
         await other.open()
-        one, two = await d.ask("/v1/run", b"", method="GET"), await other.ask(
-            "/v1/run", b"", method="GET"
+        one, two = (
+            await d.ask("/v1/run", b"", method="GET"),
+            await other.ask("/v1/run", b"", method="GET"),
         )
         assert (one.json["run"], two.json["run"]) == (first.id, d.w.run.id)
         await d.ask("/v1/call", NOW)

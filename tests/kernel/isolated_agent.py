@@ -56,7 +56,8 @@ def _answers() -> list[int]:
     found = []
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            if int(name) > 2 and os.readlink(f"/proc/self/fd/{name}").startswith(("pipe", "socket")):
+            leads = os.readlink(f"/proc/self/fd/{name}")
+            if int(name) > 2 and leads.startswith(("pipe", "socket")):
                 found.append(int(name))
     return found
 
@@ -177,9 +178,13 @@ async def curious(ctx: Context, task: str) -> dict:
         "files": {path: _read(path) for path in asked["files"]},
         "env": dict(os.environ),
         "processes": _everywhere("environ") + _everywhere("cmdline"),
-        "net": [_connects("1.1.1.1", 80), _connects("127.0.0.1", asked["port"]),
-                _connects("10.0.0.1", 22), _connects("::1", asked["port"], socket.AF_INET6),
-                _datagram("8.8.8.8")],
+        "net": [
+            _connects("1.1.1.1", 80),
+            _connects("127.0.0.1", asked["port"]),
+            _connects("10.0.0.1", 22),
+            _connects("::1", asked["port"], socket.AF_INET6),
+            _datagram("8.8.8.8"),
+        ],
         "interfaces": os.listdir("/sys/class/net") if os.path.isdir("/sys/class/net") else ["lo"],
         "sockets": sockets,
         "here": _who(DOOR),

@@ -221,7 +221,7 @@ async def world(
     runtime: Runtime | None = None,
     environment: Mapping[str, str] | None = None,
     task: str = "the task",
-    budget: Budget = Budget(),
+    budget: Budget = Budget(),  # noqa: B008  (frozen)
     policy: str = "",
     start: bool = True,
     manifest: AgentManifest | None = None,

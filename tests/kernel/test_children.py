@@ -19,6 +19,8 @@ from ring0.kernel.agents import Agent, Family, family_of
 from ring0.kernel.boot import Kernel, open_kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
+from ring0.store import Write
+from ring0.store.events import RunQueued
 from ring0.tools.registry import Tool
 from ring0.types import (
     ENDED,
@@ -61,9 +63,7 @@ class Tree:
             self.manifests[name], others, self.functions, task, principal="alice"
         )
 
-    async def call(
-        self, run: LiveRun, kind: CallKind, name: str = "", args: Any = None
-    ) -> Outcome:
+    async def call(self, run: LiveRun, kind: CallKind, name: str = "", args: Any = None) -> Outcome:
         self.count[run.id] = self.count.get(run.id, 0) + 1
         request = Request(kind=kind, name=name, args=args, path="0", counter=self.count[run.id])
         return await self.kernel.gate.call(run.handle, request)
@@ -346,6 +346,36 @@ async def test_a_child_that_is_being_spawned_when_its_parent_is_killed_is_not_le
             await t.kernel.store.flush()
             left = [one for one in await t.kernel.store.runs() if one.state not in ENDED]
             assert left == [], f"after {delay} s"
+
+
+async def test_a_child_that_is_being_spawned_when_its_parent_ends_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[asyncio.Event] = []
+
+    async def parent(t: Tree, run: LiveRun) -> Any:
+        spawning = asyncio.ensure_future(t.spawn(run, "child"))
+        spawning.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await reached[-1].wait()
+
+    manifests = [agent("parent", "child"), agent("child")]
+    async with tree(tmp_path / "home", manifests, parent=parent, child=forever) as t:
+        append = t.kernel.store.append
+
+        def watched(write: Write) -> Any:
+            written = append(write)
+            if isinstance(write.events[0], RunQueued) and write.events[0].run.parent:
+                written = asyncio.ensure_future(written)  # On its way to the disk.
+                asyncio.get_running_loop().call_soon(reached[-1].set)
+            return written
+
+        monkeypatch.setattr(t.kernel.store, "append", watched)
+        for _ in range(10):
+            reached.append(asyncio.Event())
+            row = await t.kernel.runs.wait((await t.start("parent")).id)
+            await t.kernel.store.flush()
+            children = await t.kernel.store.runs(parent=row.id)
+            assert [one.state for one in children] == [RunState.CANCELLED]
 
 
 # --- interruptions ---------------------------------------------------------------------------

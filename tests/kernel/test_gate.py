@@ -45,6 +45,7 @@ from ring0.types import (
     Effect,
     Integrity,
     Label,
+    ModelConfig,
     Outcome,
     Request,
     RunState,
@@ -284,19 +285,13 @@ async def test_a_money_budget_refuses_a_model_whose_price_is_not_known(tmp_path:
     manifest = AgentManifest(
         name="clerk",
         budget=Budget(cost_microusd=1_000),
-        models=msgspec.convert({"default": config}, dict[str, type_of_model()]),
+        models=msgspec.convert({"default": config}, dict[str, ModelConfig]),
     )
     async with world(tmp_path / "home", manifest=manifest) as w:
         asked = {"messages": [{"role": "user", "content": "hello"}]}
         outcome = await w.call("default", asked, kind=CallKind.MODEL)
         assert code(outcome) == "limit_reached" and "price" in outcome.error["what"]
         assert (await w.row()).cost_used_microusd == 0
-
-
-def type_of_model() -> type:
-    from ring0.types import ModelConfig
-
-    return ModelConfig
 
 
 async def test_after_the_deadline_no_call_is_admitted(tmp_path: Path) -> None:
@@ -383,7 +378,11 @@ async def test_the_runs_label_has_risen_before_the_result_goes_back(tmp_path: Pa
 async def test_calls_that_end_at_the_same_time_never_lower_the_runs_label(
     tmp_path_factory: pytest.TempPathFactory, labels: list[str], order
 ) -> None:
-    known = {"system": Label(integrity=Integrity.SYSTEM), "untrusted": UNTRUSTED, "private": PRIVATE}
+    known = {
+        "system": Label(integrity=Integrity.SYSTEM),
+        "untrusted": UNTRUSTED,
+        "private": PRIVATE,
+    }
     async with world(tmp_path_factory.mktemp("w") / "home") as w:
         tools = [w.tool(Doing(f"t{n}", label=known[name])) for n, name in enumerate(labels)]
         gates = [tool.hold() for tool in tools]
@@ -650,6 +649,40 @@ async def test_answering_twice_is_refused_and_of_two_at_once_one_counts(tmp_path
             await w.kernel.answer("a-nothing", yes=True, by="alice")
 
 
+async def test_parallel_asks_each_get_their_own_answer(tmp_path: Path) -> None:
+    """Elsewhere interrupts that share an id answered the wrong call (langgraph#6626)."""
+    async with world(tmp_path / "home") as w:
+        tool = w.tool(Doing("act", effect=Effect.ONCE, mutates=True, own=False))
+        calls = {n: w.start("act", {"x": n}) for n in range(6)}
+        calls |= {n: w.start("act", {}, counter=100 + n) for n in (6, 7)}  # Equal, but two calls.
+        asked = await w.all_pending(8)
+        said = {}
+        for approval in reversed(asked):
+            args = (await w.shown(approval))["arguments"]
+            said[approval.call] = yes = args.get("x", 1) % 2 == 1
+            await w.kernel.answer(approval.id, yes=yes, by="alice")
+        for n in range(6):
+            wanted = CallState.OK if n % 2 else CallState.REFUSED
+            assert (await calls[n]).state is wanted, n
+        await asyncio.gather(*calls.values())
+        for call in await w.calls():
+            assert (call.state is CallState.OK) == said[call.id]
+        assert sorted(args.get("x", -1) for args in tool.args) == [-1, -1, 1, 3, 5]
+
+
+async def test_nothing_is_held_while_a_human_is_asked(tmp_path: Path) -> None:
+    async with world(tmp_path / "home", **crm(tmp_path)) as w:
+        call = w.start("crm.execute", CLOSE)
+        approval = await w.pending()
+        free = apsw.Connection(str(tmp_path / "crm.db"))
+        free.execute("UPDATE customer SET name = 'Ann B' WHERE id = 1")  # No lock is held …
+        free.close()
+        assert (await w.kind(CallKind.RANDOM, {})).state is CallState.OK  # … and no turn.
+        assert (await w.row()).cost_used_microusd == 0
+        await w.kernel.answer(approval.id, yes=False, by="alice")
+        assert code(await call) == "denied"
+
+
 async def test_there_is_a_cap_on_what_waits_for_people(tmp_path: Path) -> None:
     async with world(tmp_path / "home") as w:
         tool = w.tool(Doing("act", effect=Effect.ONCE, mutates=True, own=False))
@@ -842,6 +875,46 @@ async def test_an_ask_outlives_the_kernel_and_its_answer_is_used_after_it(tmp_pa
         assert tool.done == 1 and len(await w.store.approvals(run=run)) == 1
 
 
+async def test_resuming_does_not_run_an_approved_sibling_again(tmp_path: Path) -> None:
+    """As it did elsewhere (langgraphjs#992)."""
+    home = tmp_path / "home"
+    fields = {"effect": Effect.ONCE, "mutates": True, "own": False}
+    async with world(home) as w:
+        tool = w.tool(Doing("act", **fields))
+        calls = [w.start("act", {"x": n}, counter=n) for n in (1, 2)]
+        first, second = sorted(await w.all_pending(2), key=lambda one: one.call)
+        await w.kernel.answer(first.id, yes=True, by="alice")
+        assert (await calls[0]).state is CallState.OK and tool.done == 1
+        run = w.run.id
+        await w.kernel.runs.stop()
+        await asyncio.gather(*calls, return_exceptions=True)
+    async with world(home, start=False) as w:
+        _, tool = await again(w, run, Doing("act", **fields))
+        calls = [w.start("act", {"x": n}, counter=n) for n in (1, 2)]
+        assert (await calls[0]).value == {"done": 1}
+        await w.kernel.answer(second.id, yes=True, by="alice")
+        assert (await calls[1]).state is CallState.OK
+        assert tool.args == [{"x": 2}]
+
+
+async def test_an_answer_that_comes_before_a_recovered_process_asks_again_is_not_lost(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    async with world(home) as w:
+        w.tool(Doing("act", effect=Effect.ONCE, mutates=True, own=False))
+        call = w.start("act", {}, counter=1)
+        approval = await w.pending()
+        run = w.run.id
+        await w.kernel.runs.stop()
+        await asyncio.gather(call, return_exceptions=True)
+    async with world(home, start=False) as w:
+        await again(w, run, Doing("act", effect=Effect.ONCE, mutates=True, own=False))
+        await w.kernel.answer(approval.id, yes=True, by="alice")
+        async with asyncio.timeout(2):
+            assert (await w.call("act", {}, counter=1)).state is CallState.OK
+
+
 # --- ends ------------------------------------------------------------------------------------
 
 
@@ -935,6 +1008,8 @@ async def test_a_run_that_was_killed_is_not_recovered_even_if_its_end_was_never_
         async def agent(run: LiveRun) -> None:
             raise AssertionError("it goes on although it was killed")
 
-        agent_of = Agent(await family_of(w.store, run), "embedded", functions={"agent:clerk": agent})
+        agent_of = Agent(
+            await family_of(w.store, run), "embedded", functions={"agent:clerk": agent}
+        )
         assert await w.kernel.recover(agent_of) == []
         assert (await w.row(run)).state is RunState.CANCELLED

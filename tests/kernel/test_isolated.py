@@ -162,7 +162,7 @@ async def test_an_isolated_agent_finds_no_network_no_host_and_no_door_but_its_ow
                 f"/proc/{os.getpid()}/environ",
             ],
             "port": server.getsockname()[1],
-            "sockets": [str(home / "kernel.sock"), str(home / "door.sock"), "/run/ring0/other.sock"],
+            "sockets": [str(home / "kernel.sock"), str(home / "door.sock"), "/run/ring0/x.sock"],
             "wait": 0.3,
         }  # fmt: skip
         both = [await start(kernel, manifest, task) for _ in range(2)]
@@ -264,15 +264,13 @@ async def test_a_once_tool_that_dies_leaves_its_call_unknown_until_it_is_settled
     tmp_path: Path,
 ) -> None:
     async with kernel_at(tmp_path) as kernel:
-        policy_asks = await start(kernel, sdk(tmp_path, "faulty"), [["charges", {}]])
-        await kernel.answer(await ask_of(kernel, policy_asks.id), yes=True, by="alice")
-        await until(kernel, policy_asks.id, "unknown")
-        (call,) = [
-            one for one in await kernel.store.calls(policy_asks.id) if one.name == "charges"
-        ]
+        row = await start(kernel, sdk(tmp_path, "faulty"), [["charges", {}]])
+        await kernel.answer(await ask_of(kernel, row.id), yes=True, by="alice")
+        await until(kernel, row.id, "unknown")
+        (call,) = [one for one in await kernel.store.calls(row.id) if one.name == "charges"]
         assert call.state is CallState.UNKNOWN and call.effect is Effect.ONCE
         await kernel.settle(call.id, happened=False, by="alice")
-        said = await result(kernel, policy_asks)
+        said = await result(kernel, row)
         assert said[0][0] == "EffectUnknown" and said[1] == ["then", 2]
 
 

@@ -91,9 +91,7 @@ def test_a_whole_surrogate_pair_is_one_character() -> None:
     assert values.parse(b'"\\ud83d\\ude00"') == "\U0001f600"
 
 
-@pytest.mark.parametrize(
-    "number", [2**63, -(2**63) - 1, 10**400, 10**4299]
-)
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**400, 10**4299])
 def test_an_integer_beyond_64_bits_is_refused(number: int) -> None:
     refused(str(number).encode())
     with pytest.raises(CallInvalid):

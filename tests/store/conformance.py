@@ -630,6 +630,21 @@ class StoreConformance:
                 await store.append(intent)
             place.runtime.advance(-30)
 
+    async def test_the_journals_time_outlasts_the_process(self, place: Place) -> None:
+        store = await place.open()
+        expires_us = place.runtime.now_us() + 60_000_000
+        await store.append(queued("r-1"))
+        await store.append(journals.asked("r-1", "a-1", 0, expires_us=expires_us))
+        place.runtime.advance(60)
+        await store.append(journals.moved("r-1", epoch=1))
+        await store.close()
+        place.runtime.advance(-3_600)
+        store = await place.open()
+        pending = base.ApprovalPending(approval="a-1")
+        with pytest.raises(GuardFailed, match="expired"):
+            await store.append(journals.answered("r-1", "a-1", guards=[pending]))
+        await store.close()
+
     async def test_asks_are_counted_over_the_tree_and_listed_by_age(self, store: Store) -> None:
         below = base.AsksBelow(root="r-1", most=2)
         await store.append(queued("r-1"))

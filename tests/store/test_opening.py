@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from writing import crashed, forked, kill, write_for_ever
+from writing import crashed, die_in_the_middle_of_the_first_page, forked, kill, write_for_ever
 
 import journals
 from ring0.errors import Ring0Error, StoreDamaged, StoreFailed, StoreFull
@@ -257,7 +257,9 @@ def test_nothing_is_open_after_a_close(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("left", ["nothing", "an empty file", "a page without tables", "a head"])
+@pytest.mark.parametrize(
+    "left", ["nothing", "an empty file", "a page without tables", "a head", "half a page"]
+)
 def test_a_kernel_that_died_while_it_made_the_journal_left_nothing_in_the_way(
     tmp_path: Path, left: str
 ) -> None:
@@ -266,6 +268,8 @@ def test_a_kernel_that_died_while_it_made_the_journal_left_nothing_in_the_way(
     if left == "a page without tables":
         execute(tmp_path, "PRAGMA journal_mode = WAL")
         (tmp_path / HEAD).touch()
+    if left == "half a page":
+        die_in_the_middle_of_the_first_page(tmp_path)
     if left == "a head":
         asyncio.run(written(tmp_path, 0))
         (tmp_path / JOURNAL).unlink()

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import apsw
+
 import journals
 from ring0.errors import StoreFull
 from ring0.observability import verify
@@ -47,6 +49,22 @@ def crashed(folder: Path, stories: int = 3) -> None:
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert (folder / "journal.db-wal").stat().st_size > 0
+
+
+def die_in_the_middle_of_the_first_page(folder: Path) -> None:
+    """Leaves what a kill leaves before there is a WAL: a rollback journal that must be applied."""
+
+    def body() -> None:
+        connection = apsw.Connection(str(folder / "journal.db"))
+        connection.execute("PRAGMA cache_size = 1").fetchall()
+        connection.execute("BEGIN; CREATE TABLE half (made BLOB)").fetchall()
+        for _ in range(50):  # More than the cache holds: some of it goes to the file.
+            connection.execute("INSERT INTO half VALUES (randomblob(20000))")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    forked(body).join()
+    assert (folder / "journal.db").stat().st_size > 0
+    assert (folder / "journal.db-journal").stat().st_size > 0
 
 
 async def write_for_ever(folder: Path, run: str, told: int) -> None:

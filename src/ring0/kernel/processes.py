@@ -115,7 +115,8 @@ def functions(agent: Agent, sandboxes: Sandboxes, runtime: Runtime) -> list[Func
     file = agent.manifest.entry.partition(":")[0]
     return [
         Function(
-            tool,
+            # A tool is more than its schema: pinned with it is the code that it runs.
+            msgspec.structs.replace(tool, code_digest=agent.digest),
             lambda name=tool.name: _spec(  # type: ignore[misc]
                 agent, _sdk("tool", f"{INSIDE}/{file}", name), sandboxes, doors=False
             ),

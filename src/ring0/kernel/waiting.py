@@ -108,8 +108,11 @@ class Waiting:
         timer = self._runtime.start(self._expire(approval), name=f"expiry of {approval.id}")
         self._timers.add(timer)
         try:
-            async with self.state(run, "approval"):
-                await event.wait()
+            # After a crash the answer may have come before the process asked for it again.
+            found = await self._store.approval(approval.id)
+            if found is not None and found.state is ApprovalState.PENDING:
+                async with self.state(run, "approval"):
+                    await event.wait()
         finally:
             self._timers.discard(timer)
             timer.cancel()

@@ -234,8 +234,13 @@ def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -
         label = body.remembered_label or run.label
         _remember(entry, body.remembered_role, body.remembered, label, tables)
     run = replace(run, cost_used_microusd=run.cost_used_microusd - reserved + body.cost_microusd)
-    if body.run_label is not None and body.run_label != run.label:
-        run = replace(run, label=body.run_label, label_version=run.label_version + 1)
+    if body.run_label is not None:
+        both = run.label.join(body.run_label)  # Only ever upwards, whatever order calls end in.
+        risen = replace(
+            body.run_label, integrity=both.integrity, confidentiality=both.confidentiality
+        )
+        if risen != run.label:
+            run = replace(run, label=risen, label_version=run.label_version + 1)
     return run
 
 
