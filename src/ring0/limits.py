@@ -68,6 +68,7 @@ SANDBOX_OPEN_FILES_DEFAULT: Final = 256
 SANDBOX_START_S_MAX: Final = 20
 SANDBOX_KILL_S_MAX: Final = 10
 SNAPSHOT_SIZE_BYTES_MAX: Final = 32 * MIB
+MOUNT_FOLDERS_MAX: Final = 20_000
 SNAPSHOT_FILES_MAX: Final = 2_000
 DOOR_PORT: Final = 7420
 """Of the loopback door: always the same, since each sandbox has a network of its own."""

@@ -184,7 +184,9 @@ async def check(world: World) -> None:
         assert happened == (call.state is CallState.OK), f"{call.id} is {call.state}"
     assert cut_off[0][0] == world.kills_in_effect, "unknowns are exactly the kills in an effect"
     result = json.loads(json.loads(await store.blob(run.result))["value"])
-    files = {file.path: (await store.blob(file.blob)).decode() for file in await store.files(run.id)}
+    files = {
+        file.path: (await store.blob(file.blob)).decode() for file in await store.files(run.id)
+    }
     wanted = {f"notes/{line.partition(' ')[0]}.md": line for line in result}
     assert files == {**wanted, "notes/all.md": "\n".join(result)}
     report = await verify(store)

@@ -395,7 +395,8 @@ async def test_calls_that_end_at_the_same_time_never_lower_the_runs_label(
         await asyncio.gather(*calls)
         worst = Label(integrity=Integrity.USER)
         for name in labels:
-            worst = worst.join(known[name])
+            if name != "system":  # What the kernel made takes nothing away.
+                worst = worst.join(known[name])
         for row in (await w.row(), w.run.row):
             assert row.label.integrity == worst.integrity
             assert row.label.confidentiality == worst.confidentiality

@@ -198,6 +198,8 @@ async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
             if left.mode is not Mode.EMBEDDED:
                 await view.resume(left)
         started = await kernel.recover()
+        for run, error in kernel.runs.not_recovered.items():
+            out.print(text((run, "cyan"), f"  could not go on: {error}"))
         rows = [row for run in started if (row := await kernel.store.run(run)) is not None]
         roots = [row.id for row in rows if row.parent not in started]
         await _tell_unknown(kernel, rows, out)

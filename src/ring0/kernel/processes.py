@@ -60,7 +60,10 @@ def _spec(
 ) -> SandboxSpec:
     assert agent.code is not None
     profile = agent.manifest.sandbox
-    mounts = [Mount(str(agent.code), INSIDE), *_host_mounts(profile, agent.manifest.folder)]
+    mounts = [
+        Mount(str(agent.code), INSIDE),
+        *_host_mounts(profile, agent.manifest.folder, agent.code.parent.parent.resolve()),
+    ]
     environment = _environment()
     if doors:
         environment["RING0_DOOR"] = "/run/ring0/door.sock"
@@ -80,7 +83,7 @@ def _spec(
     )
 
 
-def _host_mounts(profile: SandboxProfile, folder: str) -> list[Mount]:
+def _host_mounts(profile: SandboxProfile, folder: str, home: Path) -> list[Mount]:
     mounts = []
     for name in profile.read:
         path = (Path(folder) / os.path.expanduser(name)).resolve()
@@ -95,8 +98,31 @@ def _host_mounts(profile: SandboxProfile, folder: str) -> list[Mount]:
                 why="What holds secrets is never given to an agent.",
                 todo="Take it out.",
             )
+        if (hidden := _secret_in(path)) is not None:
+            raise ManifestInvalid(
+                f"[sandbox] read names {name!r}, which holds {hidden}.",
+                why="What holds secrets is never given to an agent, also not as part of a folder.",
+                todo="Name the files or folders that it needs, one by one.",
+            )
+        if home == path or home.is_relative_to(path) or path.is_relative_to(home):
+            raise ManifestInvalid(
+                f"[sandbox] read names {name!r}.",
+                why="ring0's own data folder is never given to an agent.",
+                todo="Name less.",
+            )
         mounts.append(Mount(str(path), str(path)))
     return mounts
+
+
+def _secret_in(path: Path) -> str | None:
+    """The first file or folder of that tree that is never given away; None: there is none."""
+    for number, (root, folders, files) in enumerate(os.walk(path)):
+        found = NEVER_READ & {*folders, *files}
+        if found:
+            return str(Path(root) / min(found))
+        if number > limits.MOUNT_FOLDERS_MAX:
+            return f"more than {limits.MOUNT_FOLDERS_MAX} folders, which can't be looked through"
+    return None
 
 
 def agent_spec(agent: Agent, sandboxes: Sandboxes) -> SandboxSpec:

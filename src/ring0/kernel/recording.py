@@ -221,8 +221,11 @@ def cut_off(call: Call) -> Call:
 def _risen(run: LiveRun, label: Label) -> Label | None:
     """The run's label joined with what it is about to be given; None where it stays.
 
-    Sources are kept with each value; the run's own label says only how far it fell.
+    Sources are kept with each value; the run's own label says only how far it fell. What the
+    kernel itself made (a clock, a count) takes nothing away.
     """
+    if label.integrity is Integrity.SYSTEM:
+        label = Label(integrity=Integrity.USER, confidentiality=label.confidentiality)
     joined = run.row.label.join(
         Label(integrity=label.integrity, confidentiality=label.confidentiality)
     )

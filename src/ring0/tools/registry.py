@@ -54,7 +54,7 @@ class Tool:
             place = ".".join(str(part) for part in error.instance_path) or "the arguments"
             raise CallInvalid(
                 f"{self.manifest.name}: {place} does not fit.",
-                why=error.message[:300],
+                why=error.message[:4_000],
                 todo="See the tool's schema.",
             )
         return args
