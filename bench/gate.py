@@ -151,8 +151,8 @@ async def _isolated(home: Path) -> list[Row]:
     kernel = await open_kernel(home, Runtime(), dict(os.environ), doors=open_doors)  # type: ignore[arg-type]
     kernels.append(kernel)
     try:
-        (home / "isolated.py").write_text(ISOLATED)
-        manifest = AgentManifest(name="", entry="isolated.py:isolated", folder=str(home))
+        (home.parent / "isolated.py").write_text(ISOLATED)
+        manifest = AgentManifest(name="", entry="isolated.py:isolated", folder=str(home.parent))
         begun = time.perf_counter()
         family = await kernel.describe(manifest)
         row_ = await kernel.start(family, str(SINGLE), principal="bench")

@@ -15,6 +15,8 @@ class Ring0Error(Exception):
     code: ClassVar[str] = "error"
     whose: ClassVar[str] = "ours"
     exit_code: ClassVar[int] = 1
+    tells_of_data: bool = False
+    """The message holds text of what a tool has read: it is labelled as the tool's results are."""
 
     def __init__(self, what: str, *, why: str = "", todo: str = "") -> None:
         super().__init__(what)

@@ -13,9 +13,33 @@ CALL_DEPTH_MAX: Final = 64
 CALL_STRING_SIZE_BYTES_MAX: Final = 1 * MIB
 CALL_NAME_CHARS_MAX: Final = 128
 CALL_PATH_CHARS_MAX: Final = 256
-CALLS_IN_FLIGHT_PER_RUN_MAX: Final = 256
+CALLS_IN_FLIGHT_PER_RUN_MAX: Final = 128
+REFUSALS_PER_RUN_MAX: Final = 1_000
+REFUSED_ARGS_SIZE_BYTES_MAX: Final = 4 * KIB
 STALE_DECISIONS_MAX: Final = 8
 """How often one call is decided again because labels or policy moved under it."""
+
+# Doors, and the operator's socket.
+DOOR_CONNECTIONS_MAX: Final = 192
+"""Of one run, on all its listeners; more than the SDK opens (CALLS_IN_FLIGHT_PER_RUN_MAX)."""
+DOOR_IDLE_S_MAX: Final = 300
+"""From one answer until the next request's headers are complete."""
+DOOR_BODY_S_MAX: Final = 30
+"""For one body, from its turn to its last byte. An answer may take days."""
+DOOR_BODIES_AT_ONCE_MAX: Final = 8
+"""Bodies of one run that are being read; the others wait, their bytes in the socket."""
+DOOR_BUFFER_SIZE_BYTES: Final = 16 * KIB
+"""What is read ahead of one request."""
+DOOR_HEADERS_MAX: Final = 64
+DOOR_HEADER_SIZE_BYTES_MAX: Final = 4 * KIB
+DOOR_LINGER_S: Final = 2
+"""How long the rest of a refused body is thrown away, so that the refusal is read."""
+DOOR_BACKLOG: Final = 128
+CONTROL_CONNECTIONS_MAX: Final = 32
+CONTROL_STRANGERS_MAX: Final = 4
+"""Connections of processes that the operator's socket refuses: enough to tell them so."""
+CONTROL_IDLE_S_MAX: Final = 10
+KERNEL_OPEN_FILES_MAX: Final = 65_536
 
 # Runs.
 TASK_SIZE_BYTES_MAX: Final = 256 * KIB
@@ -69,6 +93,9 @@ SANDBOX_START_S_MAX: Final = 20
 SANDBOX_KILL_S_MAX: Final = 10
 SNAPSHOT_SIZE_BYTES_MAX: Final = 32 * MIB
 MOUNT_FOLDERS_MAX: Final = 20_000
+HOST_FOLDERS_DEEP_MAX: Final = 64
+HOST_ENTRIES_MAX: Final = 100_000
+"""Looked at in the folders that one key of a manifest names, also those that are left out."""
 SNAPSHOT_FILES_MAX: Final = 2_000
 DOOR_PORT: Final = 7420
 """Of the loopback door: always the same, since each sandbox has a network of its own."""

@@ -6,7 +6,7 @@ Times are microseconds since 1970 (UTC), money is micro-US-dollars, digests are 
 from __future__ import annotations
 
 import enum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -100,8 +100,8 @@ class ToolManifest(Frozen, frozen=True, kw_only=True):
     output: Integrity = Integrity.UNTRUSTED
     egress: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
-    wall_s: int = limits.TOOL_WALL_S_DEFAULT
-    cost_microusd: int = 0
+    wall_s: Annotated[int, msgspec.Meta(ge=1)] = limits.TOOL_WALL_S_DEFAULT
+    cost_microusd: Annotated[int, msgspec.Meta(ge=0)] = 0
     code_digest: str = ""
     """Digest of the code that carries it out: a tool is more than its schema."""
 
@@ -109,10 +109,10 @@ class ToolManifest(Frozen, frozen=True, kw_only=True):
 class Budget(Frozen, frozen=True, kw_only=True):
     """What a run may use up. A child's is moved from its parent's."""
 
-    calls: int = limits.RUN_CALLS_DEFAULT
-    cost_microusd: int = 0
+    calls: Annotated[int, msgspec.Meta(ge=1)] = limits.RUN_CALLS_DEFAULT
+    cost_microusd: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0: nothing that has a price."""
-    wall_s: int = limits.RUN_WALL_S_DEFAULT
+    wall_s: Annotated[int, msgspec.Meta(ge=1)] = limits.RUN_WALL_S_DEFAULT
 
 
 class SandboxProfile(Frozen, frozen=True, kw_only=True):
@@ -134,8 +134,8 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     script: str = ""
     """For `scripted`: the rules' file, beside the manifest."""
     base_url: str = ""
-    price_in_microusd_per_mtok: int | None = None
-    price_out_microusd_per_mtok: int | None = None
+    price_in_microusd_per_mtok: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    price_out_microusd_per_mtok: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class AgentManifest(Frozen, frozen=True, kw_only=True):

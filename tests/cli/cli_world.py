@@ -199,8 +199,8 @@ class Terminal:
             os.chdir(world.folder)
             os.execve(RING0, [RING0, *arguments], world.environment)
 
-    def wait_for(self, text: str, *, times: int = 1) -> None:
-        ends = time.monotonic() + WAIT_S
+    def wait_for(self, text: str, *, times: int = 1, wait_s: float = WAIT_S) -> None:
+        ends = time.monotonic() + wait_s
         while plain(self.shown).count(text) < times:
             assert time.monotonic() < ends, f"{text!r} did not appear:\n{self.shown}"
             if select.select([self._master], [], [], 0.1)[0]:

@@ -35,7 +35,7 @@ def test_a_broken_manifest_is_told_what_is_wrong_with_it(
     done = world.ring0("run", "--manifest", "agent.toml", "hi")
     assert done.code == 2
     assert said in done.err
-    assert world.ring0("ps", "--all", "--json").json == {"runs": []}
+    assert world.live() == []
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,9 @@ def test_a_data_folder_that_cannot_be_is_said_so(world: World) -> None:
         (["frobnicate"], "frobnicate"),
         (["ps", "--colour"], "--colour"),
         (["show"], "no journal"),
+        (["ps"], "nothing has run here yet"),
+        (["approvals"], "nothing has run here yet"),
+        (["settle", "0/10", "happened"], "not the full id"),
         (["show", "r-nothing"], "no journal"),
         (["kill"], "what to kill"),
         (["settle", "r-1/0/0", "perhaps"], "says nothing"),

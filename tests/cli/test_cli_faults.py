@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ring0.cli import main
+from ring0.cli import app as main
 
 
 @pytest.fixture

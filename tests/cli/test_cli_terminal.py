@@ -69,3 +69,5 @@ def test_a_second_ctrl_c_ends_it_at_once(world: World) -> None:
     os.kill(terminal.pid, signal.SIGINT)
     os.kill(terminal.pid, signal.SIGTERM)
     assert terminal.end() == 130
+    shown = plain(terminal.shown)
+    assert "The run is kept" in shown or "is kept." in shown

@@ -7,8 +7,8 @@ from ring0 import Context, agent
 # The effect takes a while, so that a kill meets it between its intent and its outcome.
 ENTRY = """
 INSERT INTO ledger (entry)
-SELECT ? WHERE (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-SELECT count(*) FROM n) > 0
+SELECT ? WHERE (WITH RECURSIVE n(i) AS (SELECT ? UNION ALL SELECT i + ? FROM n WHERE i < ?)
+SELECT count(*) FROM n) > ?
 """
 
 
@@ -21,7 +21,9 @@ async def clerk(ctx: Context, task: str) -> str:
         await ctx.tool("files.write", path=f"notes/{entry}.md", text=f"{entry} at {moment}")
         written.append(f"{entry} at {moment}")
         try:
-            await ctx.tool("bank.execute", statement=ENTRY, parameters=[entry, order["work"]])
+            await ctx.tool(
+                "bank.execute", statement=ENTRY, parameters=[entry, 1, 1, order["work"], 1]
+            )
         except Exception as error:
             ctx.log(f"{entry}: {error}")
         await ctx.tool("files.write", path="notes/all.md", text="\n".join(written))

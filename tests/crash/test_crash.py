@@ -119,7 +119,9 @@ class World:
 
 def life(world: World, dice: random.Random, kills: int) -> None:
     """Starts the run, kills its kernel `kills` times, half of them inside a `once` effect."""
-    process = world.ring0("run", "agent.py", json.dumps({"entries": ENTRIES, "work": 200_000}))
+    process = world.ring0(
+        "run", "agent.py", json.dumps({"entries": ENTRIES, "work": 200_000, "step": 1})
+    )
     while not world.begun() and process.poll() is None:
         time.sleep(0.005)
     for number in range(kills):

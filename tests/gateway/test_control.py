@@ -5,52 +5,24 @@ does not fit changes nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-from kernel_world import Doing, World, world
+from gateway_world import control, post
+from kernel_world import Doing
 
 from ring0.errors import CallDenied, KernelBusy, Ring0Error
-from ring0.gateway.control import SOCKET, Control, Direct, Remote, operations
+from ring0.gateway.control import SOCKET, Direct, Remote, operations
 from ring0.kernel.boot import operator_name
 from ring0.runtime import Runtime
 from ring0.types import ApprovalState, CallState, Effect, RunState
 
 ME = operator_name(os.getuid())
-
-
-@contextlib.asynccontextmanager
-async def control(folder: Path) -> AsyncIterator[World]:
-    async with world(folder / "home") as w:
-        w.tool(Doing("act", effect=Effect.ONCE, mutates=True, own=False))
-        served = Control(w.kernel)
-        await served.open()
-        try:
-            yield w
-        finally:
-            await served.close()
-
-
-async def post(w: World, verb: str, body: Any, method: str = "POST") -> tuple[int, Any]:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    connector = aiohttp.UnixConnector(str(w.home / SOCKET))
-    async with (
-        aiohttp.ClientSession(connector=connector) as session,
-        session.request(method, f"http://kernel/v1/{verb}", data=raw) as response,
-    ):
-        text = await response.text()
-        try:
-            return response.status, json.loads(text)
-        except ValueError:
-            return response.status, text
 
 
 async def test_only_its_owner_opens_the_socket(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def ps(
 ) -> None:
     """List the runs that go on or wait."""
     place = place_of(context)
-    rows = [] if place.is_new else work(lambda: _runs(place, every))
+    rows = work(lambda: _runs(place, every))
     if as_json:
         output.print_json({"runs": [row for row, _ in rows]})
     elif not rows:

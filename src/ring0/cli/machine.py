@@ -34,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
     """Look whether this machine has what ring0 needs, and say what is enforced on it."""
-    place = place_of(context)
+    place = place_of(context, write=True)
     found = work(lambda: checks(place))
     if as_json:
         output.print_json(

@@ -1,142 +1,34 @@
-"""`ring0`: the entry point, and the one place where an error becomes a message and an exit code.
-
-No traceback is ever shown: what a user can cause has a message of its own; a fault of ring0 is one
-line that says where its traceback was written.
+"""`ring0`: the entry point, and nothing else. It imports the rest inside, so that Ctrl-C while
+Python still loads it is one line, too, and no traceback. The commands are in `app`.
 """
 
-from __future__ import annotations
-
 import os
+import signal
 import sys
-import traceback
-from pathlib import Path
-from typing import Annotated, Any, Final
 
-import typer
-from typer._click.exceptions import (
-    ClickException,  # typer hands these on, and names them nowhere else
-)
-
-from ring0 import __version__
-from ring0.cli import auditing, looking, machine, operating, running
-from ring0.cli.output import print_error
-from ring0.cli.place import Place
-from ring0.errors import Interrupted, InvalidInput, Ring0Error
-from ring0.kernel import manifests
-from ring0.runtime import Runtime
-
-FAULT_EXIT: Final = 70
-FAULT_FILE: Final = "fault.txt"
-
-app = typer.Typer(
-    name="ring0",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="An operating system for autonomous agents: it decides what their reasoning may do.",
-)
-for group in (running, looking, operating, auditing, machine):
-    group.add_to(app)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        sys.stdout.write(f"ring0 {__version__}\n")
-        raise typer.Exit
-
-
-@app.callback()
-def globals_(
-    context: typer.Context,
-    home: Annotated[
-        Path | None,
-        typer.Option(
-            "--home",
-            metavar="DIR",
-            help="The data folder; else RING0_HOME, else the XDG data folder.",
-        ),
-    ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    environment = dict(os.environ)
-    if home is not None:
-        environment["RING0_HOME"] = str(home)
-    context.obj = Place(manifests.home_folder(environment), environment, Runtime())
-
-
-class Usage(InvalidInput):
-    """The command line itself is wrong."""
+INTERRUPTED_EXIT = 130
 
 
 def main() -> None:
     """The entry point `ring0`."""
-    # A text that this terminal has no letters for must not end the command.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    code = guarded(sys.argv[1:])
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _quiet()
+        # A handler that leaves: an exception in the middle of an import may come out as any other.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _leave)
+        from ring0.cli import app
+
+        if signal.getsignal(signal.SIGINT) is _leave:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = app.main(sys.argv[1:])
+    except KeyboardInterrupt:
+        _leave()
     sys.exit(code)
 
 
-def guarded(arguments: list[str]) -> int:
-    """Runs the command; its exit code. Every error ends here."""
-    until = arguments.index("--") if "--" in arguments else len(arguments)
-    as_json = "--json" in arguments[:until]
+def _leave(*_: object) -> None:
+    """Nothing has begun yet, or all has ended: nothing is lost."""
     try:
-        try:
-            result: Any = app(args=arguments, prog_name="ring0", standalone_mode=False)
-            return result if isinstance(result, int) else 0
-        except ClickException as error:
-            if type(error).__name__ == "NoArgsIsHelpError":
-                sys.stdout.write(error.format_message() + "\n")
-                return Usage.exit_code
-            raise Usage(
-                error.format_message(),
-                todo="`ring0 --help` and `ring0 VERB --help` tell what there is.",
-            ) from None
-        except (KeyboardInterrupt, typer.Abort):
-            raise Interrupted("Interrupted.", todo="What was on record is kept.") from None
-    except Ring0Error as error:
-        try:
-            print_error(error, as_json=as_json)
-        except BrokenPipeError:
-            _quiet()
-        return error.exit_code
-    except BrokenPipeError:
-        _quiet()
-        return 141  # As the shell says of a program that SIGPIPE ended.
-    except Exception as fault:
-        return _fault(fault, as_json)
-
-
-def _quiet() -> None:
-    """Whoever read our output has gone: nothing more is said, also not at the end of Python."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-
-
-def _fault(fault: Exception, as_json: bool) -> int:
-    """A fault of ours: one line, and the traceback in a file, if it can be written."""
-    told = "".join(traceback.format_exception(fault))
-    todo = "Report it."
-    try:
-        home = manifests.home_folder(os.environ)
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = home / FAULT_FILE
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
-            file.write(told)
-        todo = f"Report it, with {path}: it holds the details."
+        os.write(2, b"\nring0: Interrupted.\n")
     except OSError:
         pass
-    error = Ring0Error(f"A fault of ring0: {type(fault).__name__}.", todo=todo)
-    print_error(error, as_json=as_json)
-    return FAULT_EXIT
+    os._exit(INTERRUPTED_EXIT)

@@ -12,7 +12,7 @@ import typer
 
 from ring0.cli import output
 from ring0.cli.output import console, text
-from ring0.cli.parts import held
+from ring0.cli.parts import Asking, asking, held
 from ring0.cli.place import Json, Note, Place, RunName, call_named, place_of, run_named, work
 from ring0.errors import InvalidInput, UndoRefused
 from ring0.gateway.control import operations
@@ -42,9 +42,22 @@ def approvals(
 ) -> None:
     """Show the calls that wait for a human, each with what it would do."""
     place = place_of(context)
-    found = [] if place.is_new else work(lambda: _approvals(place, every))
+    found = work(lambda: _approvals(place, every))
     if as_json:
-        output.print_json({"approvals": [{**output.builtins(a), "shown": s} for a, s in found]})
+        output.print_json(
+            {
+                "approvals": [
+                    {
+                        **output.builtins(a),
+                        "agent": of.run.agent,
+                        "principal": of.run.principal,
+                        "task": of.task,
+                        "shown": s,
+                    }
+                    for a, s, of in found
+                ]
+            }
+        )
     elif not found:
         console().print("Nothing waits for an answer.")
     elif every:
@@ -61,19 +74,26 @@ def approvals(
                         a.answered_by,
                         a.note,
                     )
-                    for a, s in found
+                    for a, s, _ in found
                 ],
             )
         )
     else:
-        for approval, shown in found:
-            console().print(held(approval, shown))
+        for approval, shown, of in found:
+            console().print(held(approval, shown, of))
 
 
-async def _approvals(place: Place, every: bool) -> list[tuple[Approval, Shown]]:
+async def _approvals(place: Place, every: bool) -> list[tuple[Approval, Shown, Asking]]:
     async with place.reading() as store:
         rows = await store.approvals(states=() if every else [ApprovalState.PENDING])
-        return [(row, msgspec.json.decode(await store.blob(row.shown), type=Shown)) for row in rows]
+        return [
+            (
+                row,
+                msgspec.json.decode(await store.blob(row.shown), type=Shown),
+                await asking(store, row),
+            )
+            for row in rows
+        ]
 
 
 def approve(
@@ -91,7 +111,7 @@ def deny(
 
 
 def _answer(context: typer.Context, approval: str, yes: bool, note: str, as_json: bool) -> None:
-    place = place_of(context)
+    place = place_of(context, write=True)
 
     async def answer() -> Approval:
         async with operations(place.home, place.runtime, place.environment) as operator:
@@ -122,7 +142,7 @@ def kill(
             "Say what to kill: one of RUN, --agent NAME, --all.",
             todo="`ring0 ps` lists what goes on.",
         )
-    place = place_of(context)
+    place = place_of(context, write=True)
 
     async def end() -> list[str]:
         target = agent or (await _run_id(place, run) if run else "")
@@ -154,7 +174,7 @@ def undo(
     as_json: Json = False,
 ) -> None:
     """Take back what a run did, the last call first; refused where it was changed since."""
-    place = place_of(context)
+    place = place_of(context, write=True)
     row, done = work(lambda: _undo(place, run, call))
     if as_json:
         output.print_json({"run": row.id, "state": row.state, **done})
@@ -197,7 +217,7 @@ def settle(
             why="An effect happened or it did not.",
             todo="Say `happened` or `did-not-happen`.",
         )
-    place = place_of(context)
+    place = place_of(context, write=True)
 
     async def say() -> Call:
         async with place.reading() as store:

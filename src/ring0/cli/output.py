@@ -7,8 +7,10 @@ it goes through `safe` and into a `rich.text.Text`. `--json` is plain ASCII.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -76,6 +78,53 @@ def text(*parts: str | tuple[str, str]) -> Text:
     return made
 
 
+def columns_of(out: Console) -> int:
+    """How wide the terminal really is: COLUMNS may say that it is wider."""
+    try:
+        real = os.get_terminal_size(out.file.fileno()).columns
+    except (OSError, ValueError):
+        return out.width
+    return min(out.width, real) if real > 0 else out.width
+
+
+def put(out: Console, what: Text, columns: int = 0, *, mark: str = "") -> None:
+    """Prints a text set in by `columns`. In a terminal it is broken to fit, and each further line
+    begins with `mark`; elsewhere a line stays whole, and none has blanks at its end."""
+    parts = list(what.split("\n", allow_blank=True)) or [Text()]
+    hang = columns + (2 if mark else 0)
+    if out.is_terminal:
+        room = max(4, columns_of(out) - hang - len(mark) - 1)
+        parts = [row for part in parts for row in (part.wrap(out, room) or [Text()])]
+    for number, part in enumerate(parts):
+        part.rstrip()
+        begins = Text(" " * hang + mark, style="dim") if number else Text(" " * columns)
+        out.print(begins + part, soft_wrap=True)
+
+
+def broken(words: str, room: int) -> list[str]:
+    """A line in pieces that no terminal shows wider than `room` columns, tabs expanded.
+
+    What some terminals show in two columns counts as two, and nothing counts as none: a line that
+    is broken too early harms nobody, one that a terminal breaks by itself loses its mark.
+    """
+    pieces, piece, width = [], "", 0
+    for letter in words.expandtabs(8):
+        takes = 1 if letter < "\x7f" or not _may_be_wide(letter) else 2
+        if width + takes > room and piece:
+            pieces.append(piece)
+            piece, width = "", 0
+        piece, width = piece + letter, width + takes
+    return [*pieces, piece]
+
+
+def _may_be_wide(letter: str) -> bool:
+    return unicodedata.east_asian_width(letter) in "WFA" or unicodedata.category(letter) in (
+        "So",
+        "Cn",
+        "Co",
+    )
+
+
 def indented(what: RenderableType, columns: int) -> Padding:
     """Wrapped lines begin where the first one does: no text passes itself off as ours."""
     return Padding(what, (0, 0, 0, columns), expand=False)
@@ -114,10 +163,10 @@ def print_error(error: Ring0Error, *, as_json: bool) -> None:
         print_json({"error": error.as_dict()})
         return
     out = console(error=True)
-    out.print(indented(text(("ring0: ", "bold red"), (error.what, "bold")), 0))
+    put(out, text(("ring0: ", "bold red"), (error.what, "bold")))
     for name, part in (("Why", error.why), ("Do", error.todo)):
         if part:
-            out.print(indented(text((f"{name}: ", "dim"), part), 2))
+            put(out, text((f"{name}: ", "dim"), part), 2)
 
 
 def count(number: int, noun: str) -> str:

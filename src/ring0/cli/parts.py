@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from ring0.cli import output
 from ring0.cli.output import escaped, line, text
+from ring0.errors import StoreDamaged
 from ring0.store.sqlite import SqliteStore
 from ring0.types import (
     Approval,
@@ -20,6 +22,7 @@ from ring0.types import (
     Integrity,
     Label,
     Outcome,
+    Run,
     Shown,
     Verdict,
 )
@@ -84,11 +87,41 @@ def brief(call: Call, value: Any) -> str:
     return output.value_line(value)
 
 
-def held(approval: Approval, shown: Shown) -> Panel:
-    """All that a human needs to answer: what it would take, from where, and the way back."""
+@dataclass(frozen=True)
+class Asking:
+    """Who asks for a held call: the run, and what it was asked to do."""
+
+    run: Run
+    task: str
+
+
+async def asking(store: SqliteStore, approval: Approval) -> Asking:
+    """Reads it. Raises StoreDamaged."""
+    run = await store.run(approval.run)
+    if run is None:
+        raise StoreDamaged(
+            f"The run {approval.run} of {approval.id} is not on record.",
+            todo="`ring0 audit verify` shows what else is missing.",
+        )
+    return Asking(run, (await store.blob(run.task)).decode())
+
+
+def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
+    """All that a human needs to answer: who asks, what it would take, from where, the way back."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
+    begins = of.task.strip().partition("\n")[0]
+    grid.add_row("asked by", text((of.run.id, "bold"), f", agent {of.run.agent}"))
+    grid.add_row("for", text(line(of.run.principal, 100)))
+    grid.add_row("its task", text(line(begins, 100) + (" …" if begins != of.task.strip() else "")))
+    grid.add_row(
+        "waits",
+        text(
+            f"since {output.moment(approval.asked_us)},"
+            f" until {output.moment(approval.expires_us)} (UTC)"
+        ),
+    )
     for key, value in shown.arguments.items():
         grid.add_row(text(line(key, 40)), text(escaped(value, ARGUMENT_CHARS_MAX)))
     for number, change in enumerate(shown.dry_run):

@@ -12,18 +12,23 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 import uvloop
 
+from ring0.cli.folder import check_home, check_journal
 from ring0.errors import Interrupted, InvalidInput, NotFound
+from ring0.kernel import undo
 from ring0.runtime import Runtime
 from ring0.store.sqlite import SqliteStore, open_store
 from ring0.store.sqlite.opening import JOURNAL
 from ring0.types import Call, Run
 
 T = TypeVar("T")
+
+KEPT: Final = "What was on record is kept."
+RUN_KEPT: Final = "The run is kept: `ring0 recover` goes on with it."
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[
@@ -47,7 +52,8 @@ class Place:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteStore]:
-        """The journal, to read. Raises StoreDamaged."""
+        """The journal, to read. Raises StoreDamaged, InvalidInput."""
+        check_journal(self.home)
         store = open_store(self.home, self.runtime, write=False)
         try:
             yield store
@@ -55,16 +61,17 @@ class Place:
             await store.close()
 
 
-def place_of(context: typer.Context) -> Place:
-    """What the global options said."""
+def place_of(context: typer.Context, *, write: bool = False) -> Place:
+    """What the global options said. Raises InvalidInput where that can be no data folder."""
     found = context.find_object(Place)
     assert found is not None, "the app's callback sets it"
+    check_home(found.home, write=write)
     return found
 
 
-def work(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def work(body: Callable[[], Coroutine[Any, Any, T]], *, kept: str = KEPT) -> T:
     """Runs a command's body. The first Ctrl-C (or SIGTERM, SIGHUP) stops it in order; the second
-    ends this process at once: what is on disk can be recovered. Raises Interrupted."""
+    ends this process at once and says what is `kept`. Raises Interrupted."""
     stopped = False
 
     async def guarded() -> T:
@@ -74,7 +81,7 @@ def work(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
         def stop(*_: object) -> None:
             nonlocal stopped
             if stopped:
-                os._exit(Interrupted.exit_code)
+                _end_at_once(kept)
             stopped = True
             loop.call_soon_threadsafe(task.cancel)
 
@@ -87,12 +94,31 @@ def work(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
             return runner.run(guarded())
     except (asyncio.CancelledError, KeyboardInterrupt):
         raise Interrupted("Interrupted.", todo="What was on record is kept.") from None
+    finally:
+        # From here on there is no loop that could be told.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end_at_once(kept: str) -> NoReturn:
+    try:
+        os.write(2, f"\nring0: Ended at once. {kept}\n".encode())
+    finally:
+        os._exit(Interrupted.exit_code)
 
 
 async def run_named(store: SqliteStore, name: str) -> Run:
     """The run of that id, or that begins so, or the `last` one. Raises NotFound, InvalidInput."""
     if name == "last":
-        newest = next((row for row in await store.runs(most=1_000) if not row.parent), None)
+        newest = next(
+            (
+                row
+                for row in await store.runs(most=10_000)
+                if not row.parent and row.agent != undo.AGENT
+            ),
+            None,
+        )
         if newest is None:
             raise NotFound("There is no run yet.", todo='Start one: `ring0 run FILE.py "task"`.')
         return newest
@@ -113,8 +139,16 @@ async def run_named(store: SqliteStore, name: str) -> Run:
 
 
 async def call_named(store: SqliteStore, run: Run | None, name: str) -> Call:
-    """A call by its id, by its place in the run (`0/3`), or by its seq (`#12`). Raises NotFound."""
+    """A call by its id, by its place in the run (`0/3`), or by its seq (`#12`). Without a run, by
+    its id alone. Raises NotFound, InvalidInput."""
     if run is None:
+        if not (name.startswith("r-") and "/" in name):
+            raise InvalidInput(
+                f"{name[:80]!r} is not the full id of a call.",
+                why="No run is named here, so a place in a run or a seq could be any run's.",
+                todo="Give the full id, `r-…/0/3`: `ring0 show RUN --json` and `ring0 recover`"
+                " print it.",
+            )
         start, _, rest = name.partition("/")
         run = await run_named(store, start)
         name = rest

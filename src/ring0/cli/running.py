@@ -14,8 +14,9 @@ import typer
 from typer.core import TyperCommand
 
 from ring0.cli import output
-from ring0.cli.output import console, text
-from ring0.cli.place import Json, Place, place_of, work
+from ring0.cli.outlet import forgive
+from ring0.cli.output import console, put, text
+from ring0.cli.place import RUN_KEPT, Json, Place, place_of, work
 from ring0.cli.prompt import Prompt
 from ring0.cli.starting import agent_of_command, agent_of_file
 from ring0.cli.view import View
@@ -65,14 +66,14 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run an agent in its sandbox: FILE.py "task", or any program: -- CMD ARGS."""
-    place = place_of(context)
+    place = place_of(context, write=True)
     command: tuple[str, ...] | None = context.meta.get("ring0.command")
     file, task = _words(list(words or ()), task, manifest is not None, command is not None)
     if command is not None:
         bare = agent_of_command(command, manifest, Path.cwd())
     else:
         bare = agent_of_file(file, manifest)
-    code = work(lambda: _run(place, bare.describe, task, as_json))
+    code = work(lambda: _run(place, bare.describe, task, as_json), kept=RUN_KEPT)
     raise typer.Exit(code)
 
 
@@ -120,6 +121,7 @@ async def _run(
 ) -> int:
     by = operator_name(os.getuid())
     out = console(error=as_json)
+    forgive(out.file)  # A run goes on though nobody can watch it.
     async with at_work(place) as kernel:
         left = await kernel.store.runs(states=LIVE)
         if left:
@@ -166,10 +168,8 @@ async def _print_result(kernel: Kernel, row: Run, as_json: bool) -> None:
         out.print(
             text(msgspec.json.format(msgspec.json.encode(body["value"])).decode()), soft_wrap=True
         )
-    out.print(
-        text(("More: ", "dim"), f"ring0 show {row.id}", ("  ·  ", "dim"), f"ring0 replay {row.id}"),
-        style="dim",
-    )
+    more = f"ring0 show {row.id}  ·  ring0 replay {row.id}"
+    put(out, text((f"More: {more}", "dim")))
 
 
 # --- recover ---------------------------------------------------------------------------------
@@ -184,13 +184,14 @@ def recover(
     as_json: Json = False,
 ) -> None:
     """Go on with every run that a crash or Ctrl-C stopped."""
-    place = place_of(context)
-    raise typer.Exit(work(lambda: _recover(place, no_wait, as_json)))
+    place = place_of(context, write=True)
+    raise typer.Exit(work(lambda: _recover(place, no_wait, as_json), kept=RUN_KEPT))
 
 
 async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
     by = operator_name(os.getuid())
     out = console(error=as_json)
+    forgive(out.file)  # A run goes on though nobody can watch it.
     async with at_work(place) as kernel:
         view = View(kernel.store, place.runtime, out, answer=Prompt(kernel, by, out).ask)
         kernel.runs.heard = view.heard
@@ -216,9 +217,12 @@ async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
                     " there and `resume`s it.",
                 )
             )
+        shown = [row.root for row in rows if row.id in roots]
+        await view.look(shown)  # "goes on" comes before what a run asks.
+        await view.ask_left()
         try:
             await view.follow(
-                [row.root for row in rows if row.id in roots],
+                shown,
                 _quiet(kernel, started) if no_wait else _ended(kernel, roots),
             )
         except (asyncio.CancelledError, Interrupted):
@@ -244,16 +248,15 @@ async def _tell_unknown(kernel: Kernel, rows: list[Run], out: Any) -> None:
                         f"  {call.name} was cut off: nobody knows whether it happened.",
                     )
                 )
-                out.print(
-                    output.indented(
-                        text(
-                            ("Find out, then: ", "dim"),
-                            f"ring0 settle {call.id} happened",
-                            ("  or  ", "dim"),
-                            f"ring0 settle {call.id} did-not-happen",
-                        ),
-                        4,
-                    )
+                put(
+                    out,
+                    text(
+                        ("Find out, then: ", "dim"),
+                        f"ring0 settle {call.id} happened",
+                        ("  or  ", "dim"),
+                        f"ring0 settle {call.id} did-not-happen",
+                    ),
+                    4,
                 )
 
 

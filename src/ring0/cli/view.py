@@ -15,8 +15,8 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from ring0.cli import output
-from ring0.cli.output import indented, line, text
-from ring0.cli.parts import brief, head, held, outcome_of, place, reasons
+from ring0.cli.output import line, text
+from ring0.cli.parts import asking, brief, head, held, outcome_of, place, reasons
 from ring0.runtime import Runtime
 from ring0.store import events as ev
 from ring0.store.events import Entry, decode_entry
@@ -38,6 +38,14 @@ Answer = Callable[[Approval, Shown], Awaitable[None]]
 quicker, or the run has ended."""
 POLL_S: Final = 0.05
 PARTIAL_CHARS_MAX: Final = 4_000
+RELAY_BYTES_MAX: Final = 256 * 1024
+"""Of what one run prints, so much is shown, its marks included."""
+RELAY_MARK: Final = "    │ "
+"""Begins every line that an agent's process printed, and no line of the kernel's."""
+RELAY_COLUMNS: Final = 8
+"""The mark's, where `│` may be two wide, and one that stays free."""
+LATER_MAX: Final = 2_000
+"""So many things are told after an answer; the rest is on record."""
 _STATE_STYLE: Final = {
     RunState.DONE: "green",
     RunState.FAILED: "red",
@@ -70,6 +78,14 @@ class View:
         """Of each run: the beginning of a line that its process prints."""
         self._turn = asyncio.Lock()
         """One question at a time."""
+        self._is_asking = False
+        self._later: list[Callable[[], None]] = []
+        """What is told once the question is answered."""
+        self._left_out = 0
+        self._room: dict[str, int] = {}
+        """By run: how many bytes of what it prints may still be shown."""
+        self._resumed: dict[str, Run] = {}
+        """Runs whose open asks have not been shown yet."""
 
     async def follow(self, roots: Collection[str], until: Awaitable[T]) -> T:
         """Shows what happens until `until` is done, and what is left then. Returns what it gave."""
@@ -97,8 +113,17 @@ class View:
         self._under(
             run, text((f"{output.count(calls, 'call')} on record: they are not made again", "dim"))
         )
-        for asked in await self._store.approvals(states=[ApprovalState.PENDING], run=run.id):
-            await self._asked(run, asked)
+        self._resumed[run.id] = run
+
+    async def ask_left(self, run: str = "") -> None:
+        """Shows what waits in resumed runs, or in this one: once it goes on, or can't."""
+        for name in [run] if run else list(self._resumed):
+            row = self._resumed.pop(name, None)
+            if row is not None:
+                for asked in await self._store.approvals(
+                    states=[ApprovalState.PENDING], run=row.id
+                ):
+                    await self._asked(row, asked)
 
     async def look(self, roots: Collection[str]) -> None:
         """Shows what has come on record since the last look."""
@@ -115,14 +140,54 @@ class View:
                         await self._show(row, decode_entry(body))
 
     def heard(self, run: str, said: str) -> None:
-        """What an agent's process prints, line by line; a line that grows without end is cut."""
+        """What an agent's process prints, line by line; a line that grows without end is cut, and
+        what one run prints is bounded."""
+        room = self._room.get(run, RELAY_BYTES_MAX)
+        if room <= 0:
+            return
         *whole, rest = (self._partial.pop(run, "") + output.safe(said)).split("\n")
         if len(rest) > PARTIAL_CHARS_MAX:
             whole, rest = [*whole, rest], ""
         if rest:
             self._partial[run] = rest
+        lines, is_terminal = [], self._out.is_terminal
+        columns = max(1, output.columns_of(self._out) - RELAY_COLUMNS)
         for part in whole:
-            self._out.print(indented(Text("│ " + part, style="dim"), 4))
+            for piece in output.broken(part, columns) if is_terminal else [part]:
+                lines.append(RELAY_MARK + piece.rstrip())
+                room -= len(lines[-1].encode()) + 1
+            if room <= 0:
+                self._partial.pop(run, None)
+                lines.append(f"    More of what it prints: ring0 show {run} --output")
+                break
+        self._room[run] = room
+        if lines:
+            # At once: a process that prints a great deal must not keep the kernel waiting.
+            self._say(lambda: self._out.print(Text("\n".join(lines), style="dim"), soft_wrap=True))
+
+    # --- what may be said now -----------------------------------------------------------------
+
+    def _say(self, print_it: Callable[[], None]) -> None:
+        """Prints it; while a human is asked, after the answer: nothing comes between the two."""
+        if not self._is_asking:
+            print_it()
+        elif len(self._later) < LATER_MAX:
+            self._later.append(print_it)
+        else:
+            self._left_out += 1
+
+    def _put(self, what: Text, columns: int) -> None:
+        self._say(lambda: output.put(self._out, what, columns, mark="┆ "))
+
+    def _answered_now(self) -> None:
+        """The question is over: what happened meanwhile is told."""
+        self._is_asking = False
+        later, self._later = self._later, []
+        for print_it in later:
+            print_it()
+        if self._left_out:
+            self._put(text((f"{self._left_out} more: `ring0 show` tells them", "dim")), 2)
+            self._left_out = 0
 
     # --- one entry ----------------------------------------------------------------------------
 
@@ -132,6 +197,7 @@ class View:
                 await self._queued(entry.body.run)
             case ev.RunMoved(state=RunState.RUNNING, epoch=epoch) if epoch > 1:
                 self._line(run, text(("goes on", "bold"), f" (start {epoch})"))
+                await self.ask_left(run.id)
             case ev.RunMoved(state=RunState.WAITING, waiting_for="diverged", note=note):
                 self._line(run, text(("waits: its replay diverged. ", "yellow"), line(note)))
             case ev.CallRefused(call=call):
@@ -155,29 +221,27 @@ class View:
             case _:
                 pass
 
-    def _line(self, run: Run, what: RenderableType) -> None:
+    def _line(self, run: Run, what: Text) -> None:
         """A line of this run; a child's is set in and begins with its id."""
         if run.parent:
-            self._out.print(indented(text((run.id, "dim cyan")), 2 * run.depth))
-        self._out.print(indented(what, 2 + 2 * run.depth))
+            self._put(text((run.id, "dim cyan")), 2 * run.depth)
+        self._put(what, 2 + 2 * run.depth)
 
-    def _under(self, run: Run, what: RenderableType) -> None:
-        self._out.print(indented(what, 8 + 2 * run.depth))
+    def _under(self, run: Run, what: Text) -> None:
+        self._put(what, 8 + 2 * run.depth)
 
     async def _queued(self, run: Run) -> None:
         task = (await self._store.blob(run.task)).decode()
         kind = "child of " + run.parent if run.parent else "agent"
-        self._out.print(
-            indented(
-                text(
-                    (run.id, "bold cyan"),
-                    f"  {kind} ",
-                    (run.agent, "bold"),
-                    "  ",
-                    (line(task), "italic"),
-                ),
-                2 * run.depth,
-            )
+        self._put(
+            text(
+                (run.id, "bold cyan"),
+                f"  {kind} ",
+                (run.agent, "bold"),
+                "  ",
+                (line(task), "italic"),
+            ),
+            2 * run.depth,
         )
         if run.mode is Mode.EMBEDDED:
             self._under(run, text(("not contained: it runs in the kernel's own process", "yellow")))
@@ -257,16 +321,30 @@ class View:
 
     async def _asked(self, run: Run, approval: Approval) -> None:
         shown = msgspec.json.decode(await self._store.blob(approval.shown), type=Shown)
-        self._out.print(held(approval, shown))
+        box = held(approval, shown, await asking(self._store, approval))
         now = await self._store.approval(approval.id)
-        if self._answer is not None and now is not None and now.state == "pending":
+        if self._answer is None or now is None or now.state != "pending":
+            self._say(lambda: self._out.print(box))
+        elif approval.id not in self._tasks:
             self._tasks[approval.id] = self._runtime.start(
-                self._in_turn(self._answer, approval, shown), name=f"answer {approval.id}"
+                self._in_turn(self._answer, approval, shown, box), name=f"answer {approval.id}"
             )
+            await asyncio.sleep(0)  # Where nobody else is asked, the box stands before we go on.
 
-    async def _in_turn(self, answer: Answer, approval: Approval, shown: Shown) -> None:
+    async def _in_turn(
+        self, answer: Answer, approval: Approval, shown: Shown, box: RenderableType
+    ) -> None:
         async with self._turn:
-            await answer(approval, shown)
+            self._out.print(box)
+            self._is_asking = True
+            try:
+                await answer(approval, shown)
+            except asyncio.CancelledError:
+                if self._out.is_terminal:
+                    self._out.print()  # The question stands open.
+                raise
+            finally:
+                self._answered_now()
 
     def _answered(self, run: Run, body: ev.ApprovalAnswered) -> None:
         if (task := self._tasks.pop(body.approval, None)) is not None:
@@ -290,18 +368,16 @@ class View:
         style = _STATE_STYLE.get(body.state, "")
         took = output.lasted(row.started_us, row.ended_us)
         used = f"{output.count(row.calls_used, 'call')}, {output.money(row.cost_used_microusd)}"
-        self._out.print(
-            indented(
-                text(
-                    (row.id, "bold cyan"),
-                    "  ",
-                    (str(body.state), f"bold {style}"),
-                    (f" by {body.by}" if body.by else ""),
-                    (
-                        f"  {used}, {took}; its handle is dead",
-                        "dim",
-                    ),
+        self._put(
+            text(
+                (row.id, "bold cyan"),
+                "  ",
+                (str(body.state), f"bold {style}"),
+                (f" by {body.by}" if body.by else ""),
+                (
+                    f"  {used}, {took}; its handle is dead",
+                    "dim",
                 ),
-                2 * run.depth,
-            )
+            ),
+            2 * run.depth,
         )

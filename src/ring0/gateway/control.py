@@ -1,12 +1,14 @@
 """The operator's way to a kernel that is at work: JSON on a unix socket that only its owner opens.
 
-Who asks is the peer's uid, as the operating system says it, never a name in the request.
+Who asks is the peer's uid, as the operating system says it, never a name in the request. A process
+in namespaces of its own (a sandbox, which may have our uid) is refused, whatever its uid.
     POST /v1/answer {approval, yes, note}   POST /v1/settle {call, happened, note}
     POST /v1/kill {scope, target}           POST /v1/undo {run, call}
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -20,8 +22,10 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from ring0.errors import CallInvalid, KernelBusy, Ring0Error
+from ring0 import limits
+from ring0.errors import CallDenied, CallInvalid, KernelBusy, Ring0Error
 from ring0.gateway.door import Told
+from ring0.gateway.listening import Listening
 from ring0.kernel import values
 from ring0.kernel.boot import Kernel, open_kernel, operator_name
 from ring0.runtime import Runtime
@@ -29,6 +33,7 @@ from ring0.types import Approval, Call, Run
 
 SOCKET = "kernel.sock"
 _PEER = struct.Struct("3i")
+_NAMESPACES: Final = ("user", "pid")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -140,17 +145,21 @@ class Control:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._runner: web.AppRunner | None = None
+        self._listening: Listening | None = None
         self._path = kernel.home / SOCKET
 
     async def open(self) -> None:
         app = web.Application()
         for verb in _BODIES:
             app.router.add_post(f"/v1/{verb}", self._handler(verb))
-        self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=0.5
+        self._listening = Listening(
+            app,
+            connections_max=limits.CONTROL_CONNECTIONS_MAX,
+            idle_s_max=limits.CONTROL_IDLE_S_MAX,
+            cancels=False,  # A kill goes on without whoever asked for it.
+            is_stranger=_is_stranger,
+            strangers_max=limits.CONTROL_STRANGERS_MAX,
         )
-        await self._runner.setup()
         if self._path.exists() and stat.S_ISSOCK(self._path.lstat().st_mode):
             self._path.unlink()  # Of a kernel that was killed: we hold its lock.
         old = os.umask(0o177)
@@ -160,18 +169,18 @@ class Control:
         finally:
             os.umask(old)
         listener.listen(16)
-        await web.SockSite(self._runner, listener).start()
+        await self._listening.open(listener)
 
     async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._listening is not None:
+            await self._listening.close()
             self._path.unlink(missing_ok=True)
 
     def _handler(self, verb: str) -> Any:
         async def handle(request: web.Request) -> web.Response:
             try:
-                by = _peer(request)
-                body = values.parse(await request.read())
+                by = _peer(request.transport)
+                body = values.parse(await self._read(request))
                 value = await self._do(Direct(self._kernel, by), verb, body)
                 answer = {"value": value}
             except Ring0Error as error:
@@ -179,6 +188,12 @@ class Control:
             return web.Response(body=_encode(answer), content_type="application/json")
 
         return handle
+
+    async def _read(self, request: web.Request) -> bytes:
+        try:
+            return await self._kernel.runtime.wait_for(request.read(), limits.DOOR_BODY_S_MAX)
+        except TimeoutError:
+            raise CallInvalid("The request's body came too slowly.", todo="Try again.") from None
 
     async def _do(self, direct: Direct, verb: str, body: Any) -> Any:
         try:
@@ -201,11 +216,36 @@ class Control:
                 return await direct.undo(asked.run, asked.call)
 
 
-def _peer(request: web.Request) -> str:
-    assert request.transport is not None
-    connection = request.transport.get_extra_info("socket")
+def _peer(transport: asyncio.BaseTransport | None) -> str:
+    """The operator at the other end. Raises CallDenied for a process that can't be one."""
+    if transport is None:
+        raise CallDenied("The connection is gone.", todo="Connect again.")
+    connection = transport.get_extra_info("socket")
     packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    return operator_name(_PEER.unpack(packed)[1])
+    process, uid, _ = _PEER.unpack(packed)
+    try:
+        near = all(
+            os.readlink(f"/proc/{process}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
+            for kind in _NAMESPACES
+        )
+    except OSError:  # It has ended, or it is not ours to look at.
+        near = False
+    if not near:
+        raise CallDenied(
+            "A process of a sandbox operates nothing.",
+            why=f"Process {process} (uid {uid}) is not known to be in the kernel's own user and"
+            " pid namespaces.",
+            todo="Use `ring0` outside of any sandbox or container, beside the kernel.",
+        )
+    return operator_name(uid)
+
+
+def _is_stranger(transport: asyncio.Transport) -> bool:
+    try:
+        _peer(transport)
+    except CallDenied:
+        return True
+    return False
 
 
 @asynccontextmanager

@@ -8,15 +8,18 @@ Which listener a request came in on is the identity: nothing in a request can na
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from typing import Any
 
+import aiohttp
 import msgspec
 from aiohttp import web
 
 from ring0 import limits
 from ring0.errors import CallInvalid, NotFound, Ring0Error, RunDead, RunFailed
+from ring0.gateway.listening import Listening
 from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
@@ -44,29 +47,27 @@ class Door:
         self._gate = gate
         self._run = run
         self._uid = uid
-        self._runner: web.AppRunner | None = None
+        self._listening: Listening | None = None
+        self._reading = asyncio.Semaphore(limits.DOOR_BODIES_AT_ONCE_MAX)
 
     async def open(self, *listeners: socket.socket) -> None:
         """Serves on sockets that are bound and listening already."""
-        app = web.Application(client_max_size=limits.CALL_BODY_SIZE_BYTES_MAX)
+        app = web.Application()
         app.router.add_post("/v1/call", self._answered(self.call))
         app.router.add_get("/v1/run", self._answered(self.describe))
         app.router.add_post("/v1/result", self._answered(self.result))
         app.router.add_route("*", "/{other:.*}", _not_there)
-        self._runner = web.AppRunner(
+        self._listening = Listening(
             app,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=3_600,
-            shutdown_timeout=0.5,
+            connections_max=limits.DOOR_CONNECTIONS_MAX,
+            idle_s_max=limits.DOOR_IDLE_S_MAX,
+            cancels=True,  # A call goes on without whoever asked: the gate shields it.
         )
-        await self._runner.setup()
-        for listener in listeners:
-            await web.SockSite(self._runner, listener, backlog=128).start()
+        await self._listening.open(*listeners)
 
     async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._listening is not None:
+            await self._listening.close()
 
     def _answered(self, handler: Any) -> Any:
         """Every error is an answer, with its status; nothing of the kernel's insides goes out."""
@@ -75,19 +76,12 @@ class Door:
             try:
                 self._check_peer(request)
                 return web.Response(body=await handler(request), content_type="application/json")
-            except web.HTTPRequestEntityTooLarge:
-                return _refusal(
-                    CallInvalid(
-                        "The request is too large.",
-                        why=f"At most {limits.CALL_BODY_SIZE_BYTES_MAX} bytes are taken.",
-                        todo="Send less, or put the value into the workspace as a file.",
-                    ),
-                    413,
-                )
+            except BodyRefused as failure:
+                return _refusal(failure, failure.status)
             except Ring0Error as failure:
                 return _refusal(failure)
             except Exception as fault:  # Never a traceback, not even of our own faults.
-                if isinstance(fault, ConnectionError | web.RequestPayloadError):
+                if isinstance(fault, ConnectionError):
                     raise  # Nobody is there to be answered.
                 what = f"ring0 failed to answer: {type(fault).__name__}."
                 return _refusal(Ring0Error(what, why="A fault of ring0.", todo="Report it."), 500)
@@ -104,9 +98,40 @@ class Door:
             if _PEER.unpack(packed)[1] != self._uid:
                 raise RunDead("This door belongs to another process.", todo="Use your own.")
 
+    async def _body(self, request: web.Request) -> Any:
+        """The JSON of a request: a few at a time, and none that trickles. Raises CallInvalid.
+
+        Not kept on the request (as `request.read()` would): a held call must not hold its bytes.
+        """
+        if (request.content_length or 0) > limits.CALL_BODY_SIZE_BYTES_MAX:
+            raise _too_large()
+        async with self._reading:
+            try:
+                whole = await self._gate.runtime.wait_for(
+                    self._read(request.content), limits.DOOR_BODY_S_MAX
+                )
+            except TimeoutError:
+                raise BodyRefused(
+                    408,
+                    "The request's body came too slowly.",
+                    why=f"It has to be there within {limits.DOOR_BODY_S_MAX} s.",
+                    todo="Send it at once.",
+                ) from None
+            except web.RequestPayloadError:
+                raise BodyRefused(400, "The request's body is broken.", todo="Mend it.") from None
+            return values.parse(whole)
+
+    async def _read(self, content: aiohttp.StreamReader) -> bytes:
+        found = bytearray()
+        async for chunk in content.iter_any():
+            found += chunk
+            if len(found) > limits.CALL_BODY_SIZE_BYTES_MAX:
+                raise _too_large()
+        return bytes(found)
+
     async def call(self, request: web.Request) -> bytes:
-        body = values.parse(await request.read())
-        outcome = await self._gate.call(self._run.handle, to_request(body))
+        asked = to_request(await self._body(request))
+        outcome = await self._gate.call(self._run.handle, asked)
         if outcome.error is not None:
             raise Told(outcome.error)
         return _encode({"value": outcome.value, "label": outcome.label})
@@ -117,7 +142,7 @@ class Door:
     async def result(self, request: web.Request) -> bytes:
         """The first result counts; a dead run takes none."""
         self._gate.handles.check(self._run.handle)
-        body = values.parse(await request.read())
+        body = await self._body(request)
         if not isinstance(body, dict) or len(body) != 1 or not body.keys() <= {"value", "error"}:
             raise CallInvalid("A result is `value` or `error`.", todo="Send one of them.")
         if not self._run.result.done():
@@ -126,6 +151,23 @@ class Door:
             else:
                 self._run.result.set_result(_failure(body["error"]))
         return _encode({"value": None})
+
+
+class BodyRefused(CallInvalid):
+    """A body that was not read to its end; `status` says why in HTTP's words."""
+
+    def __init__(self, status: int, what: str, *, why: str = "", todo: str = "") -> None:
+        super().__init__(what, why=why, todo=todo)
+        self.status = status
+
+
+def _too_large() -> BodyRefused:
+    return BodyRefused(
+        413,
+        "The request is too large.",
+        why=f"At most {limits.CALL_BODY_SIZE_BYTES_MAX} bytes are taken.",
+        todo="Send less, or put the value into the workspace as a file.",
+    )
 
 
 def _refusal(error: Ring0Error, status: int = 0) -> web.Response:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,20 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid, NotFound, StoreDamaged
+from ring0.kernel import hostfiles
+from ring0.kernel.hostfiles import LEFT_OUT as LEFT_OUT
+from ring0.kernel.hostfiles import NEVER_READ as NEVER_READ
 from ring0.store import Store
 from ring0.store.events import RunQueued
 from ring0.types import AgentManifest, Budget, Frozen, Mode
 
-NEVER_READ = frozenset({".env", ".git", ".netrc", ".ssh", ".aws", ".gnupg", ".npmrc", ".pypirc"})
-"""What holds secrets is not code: it is refused where it is named and left out of folders."""
-LEFT_OUT = frozenset({"__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".ruff_cache"})
+_CODE = hostfiles.Taken(
+    key="`code`",
+    files_max=limits.SNAPSHOT_FILES_MAX,
+    file_size_bytes_max=limits.SNAPSHOT_SIZE_BYTES_MAX,
+    size_bytes_max=limits.SNAPSHOT_SIZE_BYTES_MAX,
+    todo="Name less; libraries belong in the environment, or in `[sandbox] read`.",
+)
 
 
 class Family(Frozen, frozen=True, kw_only=True):
@@ -105,59 +111,16 @@ def _within(wanted: Budget, most: Budget) -> Budget:
     )
 
 
-def code_files(manifest: AgentManifest) -> dict[str, Path]:
-    """The agent's code, path inside to path outside. Raises ManifestInvalid."""
-    folder = Path(manifest.folder)
-    named = list(manifest.code)
-    if manifest.entry:
-        named.insert(0, manifest.entry.partition(":")[0])
-    found: dict[str, Path] = {}
-    total = 0
-    for name in named:
-        for path in _walk(folder, name):
-            found[str(path.relative_to(folder))] = path
-            total += path.stat().st_size
-            if len(found) > limits.SNAPSHOT_FILES_MAX or total > limits.SNAPSHOT_SIZE_BYTES_MAX:
-                raise ManifestInvalid(
-                    f"The agent's code is too much: {len(found)} files, {total} bytes.",
-                    why=f"A snapshot has at most {limits.SNAPSHOT_FILES_MAX} files and"
-                    f" {limits.SNAPSHOT_SIZE_BYTES_MAX} bytes.",
-                    todo="Name less in `code`; libraries belong in the environment, or in"
-                    " `[sandbox] read`.",
-                )
-    return found
-
-
-def _walk(folder: Path, name: str) -> Iterator[Path]:
-    start = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or NEVER_READ & set(Path(name).parts):
-        raise ManifestInvalid(
-            f"`code` names {name!r}.",
-            why="Code lies beneath the manifest's folder, and files that hold"
-            " secrets are never given to an agent.",
-            todo="Move it, or leave it out.",
-        )
-    if start.is_file() and not start.is_symlink():
-        yield start
-        return
-    if not start.is_dir() or start.is_symlink():
-        raise ManifestInvalid(
-            f"There is no {name!r} in {folder}.",
-            why="The agent's manifest names it as its code.",
-            todo="Correct `entry` or `code`; a link is not followed.",
-        )
-    for root, folders, files in os.walk(start):
-        folders[:] = sorted(f for f in folders if f not in LEFT_OUT | NEVER_READ)
-        for file in sorted(files):
-            path = Path(root) / file
-            if file not in NEVER_READ and stat.S_ISREG(path.lstat().st_mode):
-                yield path
+def code_files(manifest: AgentManifest, store_folder: Path) -> dict[str, bytes]:
+    """The agent's code, path inside to content; nothing of the data folder around `store_folder`.
+    Raises ManifestInvalid."""
+    entry = (manifest.entry.partition(":")[0],) if manifest.entry else ()
+    return hostfiles.read(manifest.folder, (*entry, *manifest.code), _CODE, store_folder)
 
 
 def snapshot(family: Family, store_folder: Path) -> Agent:
     """Copies the code beneath `store_folder`, under its digest. Raises ManifestInvalid."""
-    files = code_files(family.manifest)
-    contents = {inside: path.read_bytes() for inside, path in files.items()}
+    contents = code_files(family.manifest, store_folder)
     digest = _digest(family, contents)
     place = store_folder / digest
     if not place.is_dir():

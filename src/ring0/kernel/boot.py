@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ring0 import __version__, models
+from ring0 import __version__, limits, models
 from ring0.errors import (
     InvalidInput,
     KernelBusy,
@@ -45,6 +46,7 @@ from ring0.types import (
     AgentManifest,
     Approval,
     Call,
+    Integrity,
     Mode,
     ModelConfig,
     Run,
@@ -303,23 +305,51 @@ def no_model(name: str) -> ManifestInvalid:
 
 
 def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
-    """agent.toml wins over the decorator; functions always come from the code."""
-    default = AgentManifest(name="")
-    changes: dict[str, Any] = {
-        field: getattr(declared, field)
-        for field in ("tools", "models", "agents", "budget", "imports", "code")
-        if getattr(manifest, field) == getattr(default, field)
-    }
-    changes["functions"] = declared.functions
+    """A manifest with what its code declares.
+
+    An agent.toml says all that the agent may ask for: its code adds nothing to that but its own
+    functions, which run in sandboxes. Without one (`manifest.name` is empty) the decorator is the
+    manifest, within bounds that code can't move: see `_within_its_folder`.
+    """
     # The code tells its paths from the entry's own folder; a manifest, from its own.
     beneath = Path(manifest.entry.partition(":")[0]).parent
-    if "code" in changes:
-        changes["code"] = tuple(str(beneath / path) for path in declared.code)
-    if not manifest.name:
-        changes["name"] = declared.name
-    if ":" not in manifest.entry:
-        changes["entry"] = str(beneath / declared.entry)
-    return msgspec.structs.replace(manifest, **changes)
+    code = manifest.code or tuple(str(beneath / path) for path in declared.code)
+    entry = manifest.entry if ":" in manifest.entry else str(beneath / declared.entry)
+    functions = tuple(
+        msgspec.structs.replace(function, output=Integrity.UNTRUSTED)
+        for function in declared.functions
+    )
+    if manifest.name:
+        return msgspec.structs.replace(manifest, code=code, entry=entry, functions=functions)
+    _within_its_folder(declared, Path(manifest.folder).resolve())
+    return msgspec.structs.replace(
+        declared,
+        code=code,
+        entry=entry,
+        functions=functions,
+        folder=manifest.folder,
+        sandbox=manifest.sandbox,
+    )
+
+
+def _within_its_folder(declared: AgentManifest, folder: Path) -> None:
+    """What code may say of itself without an agent.toml. Raises ManifestInvalid."""
+    for instance, config in declared.tools.items():
+        database = config.get("database")
+        if isinstance(database, str):
+            inside = (folder / database).resolve().is_relative_to(folder)
+            if not inside:
+                raise ManifestInvalid(
+                    f"The agent's code names the database {database[:200]!r}.",
+                    why="Code that speaks for itself reaches only files beside it.",
+                    todo=f"Write an agent.toml with [tools.{instance}]: that is the operator's word.",
+                )
+        if "output" in config:
+            raise ManifestInvalid(
+                f"The agent's code vouches for the output of {instance}.",
+                why="Only an operator can say what a tool's text is worth.",
+                todo=f"Write an agent.toml with [tools.{instance}].",
+            )
 
 
 async def open_kernel(
@@ -338,6 +368,7 @@ async def open_kernel(
             f"{home} can't be made: {error.strerror}.",
             todo="Set RING0_HOME to a folder that you may write to.",
         ) from None
+    raise_open_files()
     lock = lock_folder(home)
     try:
         config = manifests.read_config(home)
@@ -368,6 +399,18 @@ async def open_kernel(
         os.close(lock)
         raise
     return kernel
+
+
+def raise_open_files() -> None:
+    """Lets this process open as many files as it may (at most KERNEL_OPEN_FILES_MAX).
+
+    Every connection of every run is one; the usual 1,024 are too few for many runs at once.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = limits.KERNEL_OPEN_FILES_MAX
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def lock_folder(home: Path) -> int:

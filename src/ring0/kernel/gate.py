@@ -169,8 +169,7 @@ class Gate:
             held.begun_us = record.begun_us
             return None
         outcome = await recording.load(self.store, record)
-        if outcome.state is CallState.OK and held.kind is not CallKind.MODEL:
-            run.seen.add(recording.source(held), outcome.label, outcome.value)
+        recording.learn(run, held, outcome)
         return outcome
 
     def _may_go_live(self, run: LiveRun, held: Held) -> None:
@@ -362,8 +361,7 @@ class Gate:
         """The result gets its label, and the run's own rises, before a byte of it goes back."""
         taken = recording.take_in(run, judged, result, self.secrets)
         recording.raise_label(run, taken)
-        if taken.outcome.state is CallState.OK and judged.held.kind is not CallKind.MODEL:
-            run.seen.add(recording.source(judged.held), taken.outcome.label, taken.outcome.value)
+        recording.learn(run, judged.held, taken.outcome)
         return taken
 
     # 10 ---------------------------------------------------------------------------------------
@@ -395,6 +393,8 @@ class Gate:
     async def refuse(self, run: LiveRun, held: Held, error: Ring0Error) -> Outcome:
         """A no is an outcome too: on record, so that a replay hears the same no."""
         refused = recording.refused(run, held, error, self.secrets, self.runtime.now_us())
+        recording.raise_label(run, refused)
+        run.count_refusal()
         try:
             await self.store.append(
                 Write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -157,7 +158,7 @@ async def judge(
             o for o in origins if o.sources and o.integrity is Integrity.UNTRUSTED
         ),
         unfounded_args=_arguments(
-            o for o in origins if not o.sources and not _own_words(o, held, tool)
+            o for o in origins if not o.sources and not _own_words(o, held, tool, prepared)
         ),
         operator=run.agent.operator,
         depth=run.row.depth,
@@ -167,13 +168,20 @@ async def judge(
     return Judged(run, held, tool, prepared, origins, question, policies.decide(question), secrets)
 
 
-def _own_words(origin: Origin, held: Held, tool: Tool) -> bool:
-    """A statement that the agent wrote itself, as a whole: only its literals could be a target."""
-    if origin.argument not in tool.manifest.statements:
+_LIMITS = re.compile(r"\b(limit|offset)\s+\d+", re.IGNORECASE)
+_LITERAL = re.compile(r"['\"]|(?<!\w)\.?\d")
+
+
+def _own_words(origin: Origin, held: Held, tool: Tool, prepared: Prepared) -> bool:
+    """A statement that the agent wrote itself, as a whole, with no value in it: what it targets
+    comes from its parameters. Not one that copies values from elsewhere."""
+    if origin.argument not in tool.manifest.statements or prepared.copies:
         return False
-    text = " ".join(str(held.args.get(origin.argument, "")).casefold().split())
+    text = str(held.args.get(origin.argument, ""))
+    if _LITERAL.search(_LIMITS.sub("", text)):
+        return False
     shown = " ".join(origin.value.rstrip("…").casefold().split())
-    return text.startswith(shown)
+    return " ".join(text.casefold().split()).startswith(shown)
 
 
 def _arguments(origins: Any) -> tuple[str, ...]:

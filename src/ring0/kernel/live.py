@@ -22,7 +22,7 @@ from ring0.scheduler import Repeats
 from ring0.store import Store
 from ring0.tools.registry import Tool
 from ring0.tools.workspace import Workspace
-from ring0.types import Approval, Call, CallKind, Outcome, Request, Run
+from ring0.types import Approval, Call, CallKind, CallState, Outcome, Request, Run
 
 _PATH = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})*")
 
@@ -94,6 +94,7 @@ class LiveRun:
         """The newest approval of each call."""
         self.repeats = Repeats(call.request_digest for call in self.records.values())
         self.strict = strict
+        self.refusals = sum(call.state is CallState.REFUSED for call in self.records.values())
         self.diverged: ReplayDiverged | None = None
         self.waits: Counter[str] = Counter()
         self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -105,6 +106,18 @@ class LiveRun:
     @property
     def id(self) -> str:
         return self.row.id
+
+    def count_refusal(self) -> None:
+        """A run that is refused without end is ended: what is refused costs it nothing else."""
+        self.refusals += 1
+        if self.refusals > limits.REFUSALS_PER_RUN_MAX and not self.result.done():
+            self.result.set_result(
+                LimitReached(
+                    f"{limits.REFUSALS_PER_RUN_MAX} calls of the run were refused.",
+                    why="A run that hears no so often makes no progress, and each no is on record.",
+                    todo="See `ring0 show` for what it asked.",
+                )
+            )
 
     def name_call(self, request: Request, digest: str) -> str:
         """The call id. A process that gives no path is known by what it asks, and how often."""

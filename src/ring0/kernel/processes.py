@@ -263,6 +263,12 @@ async def outcome(
         await asyncio.wait({reading}, timeout=limits.SANDBOX_KILL_S_MAX)
         if (error := run.diverged or ended_badly(exited, output)) is not None:
             raise error
+        if run.agent.manifest.entry:
+            raise RunFailed(
+                "The agent's process ended without a result.",
+                why="It left by exit() in the middle, or its loop was closed.",
+                todo=f"See its output: `ring0 show {run.id} --output`.",
+            )
         return plain(output.stdout.decode("utf-8", "replace")).strip()[-4000:]
     # It said what it had to say; a moment to end by itself, so that its output is whole.
     await asyncio.wait({ending}, timeout=2)
@@ -289,9 +295,15 @@ def ended_badly(exited: Exit, output: Output) -> Ring0Error | None:
 def command_code(command: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     """The files of a command line that lie beneath `folder`: they are its code."""
     found = []
-    for part in command[1:]:
+    for number, part in enumerate(command):
+        if number == 0 and "/" not in part:
+            continue  # Found on the PATH, not here.
         path = folder / part
-        if not part.startswith("-") and path.is_file() and not Path(part).is_absolute():
+        try:
+            is_code = not part.startswith("-") and not Path(part).is_absolute() and path.is_file()
+        except (OSError, ValueError):  # Too long for a path, or with a NUL: it is none.
+            is_code = False
+        if is_code:
             found.append(os.path.normpath(part))
     return tuple(found)
 

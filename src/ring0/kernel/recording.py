@@ -43,13 +43,12 @@ class Settled(Ring0Error):
 class Taken:
     """A result, ready to be recorded."""
 
-    __slots__ = ("blobs", "event", "outcome", "run_label", "settled")
+    __slots__ = ("blobs", "event", "outcome", "settled")
 
     def __init__(self, event: ev.CallEnded, outcome: Outcome, blobs: dict[str, bytes]) -> None:
         self.event = event
         self.outcome = outcome
         self.blobs = blobs
-        self.run_label = event.run_label
         self.settled = False
 
 
@@ -145,12 +144,18 @@ def failure(run: LiveRun, judged: Judged, error: Ring0Error, secrets: Secrets) -
 def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_us: int) -> Refused:
     """The record of a no: what was asked, which rule or bound refused, in which words."""
     told = {key: secrets.redact_text(text) for key, text in error.as_dict().items()}
-    outcome = Outcome(state=CallState.REFUSED, label=_SYSTEM, error=told)
+    label, run_label = _SYSTEM, None
+    if error.tells_of_data and held.tool is not None:
+        label = Label(integrity=held.tool.manifest.output, sources=(source(held),))
+        run_label = _risen(run, label)
+    outcome = Outcome(state=CallState.REFUSED, label=label, error=told)
     stored = msgspec.json.encode(outcome)
     where = address(run.key, stored)
     if held.retry is not None:
         call = replace(held.retry, state=CallState.ERROR, outcome=where)
-        ended_event = ev.CallEnded(call=held.id, state=CallState.ERROR, outcome=where)
+        ended_event = ev.CallEnded(
+            call=held.id, state=CallState.ERROR, outcome=where, run_label=run_label
+        )
         return Refused(ended_event, call, outcome, {where: stored})
     if isinstance(error, Denied):
         judged = error.judged
@@ -161,6 +166,9 @@ def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_u
         verdict = Verdict(kind=VerdictKind.DENY, reasons=(Reason(rule=rule, text=told["what"]),))
         args, _ = secrets.redact(held.args)
         raw = values.canonical(args)
+        if len(raw) > limits.REFUSED_ARGS_SIZE_BYTES_MAX:
+            kept = raw[: limits.REFUSED_ARGS_SIZE_BYTES_MAX].decode("utf-8", "replace")
+            raw = values.canonical({"cut": kept, "size_bytes": len(raw)})
         call = Call(
             id=held.id,
             run=run.id,
@@ -177,7 +185,8 @@ def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_u
         )
         blobs = {call.args: raw}
     call = replace(call, outcome=where, ended_us=now_us)
-    return Refused(ev.CallRefused(call=call), call, outcome, {where: stored, **blobs})
+    event = ev.CallRefused(call=call, run_label=run_label)
+    return Refused(event, call, outcome, {where: stored, **blobs})
 
 
 def admitted(row: Run, reserve_microusd: int) -> Run:
@@ -207,11 +216,29 @@ def ended(run: LiveRun, judged: Judged, taken: Taken) -> None:
     run.row = row
 
 
-def raise_label(run: LiveRun, taken: Taken) -> None:
+def learn(run: LiveRun, held: Held, outcome: Outcome) -> None:
+    """What a result adds to what the run has seen, and how far it may found an argument.
+
+    Only the root task is the user's word, and only a field that a manifest vouches for is better
+    than untrusted: files, memory and children hold what agents wrote. The kernel's own echoes and
+    what a model said found nothing.
+    """
+    integrity = outcome.label.integrity
+    if outcome.state is not CallState.OK or held.kind is CallKind.MODEL:
+        return
+    if integrity is not Integrity.SYSTEM:
+        if integrity is not Integrity.TRUSTED_FIELD:
+            integrity = Integrity.UNTRUSTED
+        run.seen.add(source(held), replace(outcome.label, integrity=integrity), outcome.value)
+
+
+def raise_label(run: LiveRun, taken: Taken | Refused) -> None:
     """The kernel's picture of the run's label rises at once, before its event is written: two
     calls that end at the same time then rise one upon the other, and neither lowers it again."""
-    if taken.run_label is not None:
-        run.row = replace(run.row, label=taken.run_label, label_version=run.row.label_version + 1)
+    if taken.event.run_label is not None:
+        run.row = replace(
+            run.row, label=taken.event.run_label, label_version=run.row.label_version + 1
+        )
 
 
 def cut_off(call: Call) -> Call:

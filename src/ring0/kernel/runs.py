@@ -132,7 +132,7 @@ class Runs:
         ends_us = now_us + budget.wall_s * 1_000_000
         family = msgspec.json.encode(agent.family)
         blobs = {address(key, encoded): encoded, address(key, family): family}
-        files = () if parent else inputs.copied(agent.manifest, key, blobs)
+        files = () if parent else inputs.copied(agent.manifest, key, blobs, self.folder)
         row = Run(
             id=run,
             state=RunState.QUEUED,
@@ -212,7 +212,10 @@ class Runs:
         task = (await self.store.blob(row.task)).decode()
         # The label that the task came with: the run's own may have fallen since.
         began = await agents.queued(self.store, row.id)
-        run.seen.add("task", began.run.label, task)
+        label = began.run.label
+        if row.parent:  # A child's task is a run's word, not a principal's.
+            label = label.join(Label(integrity=Integrity.UNTRUSTED, sources=(row.parent,)))
+        run.seen.add("task", label, task)
         self.gate.live[row.id] = run
         self._agents[row.id] = agent
         if row.id not in self._ends or self._ends[row.id].done():  # Of an earlier start.
@@ -223,7 +226,8 @@ class Runs:
     def tools(self, agent: Agent) -> list[Tool]:
         """All that the agent's manifest names, with schemas compiled. Raises ManifestInvalid."""
         manifest = agent.manifest
-        drivers = list(registry.built_in(manifest.tools, Path(manifest.folder), self.runtime))
+        folder, home = Path(manifest.folder), self.folder.parent
+        drivers = list(registry.built_in(manifest.tools, folder, self.runtime, home))
         if agent.family.mode is Mode.ISOLATED and manifest.functions:
             drivers += processes.functions(agent, self.sandboxes, self.runtime)
         elif manifest.functions:

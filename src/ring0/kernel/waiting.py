@@ -58,7 +58,7 @@ class Waiting:
             shown=where,
             policy_digest=judged.verdict.policy_digest,
             asked_us=judged.held.begun_us,
-            expires_us=now_us + limits.APPROVAL_EXPIRY_S * 1_000_000,
+            expires_us=min(now_us + limits.APPROVAL_EXPIRY_S * 1_000_000, run.row.deadline_us),
         )
         events: list[ev.AnyEvent] = [ev.ApprovalAsked(approval=approval)]
         if older is not None and older.state in (ApprovalState.PENDING, ApprovalState.APPROVED):

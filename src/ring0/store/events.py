@@ -87,6 +87,8 @@ class CallRefused(Event, frozen=True, kw_only=True, tag="call-refused"):
     """The gate said no before anything was done; that is the recorded outcome."""
 
     call: Call
+    run_label: Label | None = None
+    """Where the words of the no told of data that the run had not seen."""
 
 
 class CallIntended(Event, frozen=True, kw_only=True, tag="call-intended"):

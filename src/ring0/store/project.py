@@ -22,6 +22,7 @@ from ring0.types import (
     Episode,
     File,
     FileDelta,
+    Label,
     Run,
     RunState,
 )
@@ -67,6 +68,7 @@ def _queued(entry: ev.Entry, body: ev.RunQueued, tables: Tables) -> None:
     assert child.id == entry.run and child.state is RunState.QUEUED, "queued as it must be"
     assert tables.get("run", child.id) is None, f"{child.id} is queued twice"
     tables.put("run", child.id, child)
+    assert child.budget.calls > 0 and child.budget.cost_microusd >= 0, "a budget below nothing"
     if child.parent:
         parent: Run | None = tables.get("run", child.parent)
         assert parent is not None, f"{child.id} has no parent {child.parent}"
@@ -113,6 +115,7 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
             tables.put("sandbox", body.sandbox, replace(sandbox, ended=True))
         case ev.CallRefused():
             _open(entry, body.call, run, tables)
+            return _risen(run, body.run_label)
         case ev.CallIntended():
             return _intended(entry, body, run, tables)
         case ev.CallEnded():
@@ -234,14 +237,18 @@ def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -
         label = body.remembered_label or run.label
         _remember(entry, body.remembered_role, body.remembered, label, tables)
     run = replace(run, cost_used_microusd=run.cost_used_microusd - reserved + body.cost_microusd)
-    if body.run_label is not None:
-        both = run.label.join(body.run_label)  # Only ever upwards, whatever order calls end in.
-        risen = replace(
-            body.run_label, integrity=both.integrity, confidentiality=both.confidentiality
-        )
-        if risen != run.label:
-            run = replace(run, label=risen, label_version=run.label_version + 1)
-    return run
+    return _risen(run, body.run_label)
+
+
+def _risen(run: Run, label: Label | None) -> Run:
+    """The run with its label raised: only ever upwards, whatever order calls end in."""
+    if label is None:
+        return run
+    both = run.label.join(label)
+    risen = replace(label, integrity=both.integrity, confidentiality=both.confidentiality)
+    if risen == run.label:
+        return run
+    return replace(run, label=risen, label_version=run.label_version + 1)
 
 
 def _killed(body: ev.Killed, tables: Tables) -> None:

@@ -34,6 +34,8 @@ class Prepared(Frozen, frozen=True, kw_only=True):
     """The dry run, for a human."""
     digest: str = ""
     """Of the dry run; execution checks that it does the very same."""
+    copies: bool = False
+    """It writes values that it takes from elsewhere: who wrote them, nobody can tell."""
     reversal: str = ""
     """What the driver found; empty: as the manifest says."""
     effect: str = ""

@@ -66,7 +66,7 @@ def digest(manifest: ToolManifest) -> str:
 
 
 def built_in(
-    tools: Mapping[str, Mapping[str, Any]], folder: Path, runtime: Runtime
+    tools: Mapping[str, Mapping[str, Any]], folder: Path, runtime: Runtime, off_limits: Path
 ) -> Iterable[Driver]:
     """The drivers of a manifest's `[tools.*]`. Raises ManifestInvalid."""
     for instance, config in tools.items():
@@ -76,7 +76,7 @@ def built_in(
             )
         use = config.get("use")
         if use == "sql":
-            yield from sql.drivers(instance, dict(config), folder, runtime)
+            yield from sql.drivers(instance, dict(config), folder, runtime, off_limits)
         elif use == "files":
             yield from files.drivers(instance, dict(config))
         else:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from ring0 import limits
-from ring0.errors import ManifestInvalid
+from ring0.errors import ManifestInvalid, Ring0Error
 from ring0.runtime import Runtime
 from ring0.tools import sqlite_engine as engine
 from ring0.tools.driver import CallContext, Prepared, Result
+from ring0.tools.sqlite_images import RowSample
 from ring0.tools.sqlite_moment import Moment
 from ring0.types import Effect, Integrity, Label, ToolManifest
 
@@ -42,7 +43,7 @@ class SqlConfig(msgspec.Struct, forbid_unknown_fields=True):
     use: str
     database: str
     """Path of the file, from the manifest's folder."""
-    output: Integrity = Integrity.UNTRUSTED
+    output: Literal["untrusted", "trusted-field"] = "untrusted"
     """What the text in its tables is worth."""
 
 
@@ -54,7 +55,7 @@ class SqlQuery:
             name=f"{instance}.query",
             schema=_SCHEMA,
             effect=Effect.PURE,
-            output=config.output,
+            output=Integrity(config.output),
             description="Read rows from the database with one SQL SELECT.",
             critical=(),
         )
@@ -85,7 +86,7 @@ class SqlExecute:
             name=f"{instance}.execute",
             schema=_SCHEMA,
             effect=Effect.ONCE,
-            output=config.output,
+            output=Integrity(config.output),
             description="Change rows of the database with one SQL statement.",
             reversal="reversible",
             critical=_CRITICAL,
@@ -95,12 +96,17 @@ class SqlExecute:
         self._runtime = runtime
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
-        plan = await self._runtime.in_thread(
-            partial(engine.plan, moment=_moment(context), is_over=_deadline(self._runtime)),
-            self._database,
-            args["statement"],
-            args.get("parameters", []),
-        )
+        try:
+            plan = await self._runtime.in_thread(
+                partial(engine.plan, moment=_moment(context), is_over=_deadline(self._runtime)),
+                self._database,
+                args["statement"],
+                args.get("parameters", []),
+            )
+        except Ring0Error as error:
+            # "bad JSON path: 'the text of a row'": an engine's message can carry what it read.
+            error.tells_of_data = True
+            raise
         changes = plan.changes
         return Prepared(
             driver_bytes=msgspec.json.encode(args, order="sorted"),
@@ -115,6 +121,7 @@ class SqlExecute:
             digest=plan.digest,
             reversal="reversible" if plan.reversible else f"irreversible: {plan.why_irreversible}",
             state=plan.kind,
+            copies=bool(set(plan.reads) - {change.table for change in changes}),
         )
 
     async def execute(
@@ -166,8 +173,13 @@ async def undo(evidence: bytes, runtime: Runtime) -> dict[str, Any]:
     return {"restored": {c.table: c.inserted + c.updated + c.deleted for c in changes}}
 
 
-def drivers(instance: str, config: dict[str, Any], folder: Path, runtime: Runtime) -> list[Any]:
-    """The two operations of one `sql` instance. Raises ManifestInvalid."""
+def drivers(
+    instance: str, config: dict[str, Any], folder: Path, runtime: Runtime, off_limits: Path
+) -> list[Any]:
+    """The two operations of one `sql` instance. Raises ManifestInvalid.
+
+    off_limits: ring0's own data folder; nothing in it is ever an agent's.
+    """
     try:
         settings = msgspec.convert(config, SqlConfig)
     except msgspec.ValidationError as error:
@@ -181,6 +193,12 @@ def drivers(instance: str, config: dict[str, Any], folder: Path, runtime: Runtim
             f"[tools.{instance}]: there is no database {path}.",
             why="The sql tool never creates one.",
             todo="Name an existing SQLite file, from the manifest's folder.",
+        )
+    if path.is_relative_to(off_limits.resolve()):
+        raise ManifestInvalid(
+            f"[tools.{instance}] names {path}.",
+            why="What lies in ring0's own data folder is never an agent's.",
+            todo="Keep databases elsewhere.",
         )
     kinds = (SqlQuery, SqlExecute)
     return [kind(instance, settings, str(path), runtime) for kind in kinds]
@@ -210,9 +228,24 @@ def _lines(plan: engine.Plan) -> tuple[str, ...]:
         ]
         lines.append(f"{change.table}: {', '.join(parts)}")
     for sample in plan.sample:
-        row = msgspec.json.encode(sample.row).decode()
-        lines.append(f"  {sample.op} {sample.table} {row[:200]}")
+        lines.append(f"  {sample.op} {sample.table} {_sample(sample)}")
     return tuple(lines) or ("no row would change",)
+
+
+def _sample(sample: RowSample) -> str:
+    """A row in words; of an UPDATE first what changes, from what to what."""
+    row = msgspec.json.encode(sample.row).decode()
+    if not sample.changed:
+        return row[:200]
+    moves = ", ".join(
+        f"{column}: {json_text(sample.row.get(column))} -> {json_text(new)}"
+        for column, new in sample.changed.items()
+    )
+    return f"{moves[:300]}  of {row[:120]}"
+
+
+def json_text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()[:120]
 
 
 def _moment(context: CallContext) -> Moment:
