@@ -19,10 +19,11 @@ class Ring0Error(Exception):
     """The message holds text of what a tool has read: it is labelled as the tool's results are."""
 
     def __init__(self, what: str, *, why: str = "", todo: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.todo = todo
+        # Half a surrogate pair from outside must not keep an error from being told.
+        self.what, self.why, self.todo = (
+            text.encode("utf-8", "replace").decode() for text in (what, why, todo)
+        )
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         parts = [self.what]

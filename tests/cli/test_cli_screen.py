@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from cli_world import RING0, WAIT_S, Terminal, World, plain
@@ -189,18 +188,22 @@ def test_a_data_folder_that_is_none_is_said_in_every_verb(world: World) -> None:
             assert "RING0_HOME" in done.err and done.out == ""
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="somebody else's folder takes two users")
-def test_somebody_elses_data_folder_is_refused_in_every_verb(world: World, tmp_path: Path) -> None:
-    world.home.mkdir(mode=0o700)
-    for mode in (0o700, 0o755):
-        world.home.chmod(mode)
-        for verb in VERBS:
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_somebody_elses_data_folder_is_refused_in_every_verb(world: World, mode: int) -> None:
+    if os.getuid() != 0:
+        pytest.skip("somebody else's folder takes two users")
+    world.home.mkdir()
+    world.home.chmod(mode)
+    for verb in VERBS:
+        try:
             done = subprocess.run(
                 [RING0, *verb], cwd="/", env=world.environment, user=65_534, group=65_534,
                 extra_groups=[], capture_output=True, text=True, timeout=WAIT_S,
             )  # fmt: skip
-            assert "Traceback" not in done.stderr and "fault" not in done.stderr
-            assert done.returncode == 2 or "nothing has run here" in done.stderr, verb
+        except PermissionError:
+            pytest.skip("this checkout is for its owner only")
+        assert "Traceback" not in done.stderr and "fault" not in done.stderr
+        assert done.returncode == 2 or "nothing has run here" in done.stderr, verb
 
 
 def test_the_last_run_is_not_the_undo_of_one(world: World) -> None:

@@ -20,6 +20,7 @@ def main() -> None:
         if signal.getsignal(signal.SIGINT) is _leave:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = app.main(sys.argv[1:])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # All is done; only Python has to end.
     except KeyboardInterrupt:
         _leave()
     sys.exit(code)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 
@@ -105,10 +105,10 @@ class _Entrance(asyncio.Protocol):
         self._listening = listening
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        handler = self._listening.admit(transport)
+        accepted = cast(asyncio.Transport, transport)  # uvloop's does not derive from asyncio's.
+        handler = self._listening.admit(accepted)
         if handler is None:
-            transport.abort()
+            accepted.abort()
         else:
-            transport.set_protocol(handler)
-            handler.connection_made(transport)
+            accepted.set_protocol(handler)
+            handler.connection_made(accepted)

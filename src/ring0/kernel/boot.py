@@ -334,6 +334,13 @@ def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
 
 def _within_its_folder(declared: AgentManifest, folder: Path) -> None:
     """What code may say of itself without an agent.toml. Raises ManifestInvalid."""
+    for name, model in declared.models.items():
+        if model.base_url:
+            raise ManifestInvalid(
+                f"The agent's code sends the model {name!r} to {model.base_url[:200]!r}.",
+                why="The operator's key would go there.",
+                todo=f"Write an agent.toml with [models.{name}]: that is the operator's word.",
+            )
     for instance, config in declared.tools.items():
         database = config.get("database")
         if isinstance(database, str):
@@ -342,7 +349,7 @@ def _within_its_folder(declared: AgentManifest, folder: Path) -> None:
                 raise ManifestInvalid(
                     f"The agent's code names the database {database[:200]!r}.",
                     why="Code that speaks for itself reaches only files beside it.",
-                    todo=f"Write an agent.toml with [tools.{instance}]: that is the operator's word.",
+                    todo=f"Write an agent.toml with [tools.{instance}], the operator's word.",
                 )
         if "output" in config:
             raise ManifestInvalid(

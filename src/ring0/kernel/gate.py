@@ -44,6 +44,7 @@ from ring0.types import (
     Effect,
     Outcome,
     Request,
+    RunState,
     VerdictKind,
 )
 
@@ -152,16 +153,18 @@ class Gate:
         if record is None:
             self._may_go_live(run, held)
             return None
-        run.unmet.discard(held.id)
         if record.request_digest != held.digest:
             raise self._diverge(
                 run, f"{held.id} was {record.kind} {record.name} with other arguments"
             )
         if record.state in (CallState.UNKNOWN, CallState.INTENDED) and run.strict:
-            raise self._diverge(run, f"{held.id} has no outcome on record")
+            if run.row.state is RunState.DONE:
+                raise self._diverge(run, f"{held.id} has no outcome on record")
+            raise self._stop_at_the_end(run)
         if record.state is CallState.INTENDED and record.effect is Effect.ONCE:
             # Begun here, and what came of it was never written: it is not begun again.
             record = await self._cut_off(run, held, "its outcome could not be recorded")
+        run.unmet.discard(held.id)
         if record.state is CallState.UNKNOWN:
             record = await self.waiting.settled(run, record)
         if record.state is CallState.INTENDED:
@@ -171,6 +174,14 @@ class Gate:
         outcome = await recording.load(self.store, record)
         recording.learn(run, held, outcome)
         return outcome
+
+    def _stop_at_the_end(self, run: LiveRun) -> RunDead:
+        """A strict replay of a run that was stopped in the middle of a call ends there too."""
+        error = RunDead(f"The record of {run.id} ends here.", todo="Nothing.")
+        run.cut_off = True
+        if not run.result.done():
+            run.result.set_result(error)
+        return error
 
     def _may_go_live(self, run: LiveRun, held: Held) -> None:
         """A replay never goes live by itself; a recovery only at the end of what is on record."""
@@ -222,7 +233,8 @@ class Gate:
 
     async def ask(self, run: LiveRun, judged: Judged) -> Approval | None:
         """Where the verdict is `ask`: a durable approval, bound to exactly this; waits as a row."""
-        if judged.verdict.kind is not VerdictKind.ASK or judged.held.retry is not None:
+        retry = judged.held.retry
+        if judged.verdict.kind is not VerdictKind.ASK or (retry is not None and retry.approval):
             return None
         approval = run.approvals.get(judged.held.id)
         if approval is None or approval.bound_to != judged.bound_to:

@@ -94,6 +94,8 @@ class LiveRun:
         """The newest approval of each call."""
         self.repeats = Repeats(call.request_digest for call in self.records.values())
         self.strict = strict
+        self.cut_off = False
+        """A strict replay has come to the call in whose middle the run was stopped."""
         self.refusals = sum(call.state is CallState.REFUSED for call in self.records.values())
         self.diverged: ReplayDiverged | None = None
         self.waits: Counter[str] = Counter()

@@ -104,7 +104,8 @@ def _host_mounts(profile: SandboxProfile, folder: str, home: Path) -> list[Mount
                 why="What holds secrets is never given to an agent, also not as part of a folder.",
                 todo="Name the files or folders that it needs, one by one.",
             )
-        if home == path or home.is_relative_to(path) or path.is_relative_to(home):
+        snapshots = path.is_relative_to(home / "snapshots")
+        if home.is_relative_to(path) or path.parent == home or snapshots:
             raise ManifestInvalid(
                 f"[sandbox] read names {name!r}.",
                 why="ring0's own data folder is never given to an agent.",

@@ -40,16 +40,24 @@ class Replayed(Frozen, frozen=True, kw_only=True):
     divergence: str = ""
     """The first thing that differed; empty: nothing did."""
 
+    cut_off: bool = False
+    """The run was stopped in the middle of a call: it was compared up to there."""
+
     @property
     def ok(self) -> bool:
-        return self.same_result and not self.divergence and self.matched == self.calls
+        whole = self.cut_off or self.matched == self.calls
+        return self.same_result and not self.divergence and whole
 
 
-def replay_gate(store: SqliteStore, runtime: Runtime, environment: Mapping[str, str]) -> Gate:
+def replay_gate(
+    store: SqliteStore,
+    runtime: Runtime,
+    environment: Mapping[str, str],
+    config: manifests.Config | None = None,
+) -> Gate:
     """A gate that recalls and does nothing else: strict runs never get past its third step."""
     waiting = Waiting(store, runtime)
-    config = manifests.Config()
-    secrets = Secrets(manifests.secrets_of(config, environment))
+    secrets = Secrets(manifests.secrets_of(config or manifests.Config(), environment))
     return Gate(
         store,
         runtime,
@@ -91,6 +99,14 @@ async def replay(home: Path, store: SqliteStore, gate: Gate, doors: Doors, run: 
         gate.live.pop(run, None)
         await live.stop_calls()
     divergence = live.diverged.why if live.diverged else divergence
+    if live.cut_off and live.diverged is None:
+        return Replayed(
+            run=run,
+            calls=len(live.records),
+            matched=len(live.records) - len(live.unmet) - 1,
+            same_result=True,
+            cut_off=True,
+        )
     if not divergence and live.unmet:
         first = min(live.unmet, key=lambda call: live.records[call].seq)
         divergence = f"{first} is on record and was not asked for again"

@@ -98,6 +98,8 @@ class Runs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, asyncio.Future[Run]] = {}
         self._agents: dict[str, Agent] = {}
+        self._children: dict[str, set[str]] = {}
+        """Of each live parent, those that are there or on their way."""
         self._cancelled: dict[str, str] = {}
         """Runs that are being ended from outside, and by whom."""
         self.not_recovered: dict[str, Ring0Error] = {}
@@ -286,12 +288,24 @@ class Runs:
                     todo="`ring0 recover` goes on with it.",
                 ),
             )
-        except Ring0Error as failure:
+        except Exception as fault:
             # The journal can't be written: the run stays as its rows say, and nothing runs on.
             await self._let_go(run)
-            self._tell(run.id, failure)
+            known = isinstance(fault, Ring0Error)
+            self._tell(
+                run.id,
+                fault
+                if known
+                else RunFailed(
+                    f"ring0 failed to end {run.id}: {type(fault).__name__}: {fault}",
+                    why="A fault of ring0.",
+                    todo="Report it; `ring0 recover` goes on with the run.",
+                ),
+            )
         finally:
             self._tasks.pop(run.id, None)
+            self._agents.pop(run.id, None)
+            self._children.pop(run.id, None)
 
     async def _process(self, run: LiveRun, output: processes.Output) -> Any:
         """The agent's result; what it prints goes into `output`. Raises its error."""
@@ -338,10 +352,15 @@ class Runs:
         live = self.gate.live.pop(run, None)
         if live is not None:
             await live.stop_calls()
+            unknown = any(call.state is CallState.UNKNOWN for call in live.records.values())
+            if unknown and state is not RunState.CANCELLED:
+                state = RunState.UNKNOWN  # It left an effect behind that nobody knows of.
         await self.sandboxes.end_all(run)
         await self.store.flush()  # What its last calls began to write (a child, an ask) is there.
-        for child in await self.store.runs(parent=run, states=LIVE):
-            await self.cancel(child.id, by=by or "its parent ended")
+        while children := await self.store.runs(parent=run, states=LIVE):
+            for child in children:
+                await self.cancel(child.id, by=by or "its parent ended")
+            await self.store.flush()
         await self.gate.waiting.revoke(run, by or "kernel")
         await self.store.flush()
         row = await self.store.run(run)
@@ -448,7 +467,13 @@ class Runs:
         row = await self.store.run(child)
         if row is not None:
             return child
-        if len(await self.store.runs(parent=parent.id)) >= limits.RUN_CHILDREN_MAX:
+        # Counted before anything is awaited: of many at once no one too many gets through.
+        children = self._children.setdefault(
+            parent.id, {one.id for one in await self.store.runs(parent=parent.id)}
+        )
+        children.add(child)
+        if len(children) > limits.RUN_CHILDREN_MAX:
+            children.discard(child)
             raise LimitReached(
                 f"The run has {limits.RUN_CHILDREN_MAX} children already.",
                 why="A tree has a width.",
@@ -530,6 +555,8 @@ class Runs:
         started = []
         self.not_recovered = {}
         for row in reversed(await self.store.runs(states=LIVE, most=100_000)):
+            if row.id in self._tasks:
+                continue  # It is at work.
             try:
                 family = await agents.family_of(self.store, row.id)
                 if row.mode is Mode.EMBEDDED:
@@ -556,6 +583,6 @@ def _share(parent: Run) -> Budget:
     """The most that one child may get: half of the calls that are left, and all of the money."""
     return Budget(
         calls=max(1, (parent.budget.calls - parent.calls_used) // 2),
-        cost_microusd=parent.budget.cost_microusd - parent.cost_used_microusd,
+        cost_microusd=max(0, parent.budget.cost_microusd - parent.cost_used_microusd),
         wall_s=parent.budget.wall_s,
     )

@@ -14,7 +14,15 @@ import msgspec
 from msgspec.structs import replace
 
 from ring0 import limits
-from ring0.errors import CallDenied, EffectUnknown, InvalidInput, LimitReached, NotFound, RunDead
+from ring0.errors import (
+    CallDenied,
+    EffectUnknown,
+    InvalidInput,
+    LimitReached,
+    NotFound,
+    Ring0Error,
+    RunDead,
+)
 from ring0.kernel.judging import Judged
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
@@ -141,8 +149,8 @@ class Waiting:
                     ],
                 )
             )
-        except GuardFailed:
-            pass  # Somebody answered at the last moment.
+        except (GuardFailed, Ring0Error):
+            pass  # Somebody answered at the last moment, or the disk is full.
         self._wake(approval.id)
 
     async def answer(self, approval: str, *, yes: bool, by: str, note: str = "") -> Approval:
@@ -242,18 +250,24 @@ class Waiting:
             outcome = Outcome(state=CallState.ERROR, label=label, error=error.as_dict())
         stored = msgspec.json.encode(outcome)
         where = address(await self._store.run_key(found.run), stored)
-        await self._store.append(
-            Write(
-                run=found.run,
-                blobs={where: stored},
-                durable=True,
-                events=[
-                    ev.CallSettled(
-                        call=call, happened=happened, outcome=where, by=by, note=note[:1000]
-                    )
-                ],
+        try:
+            await self._store.append(
+                Write(
+                    run=found.run,
+                    blobs={where: stored},
+                    durable=True,
+                    guards=[base.CallOpen(call=call)],
+                    events=[
+                        ev.CallSettled(
+                            call=call, happened=happened, outcome=where, by=by, note=note[:1000]
+                        )
+                    ],
+                )
             )
-        )
+        except GuardFailed as failure:
+            raise InvalidInput(
+                f"{call} was settled by somebody else.", why=failure.detail, todo="Nothing."
+            ) from None
         self._wake(call)
         return replace(found, state=outcome.state, outcome=where)
 

@@ -63,7 +63,7 @@ class Function:
             return EffectUnknown(
                 f"{self.manifest.name} was cut off: {why}.",
                 why="Its effect may or may not have happened.",
-                todo="Look at the world, then `ring0 settle CALL done|undone`.",
+                todo="Look at the world, then `ring0 settle CALL happened` or `did-not-happen`.",
             )
         return ToolFailed(
             f"{self.manifest.name} failed: {why}.",

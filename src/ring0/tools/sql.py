@@ -194,10 +194,11 @@ def drivers(
             why="The sql tool never creates one.",
             todo="Name an existing SQLite file, from the manifest's folder.",
         )
-    if path.is_relative_to(off_limits.resolve()):
+    own = off_limits.resolve()
+    if path.parent == own or path.is_relative_to(own / "snapshots"):
         raise ManifestInvalid(
             f"[tools.{instance}] names {path}.",
-            why="What lies in ring0's own data folder is never an agent's.",
+            why="ring0's own files are never an agent's.",
             todo="Keep databases elsewhere.",
         )
     kinds = (SqlQuery, SqlExecute)
