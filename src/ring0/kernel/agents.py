@@ -127,11 +127,12 @@ def snapshot(family: Family, store_folder: Path) -> Agent:
         building = store_folder / f".{digest}.{os.getpid()}"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True, mode=0o755)
+        program = os.path.normpath(family.manifest.command[0]) if family.manifest.command else ""
         for inside, content in contents.items():
             path = building / inside
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
             path.write_bytes(content)
-            path.chmod(0o644)
+            path.chmod(0o755 if inside == program else 0o644)
         building.rename(place)
     return Agent(family, digest, code=place)
 

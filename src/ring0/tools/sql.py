@@ -34,6 +34,7 @@ _SCHEMA = {
     "required": ["statement"],
     "additionalProperties": False,
 }
+_TABLES = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')"
 _CRITICAL = ("statement", "parameters")
 
 
@@ -121,8 +122,18 @@ class SqlExecute:
             digest=plan.digest,
             reversal="reversible" if plan.reversible else f"irreversible: {plan.why_irreversible}",
             state=plan.kind,
-            copies=bool(set(plan.reads) - {change.table for change in changes}),
+            copies=await self._copies(plan),
         )
+
+    async def _copies(self, plan: engine.Plan) -> bool:
+        """Whether it takes values from a table that it does not change."""
+        elsewhere = set(plan.reads) - {change.table for change in plan.changes}
+        if plan.kind != "write" or not elsewhere:
+            return False
+        rows = await self._runtime.in_thread(
+            partial(engine.query, is_over=_deadline(self._runtime)), self._database, _TABLES, []
+        )
+        return bool(elsewhere & {row[0] for row in rows.rows})  # The rest are names of a WITH.
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
