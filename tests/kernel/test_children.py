@@ -325,7 +325,8 @@ async def test_the_end_of_a_parent_ends_all_beneath_it_with_their_asks(
         if how != "deadline":  # Their own deadline is the same moment.
             assert {one.state for one in beneath} == {RunState.CANCELLED}
         (ask,) = await t.kernel.store.approvals()
-        assert ask.state is ApprovalState.REVOKED
+        # At the deadline its time may be over a moment before its run is.
+        assert ask.state in (ApprovalState.REVOKED, ApprovalState.EXPIRED)
         assert not t.kernel.gate.live
 
 

@@ -53,7 +53,7 @@ async def kernel_at(folder: Path, policy: str = "") -> AsyncIterator[Kernel]:
 def sdk(folder: Path, name: str) -> AgentManifest:
     """The agent of that name, its file copied beside the test's data."""
     (folder / "agent.py").write_text((HERE / "isolated_agent.py").read_text())
-    return AgentManifest(name=name, entry=f"agent.py:{name}", folder=str(folder))
+    return AgentManifest(name="", entry=f"agent.py:{name}", folder=str(folder))
 
 
 def program(folder: Path, how: str = "") -> AgentManifest:

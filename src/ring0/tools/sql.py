@@ -128,7 +128,8 @@ class SqlExecute:
     async def _copies(self, plan: engine.Plan) -> bool:
         """Whether it takes values from a table that it does not change."""
         elsewhere = set(plan.reads) - {change.table for change in plan.changes}
-        if plan.kind != "write" or not elsewhere:
+        writes = any(change.inserted or change.updated for change in plan.changes)
+        if not writes or not elsewhere:  # A delete writes nothing: its cascades read elsewhere.
             return False
         rows = await self._runtime.in_thread(
             partial(engine.query, is_over=_deadline(self._runtime)), self._database, _TABLES, []
