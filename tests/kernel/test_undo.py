@@ -143,7 +143,7 @@ async def test_a_call_is_taken_back_once(tmp_path: Path) -> None:
 
 async def test_of_two_undos_at_once_one_takes_back_and_the_rows_are_right(tmp_path: Path) -> None:
     async with desk(tmp_path) as w:
-        await execute(w, "UPDATE customer SET state = state || '+' WHERE id = ?", 1)
+        await execute(w, "UPDATE customer SET state = 'closed' WHERE id = ?", 1)
         both = await asyncio.gather(
             *(w.kernel.undo(w.run.id, by="alice") for _ in range(2)), return_exceptions=True
         )

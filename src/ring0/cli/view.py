@@ -329,7 +329,9 @@ class View:
             self._tasks[approval.id] = self._runtime.start(
                 self._in_turn(self._answer, approval, shown, box), name=f"answer {approval.id}"
             )
-            await self._runtime.sleep(0)  # Where nobody else is asked, the box stands before we go on.
+            await self._runtime.sleep(
+                0
+            )  # Where nobody else is asked, the box stands before we go on.
 
     async def _in_turn(
         self, answer: Answer, approval: Approval, shown: Shown, box: RenderableType
