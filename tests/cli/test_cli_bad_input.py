@@ -187,7 +187,6 @@ def test_a_data_folder_that_cannot_be_is_said_so(world: World) -> None:
         (["show"], "no journal"),
         (["ps"], "nothing has run here yet"),
         (["approvals"], "nothing has run here yet"),
-        (["settle", "0/10", "happened"], "not the full id"),
         (["show", "r-nothing"], "no journal"),
         (["kill"], "what to kill"),
         (["settle", "r-1/0/0", "perhaps"], "says nothing"),
