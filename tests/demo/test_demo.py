@@ -45,7 +45,10 @@ async def test_every_check_on_the_screen_holds(played: tuple[Demo, str]) -> None
     assert "Every check held." in printed
     assert "FAILED" not in printed
     assert printed.count("  ok  ") == 11
-    assert max(map(len, printed.splitlines())) < 160, "only commands may be longer than the screen"
+    told = [
+        line for line in printed.splitlines() if ".venv" not in line and "RING0_HOME" not in line
+    ]
+    assert max(map(len, told)) < 160, "only commands may be longer than the screen"
 
 
 async def test_the_screen_says_that_the_model_is_a_puppet_and_that_no_human_approves(
