@@ -40,7 +40,7 @@ bench: setup
 
 # 100 kills of the kernel at random moments of a run; `make test` has a short version.
 crash: setup
-	$(BIN)/pytest tests/crash --kills 100 -s $(ARGS)
+	$(BIN)/pytest tests/crash --kills 100 --timeout 1800 -s $(ARGS)
 
 # Writes the locked versions anew. Needs uv.
 lock:
