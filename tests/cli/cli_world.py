@@ -124,13 +124,13 @@ class World:
         with sqlite3.connect(self.folder / "crm.db") as db:
             return [name for (name,) in db.execute("SELECT name FROM customers ORDER BY id")]
 
-    def ring0(self, *arguments: str) -> Done:
+    def ring0(self, *arguments: str, stdin: str = "") -> Done:
         """One command, to its end. Never a traceback, whatever it was asked."""
         ended = subprocess.run(
             [RING0, *arguments],
             cwd=self.folder,
             env=self.environment,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=WAIT_S,

@@ -15,6 +15,7 @@ from kernel_world import UNTRUSTED, Doing
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid, RunDead
+from ring0.kernel import recovery
 from ring0.kernel.agents import Agent, Family, family_of
 from ring0.kernel.boot import Kernel, open_kernel
 from ring0.kernel.live import LiveRun
@@ -431,7 +432,7 @@ async def test_a_run_that_cannot_be_recovered_keeps_back_no_other(
                 raise ManifestInvalid("Its database is gone.")
             return Agent(family, "embedded", functions=t.functions)
 
-        assert await t.kernel.runs.recover(find) == [good.id]
+        assert await recovery.recover(t.kernel.runs, find) == [good.id]
         assert list(t.kernel.runs.not_recovered) == [bad.id]
         assert (await t.row(bad.id)).state is RunState.RUNNING, "its row stands for a later try"
         with pytest.raises(ManifestInvalid):

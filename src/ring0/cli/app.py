@@ -18,7 +18,7 @@ from typer._click.exceptions import (
 )
 
 from ring0 import __version__
-from ring0.cli import auditing, looking, machine, operating, running
+from ring0.cli import auditing, looking, machine, operating, running, vaulting
 from ring0.cli.folder import folder_refused, home_of
 from ring0.cli.outlet import OutputFailed, install_outlets
 from ring0.cli.output import print_error
@@ -38,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="An operating system for autonomous agents: it decides what their reasoning may do.",
 )
-for group in (running, looking, operating, auditing, machine):
+for group in (running, looking, operating, auditing, vaulting, machine):
     group.add_to(app)
 
 

@@ -12,6 +12,7 @@ from ring0.cli.output import console, indented, line, text
 from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
 from ring0.errors import ReplayDiverged, VerifyFailed
 from ring0.gateway import door
+from ring0.identity import Vault
 from ring0.kernel import manifests
 from ring0.kernel.replay import Replayed, replay, replay_gate
 from ring0.observability.verify import Report, verify
@@ -79,7 +80,11 @@ async def _replay(place: Place, name: str) -> Replayed:
     async with place.reading() as store:
         row = await run_named(store, name)
         gate = replay_gate(
-            store, place.runtime, place.environment, manifests.read_config(place.home)
+            store,
+            place.runtime,
+            place.environment,
+            manifests.read_config(place.home),
+            Vault(place.home).values(),
         )
         return await replay(place.home, store, gate, door.doors(gate), row.id)
 

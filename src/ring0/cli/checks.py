@@ -16,6 +16,7 @@ import apsw
 from ring0.cli.place import Place
 from ring0.errors import Ring0Error
 from ring0.governance import Policies
+from ring0.identity import Vault
 from ring0.kernel import manifests
 from ring0.kernel.boot import LOCK, operator_name
 from ring0.store.sqlite.opening import open_store
@@ -193,7 +194,7 @@ def holder(home: Path) -> int | None:
 def _config(place: Place) -> Check:
     try:
         config = manifests.read_config(place.home)
-        manifests.secrets_of(config, place.environment)
+        manifests.secrets_of(config, place.environment, Vault(place.home).values())
         policies = Policies.load([place.home / name for name in config.policy])
     except Ring0Error as error:
         return Check("configuration", "missing", f"{error.what} {error.why}".strip(), error.todo)

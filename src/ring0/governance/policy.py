@@ -29,7 +29,12 @@ ENGINE_MESSAGE_CHARS_MAX: Final = 400
 
 NO_PERMIT: Final = Reason(rule="ring0.no-permit", text="No rule permits it.")
 
-_RESOURCE_TYPE: Final = {CallKind.TOOL: "Tool", CallKind.MODEL: "Model", CallKind.SPAWN: "Agent"}
+_RESOURCE_TYPE: Final = {
+    CallKind.TOOL: "Tool",
+    CallKind.MODEL: "Model",
+    CallKind.SPAWN: "Agent",
+    CallKind.EGRESS: "Tool",
+}
 _KERNEL: Final = ("Kernel", "kernel")
 
 
@@ -65,6 +70,9 @@ class Question(Frozen, frozen=True):
     depth: int
     calls_used: int
     cost_microusd: int
+    host: str = ""
+    """Where a request goes; empty where nothing goes anywhere."""
+    method: str = ""
 
 
 class PolicyText(Frozen, frozen=True):
@@ -244,6 +252,8 @@ def _context(question: Question) -> dict[str, Any]:
         "unfounded_args": question.unfounded_args,
         "calls_used": question.calls_used,
         "cost_microusd": question.cost_microusd,
+        "host": question.host,
+        "method": question.method,
     }
 
 

@@ -1,5 +1,6 @@
-"""Who a call comes from: handles now; tokens, certificates, the vault and operators later."""
+"""Who a call comes from, and what it may use there: handles, and a small vault."""
 
 from ring0.identity.handles import Handle, Handles
+from ring0.identity.vault import Vault
 
-__all__ = ["Handle", "Handles"]
+__all__ = ["Handle", "Handles", "Vault"]

@@ -27,8 +27,8 @@ from ring0.errors import (
 )
 from ring0.governance import Policies
 from ring0.guardrails import Secrets
-from ring0.identity import Handles
-from ring0.kernel import agents, kinds, manifests, processes, undo
+from ring0.identity import Handles, Vault
+from ring0.kernel import agents, kinds, manifests, processes, recovery, undo
 from ring0.kernel.agents import Agent, Family
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
@@ -67,6 +67,7 @@ class Kernel:
         store: SqliteStore,
         runtime: Runtime,
         config: Config,
+        vault: Vault,
         policies: Policies,
         environment: Mapping[str, str],
         doors: Doors | None,
@@ -77,6 +78,7 @@ class Kernel:
         self.runtime = runtime
         self.config = config
         self.policies = policies
+        self.vault = vault
         self._lock = lock
         self._environment = environment
         self._embed = embed
@@ -88,7 +90,7 @@ class Kernel:
             runtime,
             Handles(runtime),
             policies,
-            Secrets(manifests.secrets_of(config, environment)),
+            Secrets(manifests.secrets_of(config, environment, vault.values())),
             self.waiting,
             self.sandboxes,
         )
@@ -102,8 +104,8 @@ class Kernel:
             kinds.Ports(
                 provider=self._provider,
                 model_config=self._model_config,
-                spawn=self.runs.spawn,
-                wait=self.runs.wait_for_child,
+                spawn=self.runs.children.spawn,
+                wait=self.runs.children.wait_for_child,
             ),
         )
 
@@ -161,7 +163,7 @@ class Kernel:
                 return Agent(family, agent.digest, functions=agent.functions)
             return None
 
-        return await self.runs.recover(find)
+        return await recovery.recover(self.runs, find)
 
     async def describe(self, manifest: AgentManifest, around: tuple[str, ...] = ()) -> Family:
         """A manifest with all that its code declares: functions, agents. Raises AgentInvalid.
@@ -255,6 +257,10 @@ class Kernel:
         family = Family(manifest=manifest, mode=Mode.EMBEDDED, operator=True)
         return _in_process(family, {f"agent:{undo.AGENT}": undo.take_back})
 
+    def secret(self, name: str) -> str:
+        """A secret's value, of the vault or the environment; empty where there is none."""
+        return self.vault.values().get(name) or self._environment.get(name, "")
+
     # --- what the drivers need --------------------------------------------------------------------
 
     async def _embedded(self, run: LiveRun, function: Callable[..., Any]) -> Any:
@@ -286,7 +292,7 @@ class Kernel:
     def _make_provider(self, config: ModelConfig, folder: str) -> models.Provider:
         key = (folder, msgspec.json.encode(config).decode())
         if key not in self._providers:
-            secret = self._environment.get("OPENAI_API_KEY", "")
+            secret = self.secret("OPENAI_API_KEY")
             self._providers[key] = models.provider(config, folder, secret, self.runtime)
         return self._providers[key]
 
@@ -379,13 +385,16 @@ async def open_kernel(
     lock = lock_folder(home)
     try:
         config = manifests.read_config(home)
+        vault = Vault(home)
         policies = Policies.load([home / name for name in config.policy])
         store = open_store(home, runtime, write=True)
     except BaseException:
         os.close(lock)
         raise
     try:
-        kernel = Kernel(home, lock, store, runtime, config, policies, environment, doors, embed)
+        kernel = Kernel(
+            home, lock, store, runtime, config, vault, policies, environment, doors, embed
+        )
         text = policies.text.encode()
         where = address(b"", text)
         await store.append(
@@ -394,13 +403,15 @@ async def open_kernel(
                 blobs={where: text},
                 durable=True,
                 events=[
-                    ev.KernelStarted(version=__version__, pid=os.getpid()),
+                    ev.KernelStarted(
+                        version=__version__, pid=os.getpid(), secrets=tuple(vault.names())
+                    ),
                     ev.PolicyLoaded(digest=policies.digest, text=where),
                 ],
             )
         )
         await kernel.sandboxes.bury()
-        await kernel.runs.cut_off()
+        await recovery.cut_off(store)
     except BaseException:
         await store.close()
         os.close(lock)

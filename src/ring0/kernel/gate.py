@@ -34,7 +34,7 @@ from ring0.runtime import Runtime
 from ring0.scheduler import check_deadline, refusal
 from ring0.store import GuardFailed, Store, Write, base
 from ring0.store import events as ev
-from ring0.tools.driver import CallContext, Result
+from ring0.tools.driver import CallContext, Result, Within
 from ring0.tools.registry import Tool
 from ring0.types import (
     Approval,
@@ -76,14 +76,15 @@ class Gate:
         """The kernel's own drivers: every kind but `tool`."""
         self.live: dict[str, LiveRun] = {}
 
-    async def call(self, handle: Handle, request: Request) -> Outcome:
+    async def call(self, handle: Handle, request: Request, within: Within | None = None) -> Outcome:
         """One call, from the door to its recorded outcome.
 
+        `within`: the tool's call in whose sandbox it was made; no door can give one.
         Refusals and failures are outcomes. Raised is only what ends the caller: RunDead,
         ReplayDiverged, StoreFull, StoreFailed; and CallInvalid for what can't even be named.
         """
         run = self.authenticate(handle)  # 1
-        held = self.resolve(run, request)  # 2
+        held = self.resolve(run, request, within)  # 2
         return await run.once(held, self.runtime, lambda: self._pass(run, held))
 
     async def _pass(self, run: LiveRun, held: Held) -> Outcome:
@@ -120,7 +121,7 @@ class Gate:
 
     # 2 ----------------------------------------------------------------------------------------
 
-    def resolve(self, run: LiveRun, request: Request) -> Held:
+    def resolve(self, run: LiveRun, request: Request, within: Within | None = None) -> Held:
         """Names the call, finds its manifest, validates and canonicalises its arguments.
 
         What does not fit is kept in `invalid`: it is refused, on record, after recall.
@@ -132,14 +133,15 @@ class Gate:
             )
         canonical = values.canonical([request.kind, request.name, request.args])
         digest = run.digest_of(canonical)
-        call = run.name_call(request, digest)
+        call = within.next_call() if within else run.name_call(request, digest)
         # The name goes on record as it is, whether or not there is such a tool.
         name = self.secrets.redact_text(request.name)
         held = Held(call, request.kind, name, canonical, digest)
+        held.within = within
         asked = run.approvals.get(call)
         held.begun_us = asked.asked_us if asked else self.runtime.now_us()
         try:
-            held.tool = judging.find(run, request, self.kinds)
+            held.tool = judging.find(run, request, self.kinds, within)
             held.args = held.tool.validate({} if request.args is None else request.args)
         except Ring0Error as error:
             held.invalid = error
@@ -432,4 +434,5 @@ class Gate:
             workspace=run.workspace,
             sandboxes=self.sandboxes,
             operator=run.agent.operator,
+            within=held.within,
         )

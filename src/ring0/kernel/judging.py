@@ -14,7 +14,7 @@ from ring0.guardrails import Secrets
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
 from ring0.store import address
-from ring0.tools.driver import CallContext, Prepared
+from ring0.tools.driver import CallContext, Prepared, Within
 from ring0.tools.registry import Tool
 from ring0.types import (
     Approval,
@@ -32,8 +32,18 @@ from ring0.types import (
 _STARTS = {CallKind.MODEL: "models", CallKind.SPAWN: "agents", CallKind.TOOL: "tools"}
 
 
-def find(run: LiveRun, request: Request, kinds: Mapping[CallKind, Tool]) -> Tool:
+def find(
+    run: LiveRun, request: Request, kinds: Mapping[CallKind, Tool], within: Within | None = None
+) -> Tool:
     """The manifest of what is asked for. Raises CallDenied: what is not named is not there."""
+    if request.kind is CallKind.EGRESS:
+        if within is None:
+            raise CallDenied(
+                "An agent has no network of its own.",
+                why="Only the sandbox of a tool's call reaches out, to what that tool names.",
+                todo="Use a tool that has `egress`.",
+            )
+        return kinds[request.kind]
     if request.kind is CallKind.TOOL:
         tool = run.tools.get(request.name)
         allowed: list[str] | None = sorted(run.tools)
@@ -138,6 +148,7 @@ async def judge(
     assert tool is not None
     prepared = await tool.driver.prepare(held.args, context)
     origins = run.seen.origins(held.args, tool.manifest.critical) if tool.manifest.critical else ()
+    manifest = held.within.tool if held.within else tool.manifest
     question = Question(
         tenant=run.row.tenant,
         principal=run.row.principal,
@@ -145,8 +156,8 @@ async def judge(
         run=run.id,
         action=held.kind,
         resource=held.name,
-        effect=tool.manifest.effect,
-        reversal=(prepared.reversal or tool.manifest.reversal).partition(":")[0],
+        effect=manifest.effect,
+        reversal=(prepared.reversal or manifest.reversal).partition(":")[0],
         mutates=prepared.mutates,
         own=prepared.own,
         changes_schema=prepared.changes_schema,
@@ -164,6 +175,8 @@ async def judge(
         depth=run.row.depth,
         calls_used=run.row.calls_used,
         cost_microusd=prepared.reserve_microusd,
+        host=prepared.host,
+        method=prepared.method,
     )
     return Judged(run, held, tool, prepared, origins, question, policies.decide(question), secrets)
 

@@ -20,6 +20,7 @@ from ring0.kernel.agents import Agent
 from ring0.runtime import Runtime
 from ring0.scheduler import Repeats
 from ring0.store import Store
+from ring0.tools.driver import Within
 from ring0.tools.registry import Tool
 from ring0.tools.workspace import Workspace
 from ring0.types import Approval, Call, CallKind, CallState, Outcome, Request, Run
@@ -42,6 +43,7 @@ class Held:
         "name",
         "retry",
         "tool",
+        "within",
     )
 
     def __init__(self, call: str, kind: CallKind, name: str, canonical: bytes, digest: str) -> None:
@@ -59,6 +61,8 @@ class Held:
         """Counted towards the loop stop, however often it is judged."""
         self.retry: Call | None = None
         """The call as a crash left it: intended, not ended, and safe to run again."""
+        self.within: Within | None = None
+        """The tool's call in whose sandbox it was made."""
 
 
 class LiveRun:
@@ -87,8 +91,11 @@ class LiveRun:
         self.workspace = Workspace(store, row.id)
         self.seen = Seen()
         self.records = {call.id: call for call in records}
-        self.unmet = set(self.records)
-        """Recorded calls that the process has not asked for again yet."""
+        self.unmet = {call.id for call in self.records.values() if call.kind != CallKind.EGRESS}
+        """Recorded calls that the process has not asked for again yet; what a tool's sandbox asked
+        for is part of that tool's call, which is recalled as a whole."""
+        self.recorded = len(self.unmet)
+        """How many those are in all."""
         asked = sorted(approvals, key=lambda approval: approval.expires_us)
         self.approvals = {approval.call: approval for approval in asked}
         """The newest approval of each call."""

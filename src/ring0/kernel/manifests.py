@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,6 +23,9 @@ RING0_TOML = "ring0.toml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+Tier = Literal["landlock", "ns", "container", "gvisor", "microvm"]
+
+
 class _BudgetTable(msgspec.Struct, forbid_unknown_fields=True):
     calls: int = limits.RUN_CALLS_DEFAULT
     cost_usd: str | None = None
@@ -30,6 +33,7 @@ class _BudgetTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _SandboxTable(msgspec.Struct, forbid_unknown_fields=True):
+    tier: Tier = "ns"
     read: list[str] = []
     memory_mb: int = limits.SANDBOX_MEMORY_BYTES_DEFAULT // limits.MIB
     tmp_mb: int = limits.SANDBOX_TMP_BYTES_DEFAULT // limits.MIB
@@ -53,6 +57,34 @@ class _AgentTable(msgspec.Struct, forbid_unknown_fields=True):
     workspace: _WorkspaceTable = msgspec.field(default_factory=_WorkspaceTable)
 
 
+class CredentialTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[credentials.NAME]: which secret is put into which requests, on the far side."""
+
+    secret: str
+    """Its name in the vault or the environment."""
+    host: str
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    path: str = "/"
+    """What the path must begin with."""
+    header: str = "Authorization"
+    format: str = "Bearer {}"
+    """What the header says; `{}` is the secret."""
+
+
+class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[network]: what tools may reach beyond the public internet."""
+
+    allow_private: tuple[str, ...] = ()
+    """Address ranges (`10.1.2.0/24`) that are not public and may be reached all the same."""
+
+
+class ConfigSandboxTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[sandbox] of ring0.toml."""
+
+    tier: Tier = "ns"
+    """The weakest tier that any sandbox may have."""
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True):
     """ring0.toml: what the operator of this machine says, whatever the agents say."""
 
@@ -60,7 +92,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     policy: list[str] = []
     """Cedar files, beside ring0.toml, added to the default set."""
     secrets: list[str] = []
-    """Names of environment variables whose values never leave the kernel."""
+    """Names of environment variables (or of the vault) whose values never leave the kernel."""
+    credentials: dict[str, CredentialTable] = {}
+    network: NetworkTable = NetworkTable()
+    sandbox: ConfigSandboxTable = ConfigSandboxTable()
     models: dict[str, ModelConfig] = {}
     """Models that every agent may ask for, by name; an agent's own come first."""
 
@@ -98,6 +133,7 @@ def read_agent(path: Path) -> AgentManifest:
             calls=budget.calls, cost_microusd=_money(budget.cost_usd, path), wall_s=budget.wall_s
         ),
         sandbox=SandboxProfile(
+            tier=sandbox.tier,
             read=tuple(sandbox.read),
             processes=sandbox.processes,
             memory_bytes=sandbox.memory_mb * limits.MIB,
@@ -116,20 +152,24 @@ def read_config(home: Path) -> Config:
     return config
 
 
-def secrets_of(config: Config, environment: Mapping[str, str]) -> dict[str, str]:
-    """The values that never leave: every *_API_KEY of the environment, and those that are named."""
+def secrets_of(
+    config: Config, environment: Mapping[str, str], vault: Mapping[str, str]
+) -> dict[str, str]:
+    """The values that never leave: every *_API_KEY of the environment, those that ring0.toml
+    names, and all of the vault."""
     named = {
         name: value
         for name, value in environment.items()
         if name.endswith("_API_KEY") and len(value) >= limits.SECRET_CHARS_MIN
     }
-    for name in config.secrets:
-        value = environment.get(name)
+    named.update(vault)
+    for name in (*config.secrets, *(table.secret for table in config.credentials.values())):
+        value = vault.get(name) or environment.get(name)
         if value is None:
             raise ManifestInvalid(
                 f"ring0.toml names the secret {name}, which is not set.",
                 why="A secret that is not known can't be kept back.",
-                todo=f"Set {name} in the environment, or take it out of `secrets`.",
+                todo=f"`ring0 secret set {name}`, or set it in the environment, or take it out.",
             )
         named[name] = value
     return named

@@ -224,8 +224,8 @@ def learn(run: LiveRun, held: Held, outcome: Outcome) -> None:
     what a model said found nothing.
     """
     integrity = outcome.label.integrity
-    if outcome.state is not CallState.OK or held.kind is CallKind.MODEL:
-        return
+    if outcome.state is not CallState.OK or held.kind in (CallKind.MODEL, CallKind.EGRESS):
+        return  # What a tool's sandbox fetched comes to the run in the tool's own result.
     if integrity is not Integrity.SYSTEM:
         if integrity is not Integrity.TRUSTED_FIELD:
             integrity = Integrity.UNTRUSTED

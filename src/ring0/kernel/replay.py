@@ -54,16 +54,17 @@ def replay_gate(
     runtime: Runtime,
     environment: Mapping[str, str],
     config: manifests.Config | None = None,
+    vault: Mapping[str, str] | None = None,
 ) -> Gate:
     """A gate that recalls and does nothing else: strict runs never get past its third step."""
     waiting = Waiting(store, runtime)
-    secrets = Secrets(manifests.secrets_of(config or manifests.Config(), environment))
+    known = manifests.secrets_of(config or manifests.Config(), environment, vault or {})
     return Gate(
         store,
         runtime,
         Handles(runtime),
         Policies.load(),
-        secrets,
+        Secrets(known),
         waiting,
         Sandboxes(None, runtime),
     )
@@ -102,8 +103,8 @@ async def replay(home: Path, store: SqliteStore, gate: Gate, doors: Doors, run: 
     if live.cut_off and live.diverged is None:
         return Replayed(
             run=run,
-            calls=len(live.records),
-            matched=len(live.records) - len(live.unmet) - 1,
+            calls=live.recorded,
+            matched=live.recorded - len(live.unmet) - 1,
             same_result=True,
             cut_off=True,
         )
@@ -117,8 +118,8 @@ async def replay(home: Path, store: SqliteStore, gate: Gate, doors: Doors, run: 
         divergence = "the result differs from the one on record"
     return Replayed(
         run=run,
-        calls=len(live.records),
-        matched=len(live.records) - len(live.unmet),
+        calls=live.recorded,
+        matched=live.recorded - len(live.unmet),
         same_result=same,
         divergence=divergence,
     )

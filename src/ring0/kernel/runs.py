@@ -1,4 +1,4 @@
-"""A run's life: queued, started, waited for, ended, killed, and recovered after a crash.
+"""A run's life: queued, started, waited for, ended, killed.
 
 Whatever way a run ends, it ends in this order: its handle dies, its calls are stopped (each writes
 how it ended), its sandboxes are confirmed dead, its children are cancelled, its asks are revoked,
@@ -8,7 +8,6 @@ and only then the end is written.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +18,6 @@ from msgspec.structs import replace
 from ring0 import limits
 from ring0.errors import (
     CallDenied,
-    EffectUnknown,
     Interrupted,
     InvalidInput,
     LimitReached,
@@ -31,12 +29,12 @@ from ring0.errors import (
     StoreFull,
 )
 from ring0.kernel import agents, inputs, processes, values
-from ring0.kernel.agents import Agent, Family
+from ring0.kernel.agents import Agent
+from ring0.kernel.children import Children
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.runtime import Runtime
-from ring0.scheduler import refusal
 from ring0.store import GuardFailed, Store, Write, address, base
 from ring0.store import events as ev
 from ring0.tools import registry
@@ -46,10 +44,7 @@ from ring0.tools.sandbox import Sandbox
 from ring0.types import (
     ENDED,
     LIVE,
-    Budget,
-    Call,
     CallState,
-    Effect,
     Integrity,
     Label,
     Mode,
@@ -97,11 +92,10 @@ class Runs:
         """Names of the operator's models: every agent may ask for them."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, asyncio.Future[Run]] = {}
-        self._agents: dict[str, Agent] = {}
-        self._children: dict[str, set[str]] = {}
-        """Of each live parent, those that are there or on their way."""
+        self.agents: dict[str, Agent] = {}
         self._cancelled: dict[str, str] = {}
         """Runs that are being ended from outside, and by whom."""
+        self.children = Children(self)
         self.not_recovered: dict[str, Ring0Error] = {}
         """Runs that the last `recover` could not start, and why."""
 
@@ -219,7 +213,7 @@ class Runs:
             label = label.join(Label(integrity=Integrity.UNTRUSTED, sources=(row.parent,)))
         run.seen.add("task", label, task)
         self.gate.live[row.id] = run
-        self._agents[row.id] = agent
+        self.agents[row.id] = agent
         if row.id not in self._ends or self._ends[row.id].done():  # Of an earlier start.
             self._ends[row.id] = asyncio.get_running_loop().create_future()
         self._tasks[row.id] = self.runtime.start(self._live(run), name=f"run {row.id}")
@@ -281,7 +275,7 @@ class Runs:
                 await self.end(run.row.id, state, value, error, output=output.as_blob())
         except asyncio.CancelledError:
             await asyncio.shield(self._let_go(run))
-            self._tell(
+            self.tell(
                 run.id,
                 Interrupted(
                     f"{run.id} was interrupted and is kept.",
@@ -292,7 +286,7 @@ class Runs:
             # The journal can't be written: the run stays as its rows say, and nothing runs on.
             await self._let_go(run)
             known = isinstance(fault, Ring0Error)
-            self._tell(
+            self.tell(
                 run.id,
                 fault
                 if known
@@ -304,8 +298,8 @@ class Runs:
             )
         finally:
             self._tasks.pop(run.id, None)
-            self._agents.pop(run.id, None)
-            self._children.pop(run.id, None)
+            self.agents.pop(run.id, None)
+            self.children.forget(run.id)
 
     async def _process(self, run: LiveRun, output: processes.Output) -> Any:
         """The agent's result; what it prints goes into `output`. Raises its error."""
@@ -367,7 +361,7 @@ class Runs:
         assert row is not None
         if row.state not in ENDED:
             row = await self._write_end(row, state, value, error, by, output)
-        self._tell(run, row)
+        self.tell(run, row)
         return row
 
     async def _write_end(
@@ -424,7 +418,7 @@ class Runs:
         """A diverged recovery waits as a row for a human; it never goes live by itself."""
         await self._let_go(run)
         await self.gate.waiting.move(run, RunState.WAITING, "diverged", note=error.why[:500])
-        self._tell(run.id, error)
+        self.tell(run.id, error)
 
     async def _let_go(self, run: LiveRun) -> None:
         """Stops what runs, and leaves the rows as they are."""
@@ -433,7 +427,7 @@ class Runs:
         await run.stop_calls()
         await self.sandboxes.end_all(run.id)
 
-    def _tell(self, run: str, end: Run | Exception) -> None:
+    def tell(self, run: str, end: Run | Exception) -> None:
         future = self._ends.setdefault(run, asyncio.get_running_loop().create_future())
         if future.done():
             return
@@ -453,136 +447,16 @@ class Runs:
         future = self._ends.setdefault(run, asyncio.get_running_loop().create_future())
         return await asyncio.shield(future)
 
+    def forget_end(self, run: str) -> None:
+        """What kept it from ending is no end: it is waited for anew."""
+        self._ends.pop(run, None)
+
+    def at_work(self) -> frozenset[str]:
+        """Runs whose process goes on here."""
+        return frozenset(self._tasks)
+
     async def stop(self) -> None:
         """Stops all runs without ending them: a later kernel recovers them."""
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-
-    # --- children -----------------------------------------------------------------------------
-
-    async def spawn(self, parent: Run, name: str, task: str, call: str) -> str:
-        """The child of this call: the same call always has the same child."""
-        child = f"r-{hashlib.sha256(call.encode()).hexdigest()[:12]}"
-        row = await self.store.run(child)
-        if row is not None:
-            return child
-        # Counted before anything is awaited: of many at once no one too many gets through.
-        children = self._children.setdefault(
-            parent.id, {one.id for one in await self.store.runs(parent=parent.id)}
-        )
-        children.add(child)
-        if len(children) > limits.RUN_CHILDREN_MAX:
-            children.discard(child)
-            raise LimitReached(
-                f"The run has {limits.RUN_CHILDREN_MAX} children already.",
-                why="A tree has a width.",
-                todo="Do it in this run.",
-            )
-        await self.store.flush()
-        now = await self.store.run(parent.id)
-        assert now is not None
-        agent = self._agents[parent.id].child(name, _share(now))
-        try:
-            row = await self.queue(
-                agent,
-                task,
-                principal=parent.principal,
-                tenant=parent.tenant,
-                parent=parent,
-                run=child,
-            )
-        except GuardFailed as failure:
-            raise refusal(parent, failure.detail) from None
-        await self.start(row, agent)
-        return child
-
-    async def wait_for_child(self, parent: Run, child: str) -> tuple[Run, Any]:
-        """A child's row, and its value or error."""
-        row = await self.store.run(child)
-        if row is None or row.parent != parent.id:
-            raise CallDenied(
-                f"{child[:40]!r} is no child of this run.",
-                why="A run waits for its own children only.",
-                todo="Use the id that `spawn` gave.",
-            )
-        async with self.gate.waiting.state(self.gate.live[parent.id], "child"):
-            row = await self._end_of(child)
-        body = msgspec.json.decode(await self.store.blob(row.result))
-        if "error" in body:
-            error = body["error"]
-            return row, RunFailed(
-                f"The child {child} {row.state}: {error['what']}",
-                why=error["why"],
-                todo=error["todo"],
-            )
-        return row, body["value"]
-
-    async def _end_of(self, child: str) -> Run:
-        while True:
-            try:
-                return await self.wait(child)
-            except (StoreFull, StoreFailed):
-                raise
-            except Ring0Error:
-                # Interrupted, diverged, not recovered: it has not ended, so the wait has not.
-                self._ends.pop(child, None)
-
-    # --- after a crash ------------------------------------------------------------------------
-
-    async def cut_off(self) -> list[Call]:
-        """At boot: marks each `once` call without an outcome as unknown. Returns those."""
-        unknown = []
-        for row in await self.store.runs(states=LIVE, most=100_000):
-            for call in await self.store.calls(row.id):
-                if call.state is CallState.INTENDED and call.effect is Effect.ONCE:
-                    why = EffectUnknown("the kernel ended between the intent and the outcome").what
-                    await self.store.append(
-                        Write(
-                            run=row.id, durable=True, events=[ev.CallCutOff(call=call.id, why=why)]
-                        )
-                    )
-                    unknown.append(call)
-        return unknown
-
-    async def recover(self, functions: Callable[[Family], Agent | None]) -> list[str]:
-        """Starts every run again that had not ended. Returns their ids, parents first.
-
-        `functions` finds the code of an embedded agent; without it such a run waits as a row.
-        What keeps one run from starting is in `not_recovered`, and keeps back no other; raised is
-        it where nothing else was started.
-        """
-        started = []
-        self.not_recovered = {}
-        for row in reversed(await self.store.runs(states=LIVE, most=100_000)):
-            if row.id in self._tasks:
-                continue  # It is at work.
-            try:
-                family = await agents.family_of(self.store, row.id)
-                if row.mode is Mode.EMBEDDED:
-                    agent = functions(family)
-                    if agent is None:
-                        continue
-                else:
-                    agent = agents.restore(family, row.agent_digest, self.folder)
-                await self.start(row, agent)
-                started.append(row.id)
-            except RunDead:
-                continue  # A kill reached it before the crash: now it has ended.
-            except (StoreFull, StoreFailed):
-                raise
-            except Ring0Error as error:
-                self.not_recovered[row.id] = error
-                self._tell(row.id, error)
-        if self.not_recovered and not started:
-            raise next(iter(self.not_recovered.values()))
-        return started
-
-
-def _share(parent: Run) -> Budget:
-    """The most that one child may get: half of the calls that are left, and all of the money."""
-    return Budget(
-        calls=max(1, (parent.budget.calls - parent.calls_used) // 2),
-        cost_microusd=max(0, parent.budget.cost_microusd - parent.cost_used_microusd),
-        wall_s=parent.budget.wall_s,
-    )

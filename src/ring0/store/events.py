@@ -31,6 +31,8 @@ class Event(Frozen, frozen=True, kw_only=True, tag_field="event"):
 class KernelStarted(Event, frozen=True, kw_only=True, tag="kernel-started"):
     version: str
     pid: int
+    secrets: tuple[str, ...] = ()
+    """Names of what the vault holds."""
 
 
 class KernelStopped(Event, frozen=True, kw_only=True, tag="kernel-stopped"):

@@ -41,6 +41,9 @@ class Prepared(Frozen, frozen=True, kw_only=True):
     effect: str = ""
     """What the driver found, where it is milder than the manifest's (a write that only reads)."""
     reserve_microusd: int = 0
+    host: str = ""
+    """Where a request goes; empty for all that goes nowhere."""
+    method: str = ""
     state: Any = None
     """The driver's own, handed back to `execute`."""
 
@@ -78,6 +81,24 @@ class Sandboxes(Protocol):
     async def end(self, sandbox: Sandbox) -> None: ...
 
 
+class Within(msgspec.Struct, kw_only=True):
+    """A tool's call whose sandbox reaches out: each of its requests is a call of its own."""
+
+    call: str
+    """The call id of the tool's call."""
+    tool: ToolManifest
+    epoch: int
+    count: int = 0
+    """Requests so far."""
+    given: Any = None
+    """What the last of them brought: too large for the journal, handed to who asked."""
+
+    def next_call(self) -> str:
+        """The call id of the next request. A retry of the tool's call counts in its own epoch."""
+        self.count += 1
+        return f"{self.call}/e{self.epoch}.{self.count}"
+
+
 class CallContext(msgspec.Struct, kw_only=True):
     """What a driver may know of the call that it carries out."""
 
@@ -92,6 +113,8 @@ class CallContext(msgspec.Struct, kw_only=True):
     sandboxes: Sandboxes
     operator: bool = False
     """A human operator's own call, not an agent's."""
+    within: Within | None = None
+    """The tool's call in whose sandbox this one was made: only `egress` has one."""
 
 
 class Driver(Protocol):

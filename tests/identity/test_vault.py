@@ -1,0 +1,123 @@
+"""The vault: what is kept, who can read it, and that nothing shows a value."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+from ring0.errors import InvalidInput, NotFound, Ring0Error, StoreDamaged
+from ring0.identity import Vault
+from ring0.identity.vault import VAULT_FILE
+
+CANARY = "tok-canary-91c7e2aa"
+
+
+def kept(home: Path) -> Vault:
+    vault = Vault(home)
+    vault.set("GITHUB_TOKEN", CANARY, 7)
+    return vault
+
+
+def test_a_secret_is_there_for_the_next_kernel(tmp_path: Path) -> None:
+    kept(tmp_path)
+    assert dict(Vault(tmp_path).values()) == {"GITHUB_TOKEN": CANARY}
+    assert Vault(tmp_path).names() == {"GITHUB_TOKEN": 7}
+
+
+def test_only_its_owner_can_read_the_file(tmp_path: Path) -> None:
+    kept(tmp_path)
+    assert (tmp_path / VAULT_FILE).stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == [VAULT_FILE]
+
+
+def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    kept(tmp_path)
+    (tmp_path / VAULT_FILE).chmod(0o640)
+    with pytest.raises(StoreDamaged) as refused:
+        Vault(tmp_path)
+    assert "chmod 600" in refused.value.todo
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_what_is_no_plain_file_is_refused_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / VAULT_FILE
+    if kind == "link":
+        other = tmp_path / "other"
+        other.mkdir()
+        kept(other)
+        path.symlink_to(other / VAULT_FILE)
+    elif kind == "fifo":
+        os.mkfifo(path, 0o600)
+    else:
+        path.mkdir(0o700)
+    with pytest.raises(StoreDamaged):
+        Vault(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"version":1}', b'{"version":2,"secrets":{}}',
+     b'{"version":1,"secrets":{"A":{"value":"' + CANARY.encode() + b'","set_us":"x"}}}'],
+)  # fmt: skip
+def test_a_damaged_file_is_refused_without_quoting_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / VAULT_FILE
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(StoreDamaged) as refused:
+        Vault(tmp_path)
+    assert CANARY not in "".join(traceback.format_exception(refused.value))
+
+
+def test_nothing_that_is_printed_shows_a_value(tmp_path: Path) -> None:
+    vault = kept(tmp_path)
+    shown = f"{vault!r} {vault} {vault._secrets!r}"
+    assert CANARY not in shown and "GITHUB_TOKEN" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", CANARY), ("1A", CANARY), ("A B", CANARY), ("../A", CANARY), ("A\n", CANARY),
+        ("A", "sev3nch"), ("A", "x" * 8193), ("A", "two\nlines-of-it"), ("A", "nul\0nul\0nul"),
+        ("A", "pässwörter"),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_kept_in_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        Vault(tmp_path).set(name, value, 1)
+    assert value not in str(refused.value)
+    assert not (tmp_path / VAULT_FILE).exists()
+
+
+def test_the_vault_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ring0.limits.SECRETS_MAX", 1)
+    vault = kept(tmp_path)
+    vault.set("GITHUB_TOKEN", CANARY + "2", 8)
+    with pytest.raises(InvalidInput):
+        vault.set("OTHER", CANARY, 9)
+
+
+def test_a_secret_that_is_removed_is_gone_from_the_disk(tmp_path: Path) -> None:
+    vault = kept(tmp_path)
+    vault.remove("GITHUB_TOKEN")
+    assert CANARY.encode() not in (tmp_path / VAULT_FILE).read_bytes()
+    with pytest.raises(NotFound):
+        vault.remove("GITHUB_TOKEN")
+
+
+def test_a_disk_that_takes_nothing_leaves_the_old_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = kept(tmp_path)
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Ring0Error) as refused:
+        vault.set("OTHER", CANARY, 9)
+    assert "No space left" in str(refused.value) and CANARY not in str(refused.value)
+    assert Vault(tmp_path).names() == {"GITHUB_TOKEN": 7} == vault.names()
+    assert [path.name for path in tmp_path.iterdir()] == [VAULT_FILE]
