@@ -257,6 +257,17 @@ def sandboxed(run: str, sandbox: str) -> Write:
     return Write(run=run, durable=True, events=[event])
 
 
+def parked(sandbox: str) -> Write:
+    event = ev.SandboxStarted(
+        sandbox=sandbox, pid=43, start_ticks=78, boot_id="boot", purpose="parked"
+    )
+    return Write(run=ev.KERNEL, durable=True, events=[event])
+
+
+def claimed(run: str, sandbox: str) -> Write:
+    return Write(run=run, events=[ev.SandboxClaimed(sandbox=sandbox, pid=43, purpose="tool")])
+
+
 def boxed_up(run: str, sandbox: str) -> Write:
     return Write(run=run, events=[ev.SandboxEnded(sandbox=sandbox, how="killed")])
 
@@ -289,6 +300,8 @@ def story(run: str, child: str, parent_row: Run, *, other: str = "") -> list[Wri
         queued(run),
         moved(run, epoch=1),
         sandboxed(run, f"s-{run}"),
+        parked(f"p-{run}"),
+        claimed(run, f"p-{run}"),
         intended(run, 0, reserve=500, guards=[*guards, base.Room(run=run, reserve_microusd=500)]),
         ended(run, 0, cost=120, remember="Zoë O'Neil asked to close her account", label=UNTRUSTED),
         refused(run, 1),
@@ -313,6 +326,7 @@ def story(run: str, child: str, parent_row: Run, *, other: str = "") -> list[Wri
         answered(run, f"a2-{run}", ApprovalState.DENIED),
         killed("agent", f"nobody-{run}", 1),
         boxed_up(run, f"s-{run}"),
+        boxed_up(run, f"p-{run}"),
         over(run, epoch=2),
         Write(run=ev.KERNEL, durable=True, events=[ev.KernelStopped()]),
     ]

@@ -118,8 +118,8 @@ class Budget(Frozen, frozen=True, kw_only=True):
 class SandboxProfile(Frozen, frozen=True, kw_only=True):
     """The sandbox an isolated agent asks for."""
 
-    tier: str = "ns"
-    """The weakest that it may have."""
+    tier: str = ""
+    """The weakest that it may have; empty: as the operator's minimum."""
 
     read: tuple[str, ...] = ()
     """Host paths that it may read; each is named in the journal."""
@@ -141,6 +141,13 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     price_out_microusd_per_mtok: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
+class Grant(Frozen, frozen=True, kw_only=True):
+    """What the operator lets one `@tool` function of an agent's code do beyond its sandbox."""
+
+    egress: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+
 class AgentManifest(Frozen, frozen=True, kw_only=True):
     """An agent: how to start it, what it may ask for, its limits, its sandbox."""
 
@@ -154,6 +161,8 @@ class AgentManifest(Frozen, frozen=True, kw_only=True):
     """Built-in tools by instance: `{"crm": {"use": "sql", "database": "…"}}`."""
     functions: tuple[ToolManifest, ...] = ()
     """The `@tool` functions of its code."""
+    grants: dict[str, Grant] = {}
+    """By function: what its decorator may ask for of network and credentials."""
     models: dict[str, ModelConfig] = {}
     agents: tuple[str, ...] = ()
     """Names of `@agent` functions in its code that it may spawn."""

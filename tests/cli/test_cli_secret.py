@@ -29,7 +29,7 @@ def test_a_secret_that_no_header_can_carry_is_refused(world: World) -> None:
 def test_a_secret_that_ring0_toml_names_and_nobody_set_stops_the_kernel(world: World) -> None:
     (world.home).mkdir(exist_ok=True)
     (world.home / "ring0.toml").write_text(
-        '[credentials.github]\nsecret = "GITHUB_TOKEN"\nhost = "api.github.com"\n'
+        '[credentials.github]\nsecret = "GITHUB_TOKEN"\nuse_for = "api.github.com"\n'
     )
     done = world.ring0("run", "agent.py:plain", "hi")
     assert done.code == 2 and "ring0 secret set GITHUB_TOKEN" in done.err

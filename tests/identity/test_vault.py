@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+
 from ring0.errors import InvalidInput, NotFound, Ring0Error, StoreDamaged
 from ring0.identity import Vault
 from ring0.identity.vault import VAULT_FILE

@@ -15,6 +15,7 @@ from ring0.types import (
     ApprovalState,
     Budget,
     CallState,
+    Grant,
     Integrity,
     ModelConfig,
     ToolManifest,
@@ -110,7 +111,30 @@ def test_an_agent_toml_is_all_that_the_agent_may_ask_for() -> None:
         {"tools": {"x": {"use": "sql", "database": "/etc/any.db"}}},
         {"tools": {"x": {"use": "sql", "database": "../any.db"}}},
         {"tools": {"x": {"use": "sql", "database": "a.db", "output": "trusted-field"}}},
+        {"tools": {"x": {"use": "sql", "url": "postgresql://db/any"}}},
+        {"tools": {"x": {"use": "http", "egress": ["https://evil.example"]}}},
+        {"tools": {"x": {"use": "python", "egress": ["https://evil.example"]}}},
+        {"tools": {"x": {"use": "shell", "secrets": ["github"]}}},
+        {"tools": {"x": {"use": "mcp", "command": ["sh", "-c", "id"]}}},
         {"models": {"m": ModelConfig(provider="openai", base_url="https://evil.example")}},
+        {
+            "functions": (
+                ToolManifest(
+                    name="f",
+                    description="",
+                    schema={},
+                    effect="once",
+                    egress=("https://evil.example",),
+                ),
+            )
+        },
+        {
+            "functions": (
+                ToolManifest(
+                    name="f", description="", schema={}, effect="once", secrets=("github",)
+                ),
+            )
+        },
     ],
 )
 def test_code_that_speaks_for_itself_reaches_only_its_own_folder(
@@ -119,3 +143,20 @@ def test_code_that_speaks_for_itself_reaches_only_its_own_folder(
     bare = AgentManifest(name="", entry="a.py:a", folder=str(tmp_path))
     with pytest.raises(ManifestInvalid):
         merged(bare, AgentManifest(name="a", entry="a.py:a", **asked))  # type: ignore[arg-type]
+
+
+def test_a_function_gets_the_network_that_its_operator_grants_and_no_more() -> None:
+    def code(*egress: str) -> AgentManifest:
+        function = ToolManifest(
+            name="f", description="", schema={}, effect="once", egress=egress, secrets=("github",)
+        )
+        return AgentManifest(name="a", entry="a.py:a", functions=(function,))
+
+    grant = Grant(egress=("https://api.example.com/v1/*",), secrets=("github", "other"))
+    toml = AgentManifest(name="op", entry="a.py:a", folder="/srv", grants={"f": grant})
+    both = merged(toml, code("https://api.example.com/v1/*"))
+    assert both.functions[0].egress == ("https://api.example.com/v1/*",)
+    assert both.functions[0].secrets == ("github",)
+    with pytest.raises(ManifestInvalid) as refused:
+        merged(toml, code("https://api.example.com/*"))
+    assert "[functions.f]" in refused.value.todo

@@ -772,6 +772,24 @@ class StoreConformance:
         (alive,) = await store.sandboxes_alive()
         assert (alive.id, alive.run, alive.pid, alive.start_ticks) == ("s-2", "r-1", 42, 77)
 
+    async def test_a_parked_sandbox_is_the_kernels_until_one_run_claims_it(
+        self, store: Store
+    ) -> None:
+        await store.append(queued("r-1"))
+        await store.append(journals.parked("p-1"))
+        await store.append(journals.parked("p-2"))
+        assert [row.id for row in await store.sandboxes_parked()] == ["p-1", "p-2"]
+        assert await store.sandboxes_alive() == []
+        await store.append(journals.claimed("r-1", "p-1"))
+        await store.flush()
+        (alive,) = await store.sandboxes_alive()
+        assert (alive.id, alive.run, alive.pid, alive.purpose) == ("p-1", "r-1", 43, "tool")
+        assert [row.id for row in await store.sandboxes_parked()] == ["p-2"]
+        await refuses(store, journals.claimed("r-1", "p-1"), WriteImpossible)
+        await store.append(Write(run=ev.KERNEL, events=[ev.SandboxEnded(sandbox="p-2")]))
+        await store.flush()
+        assert await store.sandboxes_parked() == []
+
     # --- values ---------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("value", [b"", b"\x00\xff", b"x" * limits.BLOB_SIZE_BYTES_MAX])

@@ -18,10 +18,21 @@ from typer._click.exceptions import (
 )
 
 from ring0 import __version__
-from ring0.cli import auditing, looking, machine, operating, running, vaulting
+from ring0.cli import (
+    auditing,
+    looking,
+    machine,
+    operating,
+    running,
+    sandboxing,
+    tooling,
+    vaulting,
+    workspace,
+)
 from ring0.cli.folder import folder_refused, home_of
 from ring0.cli.outlet import OutputFailed, install_outlets
 from ring0.cli.output import print_error
+from ring0.cli.piping import fill_closed_streams
 from ring0.cli.place import Place
 from ring0.errors import Interrupted, InvalidInput, Ring0Error
 from ring0.runtime import Runtime
@@ -38,7 +49,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="An operating system for autonomous agents: it decides what their reasoning may do.",
 )
-for group in (running, looking, operating, auditing, vaulting, machine):
+GROUPS: Final = (
+    running,
+    looking,
+    operating,
+    workspace,
+    auditing,
+    tooling,
+    vaulting,
+    sandboxing,
+    machine,
+)
+for group in GROUPS:
     group.add_to(app)
 
 
@@ -75,6 +97,7 @@ class Usage(InvalidInput):
 
 def main(arguments: list[str]) -> int:
     """Runs the command of a whole process, which may have lost its output; the exit code."""
+    fill_closed_streams()
     # A text that this terminal has no letters for must not end the command.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -20,7 +20,8 @@ from ring0.identity import Vault
 from ring0.kernel import manifests
 from ring0.kernel.boot import LOCK, operator_name
 from ring0.store.sqlite.opening import open_store
-from ring0.tools.sandbox import probe
+from ring0.tools.sandbox import Probe, SandboxSpec, cgroups
+from ring0.tools.sandbox.tiers import at_least, probe_all
 
 FREE_BYTES_MIN: Final = 256 * 1024 * 1024
 SYNCS: Final = 20
@@ -74,42 +75,46 @@ def _sqlite() -> Check:
 
 
 async def _sandbox(place: Place) -> list[Check]:
-    seen = await probe(place.runtime)
+    """Each tier of isolation: what it keeps here, what it doesn't, or why it is not there."""
+    tiers = await probe_all(place.runtime)
+    found = [check for tier in tiers for check in _tier(tier)]
+    enough = at_least(SandboxSpec().tier)
+    if not any(tier.available for tier in tiers if tier.tier in enough):
+        error = next(tier.error for tier in tiers if tier.tier == enough[0]) or {}
+        found.insert(0, Check("sandbox", "missing", _sentence(error), error.get("todo", "")))
+    return [_totals(), *found]
+
+
+def _totals() -> Check:
+    """What bounds a sandbox as a whole."""
+    seen = cgroups.found()
+    if seen.mechanism == "rlimits":
+        what = f"Memory, processes and CPU time: each process by itself (rlimits). {seen.why}"
+        return Check("limits", "note", what, seen.todo)
+    what = f"{', '.join(seen.controllers)} of a sandbox as a whole: {seen.mechanism} in {seen.why}"
+    return Check("limits", "ok", what)
+
+
+def _tier(seen: Probe) -> list[Check]:
     if not seen.available:
         error = seen.error or {}
-        return [
-            Check(
-                "sandbox",
-                "missing",
-                f"{error.get('what', '')} {error.get('why', '')}".strip(),
-                error.get("todo", ""),
-            )
-        ]
-    kept = [f"own {', '.join(seen.namespaces)} namespaces"]
-    kept += [
-        name
-        for name, there in (
-            ("a uid of its own", seen.own_uid),
-            ("seccomp", seen.seccomp),
-            ("no new privileges", seen.no_new_privs),
-            ("no capabilities", seen.no_capabilities),
-        )
-        if there
-    ]
-    found = [Check("sandbox", "ok", f"{'; '.join(kept)} (started in {seen.start_ms} ms)")]
+        return [Check(seen.tier, "note", _sentence(error), error.get("todo", ""))]
+    kept = "; ".join(seen.enforced)
+    found = [Check(seen.tier, "ok", f"{kept} (started in {seen.start_ms} ms)")]
     if not seen.own_uid:
         found.append(
             Check(
-                "sandbox",
+                seen.tier,
                 "note",
                 "Sandboxes have the kernel's own uid outside.",
                 "Start ring0 as root to give each a uid of its own.",
             )
         )
-    return [
-        *found,
-        *(Check("sandbox", "note", f"Not enforced: {gap}") for gap in seen.not_enforced),
-    ]
+    return [*found, Check(seen.tier, "note", f"Not enforced: {' '.join(seen.not_enforced)}")]
+
+
+def _sentence(error: Mapping[str, str]) -> str:
+    return f"{error.get('what', '')} {error.get('why', '')}".strip()
 
 
 def _folder(place: Place) -> list[Check]:

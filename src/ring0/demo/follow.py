@@ -82,7 +82,10 @@ class Follower:
 
     async def _tell(self, body: ev.AnyEvent) -> None:
         match body:
-            case ev.SandboxStarted(purpose="agent", pid=pid):
+            case (
+                ev.SandboxStarted(purpose="agent", pid=pid)
+                | ev.SandboxClaimed(purpose="agent", pid=pid)
+            ):
                 self._screen.fact("process", f"{pid}, the agent's own, in a sandbox")
             case ev.CallIntended(call=call):
                 self._calls[call.id] = call

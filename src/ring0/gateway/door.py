@@ -40,6 +40,10 @@ _PEER = struct.Struct("3i")
 _encode = msgspec.json.Encoder().encode
 
 
+ASKED = tuple(kind for kind in CallKind if kind is not CallKind.EGRESS)
+"""What may be asked for at a door: an agent's own sandbox reaches nothing."""
+
+
 class Door:
     """The listeners of one run."""
 
@@ -222,10 +226,10 @@ def to_request(body: Any) -> Request:
             todo="It has: kind, name, args, path, counter.",
         )
     kind = body.get("kind", "")
-    if not isinstance(kind, str) or kind not in CallKind.__members__.values():
+    if not isinstance(kind, str) or kind not in ASKED:
         raise CallInvalid(
             f"There is no kind of call {str(kind)[:80]!r}.",
-            why=f"There are: {', '.join(CallKind)}.",
+            why=f"There are: {', '.join(ASKED)}.",
             todo="Send one of those.",
         )
     name, path, counter = body.get("name", ""), body.get("path", ""), body.get("counter", 0)

@@ -30,6 +30,7 @@ from ring0.guardrails import Secrets
 from ring0.identity import Handles, Vault
 from ring0.kernel import agents, kinds, manifests, processes, recovery, undo
 from ring0.kernel.agents import Agent, Family
+from ring0.kernel.egress import EgressKind, Outside, Reach
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
 from ring0.kernel.manifests import Config
@@ -40,20 +41,31 @@ from ring0.runtime import Runtime
 from ring0.store import Write, address
 from ring0.store import events as ev
 from ring0.store.sqlite import SqliteStore, open_store
-from ring0.tools.registry import Tool
+from ring0.tools.registry import Means, Tool
+from ring0.tools.workspace import Workspace
 from ring0.types import (
     LIVE,
     AgentManifest,
     Approval,
     Call,
+    CallKind,
+    Grant,
     Integrity,
     Mode,
     ModelConfig,
     Run,
+    ToolManifest,
 )
 
 LOCK = "kernel.lock"
 SNAPSHOTS = "snapshots"
+CODE_MAY_SAY = {
+    "files": frozenset({"use"}),
+    "sql": frozenset({"use", "database"}),
+    "python": frozenset({"use", "timeout_s"}),
+    "shell": frozenset({"use", "timeout_s"}),
+}
+"""What an agent's code may set of a built-in tool where no agent.toml speaks for it."""
 KILL_SCOPES = ("run", "agent", "tenant", "all")
 
 
@@ -84,7 +96,9 @@ class Kernel:
         self._embed = embed
         self._providers: dict[tuple[str, str], models.Provider] = {}
         self.waiting = Waiting(store, runtime)
-        self.sandboxes = Sandboxes(store, runtime)
+        self.sandboxes = Sandboxes(
+            store, runtime, trusted=config.sandbox.image, tier_min=config.sandbox.tier
+        )
         self.gate = Gate(
             store,
             runtime,
@@ -94,8 +108,23 @@ class Kernel:
             self.waiting,
             self.sandboxes,
         )
+        self.outside = Outside(config, self.secret, runtime)
+        means = Means(
+            runtime=runtime,
+            off_limits=home,
+            secret=self.secret,
+            outside=self.outside,
+            reach=Reach(self.gate, self.outside, runtime),
+        )
         self.runs = Runs(
-            store, runtime, self.gate, self.sandboxes, home / SNAPSHOTS, doors, self._embedded
+            store,
+            runtime,
+            self.gate,
+            self.sandboxes,
+            home / SNAPSHOTS,
+            means,
+            doors,
+            self._embedded,
         )
         self.runs.models = frozenset(config.models)
         self.gate.kinds = kinds.kinds(
@@ -108,11 +137,15 @@ class Kernel:
                 wait=self.runs.children.wait_for_child,
             ),
         )
+        self.gate.kinds[CallKind.EGRESS] = Tool(EgressKind(self.outside))
 
     async def close(self) -> None:
         """Stops what runs (it can be recovered), and lets go of the folder."""
         try:
-            await self.runs.stop()
+            try:
+                await self.runs.stop()
+            finally:
+                await self.sandboxes.close()
             for provider in self._providers.values():
                 await provider.close()
             await self.store.append(Write(run=ev.KERNEL, events=[ev.KernelStopped()], durable=True))
@@ -174,7 +207,7 @@ class Kernel:
             return Family(manifest=manifest)
         wide = msgspec.structs.replace(manifest, code=manifest.code + around)
         bare = agents.snapshot(Family(manifest=wide), self.home / SNAPSHOTS)
-        apart = Sandboxes(None, self.runtime)
+        apart = Sandboxes(None, self.runtime, tier_min=self.config.sandbox.tier)
         declared = await processes.describe(bare, apart, self.runtime)
         chosen = processes.choose(declared, manifest.entry)
         return Family(
@@ -261,11 +294,18 @@ class Kernel:
         """A secret's value, of the vault or the environment; empty where there is none."""
         return self.vault.values().get(name) or self._environment.get(name, "")
 
+    def workspace(self, run: str) -> Workspace:
+        """A run's files: those of the live run itself, where it goes on."""
+        live = self.gate.live.get(run)
+        return live.workspace if live else Workspace(self.store, run)
+
     # --- what the drivers need --------------------------------------------------------------------
 
     async def _embedded(self, run: LiveRun, function: Callable[..., Any]) -> Any:
         if run.agent.operator:
-            run.tools[undo.TOOL] = Tool(undo.UndoDriver(self.store, self.runtime))
+            run.tools[undo.TOOL] = Tool(
+                undo.UndoDriver(self.store, self.runtime, self.workspace, self.secret)
+            )
             task = msgspec.json.decode(await self.store.blob(run.row.task))
             return await function(run, self.gate, task["calls"])
         assert self._embed is not None, "no SDK was given to embed with"
@@ -325,6 +365,7 @@ def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
         msgspec.structs.replace(function, output=Integrity.UNTRUSTED)
         for function in declared.functions
     )
+    _granted(functions, manifest.grants)
     if manifest.name:
         return msgspec.structs.replace(manifest, code=code, entry=entry, functions=functions)
     _within_its_folder(declared, Path(manifest.folder).resolve())
@@ -336,6 +377,21 @@ def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
         folder=manifest.folder,
         sandbox=manifest.sandbox,
     )
+
+
+def _granted(functions: tuple[ToolManifest, ...], grants: Mapping[str, Grant]) -> None:
+    """A function reaches out only where the operator says so too. Raises ManifestInvalid."""
+    for function in functions:
+        grant = grants.get(function.name, Grant())
+        for key in ("egress", "secrets"):
+            asked, given = getattr(function, key), getattr(grant, key)
+            if beyond := [wish for wish in asked if wish not in given]:
+                raise ManifestInvalid(
+                    f"The agent's code gives {function.name} the {key} {beyond[0][:200]!r}.",
+                    why="What leaves a sandbox is the operator's word, not the code's.",
+                    todo=f"Write in agent.toml, under [functions.{function.name}]:"
+                    f" {key} = {list(asked)}.",
+                )
 
 
 def _within_its_folder(declared: AgentManifest, folder: Path) -> None:
@@ -357,10 +413,11 @@ def _within_its_folder(declared: AgentManifest, folder: Path) -> None:
                     why="Code that speaks for itself reaches only files beside it.",
                     todo=f"Write an agent.toml with [tools.{instance}], the operator's word.",
                 )
-        if "output" in config:
+        may = CODE_MAY_SAY.get(str(config.get("use")), frozenset())
+        if beyond := sorted(set(config) - may):
             raise ManifestInvalid(
-                f"The agent's code vouches for the output of {instance}.",
-                why="Only an operator can say what a tool's text is worth.",
+                f"The agent's code sets {beyond[0][:80]!r} of the tool {instance!r}.",
+                why="What reaches out, runs programs or vouches for text is the operator's word.",
                 todo=f"Write an agent.toml with [tools.{instance}].",
             )
 

@@ -133,7 +133,7 @@ class Gate:
             )
         canonical = values.canonical([request.kind, request.name, request.args])
         digest = run.digest_of(canonical)
-        call = within.next_call() if within else run.name_call(request, digest)
+        call = within.id if within else run.name_call(request, digest)
         # The name goes on record as it is, whether or not there is such a tool.
         name = self.secrets.redact_text(request.name)
         held = Held(call, request.kind, name, canonical, digest)

@@ -65,6 +65,19 @@ def read(folder: str, names: Iterable[str], taken: Taken, store_folder: Path) ->
     return reader.contents
 
 
+def secret_in(path: Path) -> str:
+    """The first file or folder of that tree, its own path included, that is never given away;
+    empty: there is none. `path` is resolved."""
+    if found := NEVER_READ & set(path.parts):
+        return min(found)
+    for number, (root, folders, files) in enumerate(os.walk(path)):
+        if found := NEVER_READ & {*folders, *files}:
+            return str(Path(root) / min(found))
+        if number > limits.MOUNT_FOLDERS_MAX:
+            return f"more than {limits.MOUNT_FOLDERS_MAX} folders, which can't be looked through"
+    return ""
+
+
 class _Unfit(Exception):
     """There is something of that name, and it is not what is read."""
 

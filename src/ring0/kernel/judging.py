@@ -182,7 +182,8 @@ async def judge(
 
 
 _LIMITS = re.compile(r"\b(limit|offset)\s+\d+", re.IGNORECASE)
-_LITERAL = re.compile(r"['\"]|(?<!\w)\.?\d")
+_LITERAL = re.compile(r"['\"]|\$(?!\d)|(?<![\w$])\.?\d")
+"""A value in a statement: a quoted one, PostgreSQL's `$$text$$`, a number. `$1` is a parameter."""
 
 
 def _own_words(origin: Origin, held: Held, tool: Tool, prepared: Prepared) -> bool:

@@ -188,6 +188,11 @@ class LiveRun:
         if task is not None and not task.cancelled():
             task.exception()  # Retrieved: whoever waited has it too.
 
+    async def close_tools(self) -> None:
+        """Ends what its tools kept for it: connections, servers."""
+        for tool in self.tools.values():
+            await tool.close()
+
     async def stop_calls(self) -> None:
         """Cancels what is under way and waits until each has written how it ended."""
         tasks = list(self._in_flight.values())

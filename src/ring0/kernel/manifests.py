@@ -16,7 +16,7 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid
-from ring0.types import AgentManifest, Budget, ModelConfig, SandboxProfile
+from ring0.types import AgentManifest, Budget, Grant, ModelConfig, SandboxProfile
 
 AGENT_TOML = "agent.toml"
 RING0_TOML = "ring0.toml"
@@ -33,7 +33,7 @@ class _BudgetTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _SandboxTable(msgspec.Struct, forbid_unknown_fields=True):
-    tier: Tier = "ns"
+    tier: Tier | Literal[""] = ""
     read: list[str] = []
     memory_mb: int = limits.SANDBOX_MEMORY_BYTES_DEFAULT // limits.MIB
     tmp_mb: int = limits.SANDBOX_TMP_BYTES_DEFAULT // limits.MIB
@@ -44,6 +44,11 @@ class _WorkspaceTable(msgspec.Struct, forbid_unknown_fields=True):
     copy: list[str] = []
 
 
+class _FunctionTable(msgspec.Struct, forbid_unknown_fields=True):
+    egress: list[str] = []
+    secrets: list[str] = []
+
+
 class _AgentTable(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     entry: str = ""
@@ -51,6 +56,7 @@ class _AgentTable(msgspec.Struct, forbid_unknown_fields=True):
     code: list[str] = []
     agents: list[str] = []
     tools: dict[str, dict[str, Any]] = {}
+    functions: dict[str, _FunctionTable] = {}
     models: dict[str, ModelConfig] = {}
     budget: _BudgetTable = msgspec.field(default_factory=_BudgetTable)
     sandbox: _SandboxTable = msgspec.field(default_factory=_SandboxTable)
@@ -62,13 +68,11 @@ class CredentialTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     secret: str
     """Its name in the vault or the environment."""
-    host: str
-    methods: tuple[str, ...] = ("GET", "HEAD")
-    path: str = "/"
-    """What the path must begin with."""
+    use_for: str
+    """The requests that it is for, as an egress rule: `GET https://api.github.com/repos/*`."""
     header: str = "Authorization"
-    format: str = "Bearer {}"
-    """What the header says; `{}` is the secret."""
+    form: str = "Bearer {value}"
+    """What the header says; `{value}` is the secret, `{base64}` what Basic wants."""
 
 
 class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +80,10 @@ class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     allow_private: tuple[str, ...] = ()
     """Address ranges (`10.1.2.0/24`) that are not public and may be reached all the same."""
+    authorities: tuple[str, ...] = ()
+    """Files (PEM) of certificate authorities that are trusted beside the system's."""
+    plain_credentials: tuple[str, ...] = ()
+    """Hosts that get credentials without TLS: everybody on the way can read them."""
 
 
 class ConfigSandboxTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +91,9 @@ class ConfigSandboxTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     tier: Tier = "ns"
     """The weakest tier that any sandbox may have."""
+    image: tuple[str, ...] = ()
+    """Modules beyond the standard library that an `image` may name: they are imported outside of
+    any sandbox."""
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):
@@ -127,6 +138,10 @@ def read_agent(path: Path) -> AgentManifest:
         code=tuple(table.code),
         agents=tuple(table.agents),
         tools=table.tools,
+        grants={
+            name: Grant(egress=tuple(found.egress), secrets=tuple(found.secrets))
+            for name, found in table.functions.items()
+        },
         models=table.models,
         imports=tuple(table.workspace.copy),
         budget=Budget(

@@ -18,11 +18,13 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import AgentInvalid, ManifestInvalid, NotFound, Ring0Error, RunFailed
-from ring0.kernel.agents import NEVER_READ, Agent
+from ring0.kernel import hostfiles
+from ring0.kernel.agents import Agent
 from ring0.kernel.live import LiveRun
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.runtime import Runtime
 from ring0.tools.functions import Function
+from ring0.tools.registry import Means
 from ring0.tools.sandbox import Exit, Mount, Sandbox, SandboxLimits, SandboxSpec
 from ring0.types import AgentManifest, Frozen, SandboxProfile, ToolManifest
 
@@ -74,6 +76,7 @@ def _spec(
         cwd=cwd,
         mounts=tuple(mounts),
         doors=doors,
+        tier=profile.tier,
         limits=SandboxLimits(
             memory_bytes=profile.memory_bytes,
             tmp_bytes=profile.tmp_bytes,
@@ -92,13 +95,7 @@ def _host_mounts(profile: SandboxProfile, folder: str, home: Path) -> list[Mount
                 f"[sandbox] read names {name!r}, and {path} is not there.",
                 todo="Correct the path, or take it out.",
             )
-        if NEVER_READ & set(path.parts):
-            raise ManifestInvalid(
-                f"[sandbox] read names {name!r}.",
-                why="What holds secrets is never given to an agent.",
-                todo="Take it out.",
-            )
-        if (hidden := _secret_in(path)) is not None:
+        if hidden := hostfiles.secret_in(path):
             raise ManifestInvalid(
                 f"[sandbox] read names {name!r}, which holds {hidden}.",
                 why="What holds secrets is never given to an agent, also not as part of a folder.",
@@ -115,17 +112,6 @@ def _host_mounts(profile: SandboxProfile, folder: str, home: Path) -> list[Mount
     return mounts
 
 
-def _secret_in(path: Path) -> str | None:
-    """The first file or folder of that tree that is never given away; None: there is none."""
-    for number, (root, folders, files) in enumerate(os.walk(path)):
-        found = NEVER_READ & {*folders, *files}
-        if found:
-            return str(Path(root) / min(found))
-        if number > limits.MOUNT_FOLDERS_MAX:
-            return f"more than {limits.MOUNT_FOLDERS_MAX} folders, which can't be looked through"
-    return None
-
-
 def agent_spec(agent: Agent, sandboxes: Sandboxes) -> SandboxSpec:
     """The sandbox of an agent's own process, with its doors. Raises ManifestInvalid."""
     manifest = agent.manifest
@@ -137,17 +123,27 @@ def agent_spec(agent: Agent, sandboxes: Sandboxes) -> SandboxSpec:
     return _spec(agent, argv, sandboxes, doors=True)
 
 
-def functions(agent: Agent, sandboxes: Sandboxes, runtime: Runtime) -> list[Function]:
+def _tool_spec(agent: Agent, file: str, name: str, sandboxes: Sandboxes) -> SandboxSpec:
+    """The sandbox of one call of a `@tool` function: the SDK is there already, the agent's file is
+    imported anew."""
+    arguments = ["tool", f"{INSIDE}/{file}", name]
+    spec = _spec(agent, (), sandboxes, doors=False)
+    code = f"import sys; from ring0.sdk.main import main; sys.exit(main({arguments!r}))"
+    return msgspec.structs.replace(spec, code=code, image=("ring0.sdk.main",))
+
+
+def functions(agent: Agent, sandboxes: Sandboxes, means: Means) -> list[Function]:
     """The drivers of an agent's `@tool` functions, each call in a sandbox of its own."""
     file = agent.manifest.entry.partition(":")[0]
     return [
         Function(
             # A tool is more than its schema: pinned with it is the code that it runs.
             msgspec.structs.replace(tool, code_digest=agent.digest),
-            lambda name=tool.name: _spec(  # type: ignore[misc]
-                agent, _sdk("tool", f"{INSIDE}/{file}", name), sandboxes, doors=False
+            lambda name=tool.name: _tool_spec(  # type: ignore[misc]
+                agent, file, name, sandboxes
             ),
-            runtime,
+            means.runtime,
+            means.reach,
         )
         for tool in agent.manifest.functions
     ]

@@ -24,6 +24,9 @@ from ring0.kernel.sandboxes import Sandboxes
 from ring0.kernel.waiting import Waiting
 from ring0.runtime import Runtime
 from ring0.store.sqlite import SqliteStore
+from ring0.tools.egress import Credential, Egress
+from ring0.tools.reach import Outlet
+from ring0.tools.registry import Means
 from ring0.tools.sandbox import Sandbox
 from ring0.types import ENDED, Frozen, Mode, Run, RunState
 
@@ -128,7 +131,10 @@ async def replay(home: Path, store: SqliteStore, gate: Gate, doors: Doors, run: 
 async def _strict(home: Path, store: SqliteStore, gate: Gate, row: Run) -> LiveRun:
     family = await agents.family_of(store, row.id)
     agent = agents.restore(family, row.agent_digest, home / SNAPSHOTS)
-    runs = Runs(store, gate.runtime, gate, gate.sandboxes, home / SNAPSHOTS, None, None)
+    means = Means(
+        runtime=gate.runtime, off_limits=home, secret=_never, outside=_Nothing(), reach=_nowhere
+    )
+    runs = Runs(store, gate.runtime, gate, gate.sandboxes, home / SNAPSHOTS, means, None, None)
     gate.kinds = kinds.kinds(
         store,
         gate.runtime,
@@ -146,6 +152,21 @@ async def _strict(home: Path, store: SqliteStore, gate: Gate, row: Run) -> LiveR
     )
     run.models |= {call.name for call in run.records.values() if call.kind == "model"}
     return run
+
+
+class _Nothing:
+    """All that there is beyond a replay."""
+
+    @property
+    def egress(self) -> Egress:
+        raise AssertionError("a strict replay reached beyond the journal")
+
+    def of(self, names: tuple[str, ...], place: str) -> list[Credential]:
+        return []
+
+
+async def _nowhere(sandbox: Sandbox, rules: tuple[str, ...]) -> Outlet:
+    raise AssertionError("a strict replay reached beyond the journal")
 
 
 def _never(*_: Any) -> Any:

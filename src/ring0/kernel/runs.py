@@ -39,7 +39,7 @@ from ring0.store import GuardFailed, Store, Write, address, base
 from ring0.store import events as ev
 from ring0.tools import registry
 from ring0.tools.functions import EmbeddedFunction
-from ring0.tools.registry import Tool
+from ring0.tools.registry import Means, Tool
 from ring0.tools.sandbox import Sandbox
 from ring0.types import (
     ENDED,
@@ -77,6 +77,7 @@ class Runs:
         gate: Gate,
         sandboxes: Sandboxes,
         folder: Path,
+        means: Means,
         doors: Doors | None,
         embed: Embed | None,
     ) -> None:
@@ -85,6 +86,7 @@ class Runs:
         self.gate = gate
         self.sandboxes = sandboxes
         self.folder = folder
+        self.means = means
         self.doors = doors
         self.embed = embed
         self.heard: Heard | None = None
@@ -222,10 +224,9 @@ class Runs:
     def tools(self, agent: Agent) -> list[Tool]:
         """All that the agent's manifest names, with schemas compiled. Raises ManifestInvalid."""
         manifest = agent.manifest
-        folder, home = Path(manifest.folder), self.folder.parent
-        drivers = list(registry.built_in(manifest.tools, folder, self.runtime, home))
+        drivers = list(registry.built_in(manifest.tools, Path(manifest.folder), self.means))
         if agent.family.mode is Mode.ISOLATED and manifest.functions:
-            drivers += processes.functions(agent, self.sandboxes, self.runtime)
+            drivers += processes.functions(agent, self.sandboxes, self.means)
         elif manifest.functions:
             drivers += [
                 EmbeddedFunction(tool, agent.functions[f"tool:{tool.name}"])
@@ -346,6 +347,7 @@ class Runs:
         live = self.gate.live.pop(run, None)
         if live is not None:
             await live.stop_calls()
+            await live.close_tools()
             unknown = any(call.state is CallState.UNKNOWN for call in live.records.values())
             if unknown and state is not RunState.CANCELLED:
                 state = RunState.UNKNOWN  # It left an effect behind that nobody knows of.
@@ -425,6 +427,7 @@ class Runs:
         self.gate.handles.kill(run.id)
         self.gate.live.pop(run.id, None)
         await run.stop_calls()
+        await run.close_tools()
         await self.sandboxes.end_all(run.id)
 
     def tell(self, run: str, end: Run | Exception) -> None:

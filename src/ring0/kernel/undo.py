@@ -6,6 +6,7 @@ on record, and refused where what was done has been changed since.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -54,9 +55,18 @@ class UndoDriver:
         },
     )
 
-    def __init__(self, store: Store, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        store: Store,
+        runtime: Runtime,
+        workspace: Callable[[str], Workspace],
+        secret: Callable[[str], str],
+    ) -> None:
+        """`workspace`: a run's files; `secret`: a value by its name, for a database's password."""
         self._store = store
         self._runtime = runtime
+        self._workspace = workspace
+        self._secret = secret
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         call = await self._store.call(args["call"])
@@ -84,12 +94,12 @@ class UndoDriver:
         call: Call = prepared.state
         evidence = await self._store.blob(call.undo)
         if evidence_of(evidence) == "file":
-            target = msgspec.structs.replace(context, workspace=Workspace(self._store, call.run))
+            target = msgspec.structs.replace(context, workspace=self._workspace(call.run))
             result = await files.undo(evidence, target)
             result.files_of = call.run
         else:
             result = Result(
-                value=await sql.undo(evidence, self._runtime),
+                value=await sql.undo(evidence, self._runtime, self._secret),
                 label=Label(integrity=Integrity.SYSTEM),
             )
         result.undoes = call.id

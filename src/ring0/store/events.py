@@ -80,6 +80,14 @@ class SandboxStarted(Event, frozen=True, kw_only=True, tag="sandbox-started"):
     purpose: str
 
 
+class SandboxClaimed(Event, frozen=True, kw_only=True, tag="sandbox-claimed"):
+    """One that the kernel had made ahead (it is on record there as started) is this run's now."""
+
+    sandbox: str
+    pid: int
+    purpose: str
+
+
 class SandboxEnded(Event, frozen=True, kw_only=True, tag="sandbox-ended"):
     sandbox: str
     how: str = ""
@@ -170,6 +178,7 @@ AnyEvent = (
     | RunMoved
     | RunEnded
     | SandboxStarted
+    | SandboxClaimed
     | SandboxEnded
     | CallRefused
     | CallIntended

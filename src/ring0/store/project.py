@@ -58,6 +58,8 @@ def project(entry: ev.Entry, tables: Tables) -> None:
         run = _moved(entry, body, run, tables)
     elif isinstance(body, ev.Killed):
         _killed(body, tables)
+    elif isinstance(body, ev.SandboxStarted | ev.SandboxEnded):
+        _sandboxed(body, ev.KERNEL, tables)
     if run is not None:
         assert run.events == entry.seq - 1, f"{entry.run}: event {entry.seq} after {run.events}"
         tables.put("run", run.id, replace(run, events=entry.seq))
@@ -87,6 +89,30 @@ def _queued(entry: ev.Entry, body: ev.RunQueued, tables: Tables) -> None:
         _remember(entry, "task", body.remembered, child.label, tables)
 
 
+def _sandboxed(
+    body: ev.SandboxStarted | ev.SandboxClaimed | ev.SandboxEnded, run: str, tables: Tables
+) -> None:
+    """One that is parked is the kernel's, until a run claims it."""
+    if isinstance(body, ev.SandboxStarted):
+        row = SandboxRow(
+            id=body.sandbox,
+            run=run,
+            pid=body.pid,
+            start_ticks=body.start_ticks,
+            boot_id=body.boot_id,
+            purpose=body.purpose,
+        )
+        tables.put("sandbox", body.sandbox, row)
+        return
+    sandbox: SandboxRow | None = tables.get("sandbox", body.sandbox)
+    assert sandbox is not None, f"the sandbox {body.sandbox} was never started"
+    if isinstance(body, ev.SandboxClaimed):
+        assert sandbox.run == ev.KERNEL and not sandbox.ended, f"{body.sandbox} is used twice"
+        tables.put("sandbox", body.sandbox, replace(sandbox, run=run, purpose=body.purpose))
+    else:
+        tables.put("sandbox", body.sandbox, replace(sandbox, ended=True))
+
+
 def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
     match body:
         case ev.RunMoved():
@@ -96,23 +122,8 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
             )
         case ev.RunEnded():
             return _ended(entry, body, run, tables)
-        case ev.SandboxStarted():
-            tables.put(
-                "sandbox",
-                body.sandbox,
-                SandboxRow(
-                    id=body.sandbox,
-                    run=run.id,
-                    pid=body.pid,
-                    start_ticks=body.start_ticks,
-                    boot_id=body.boot_id,
-                    purpose=body.purpose,
-                ),
-            )
-        case ev.SandboxEnded():
-            sandbox: SandboxRow | None = tables.get("sandbox", body.sandbox)
-            assert sandbox is not None, f"the sandbox {body.sandbox} was never started"
-            tables.put("sandbox", body.sandbox, replace(sandbox, ended=True))
+        case ev.SandboxStarted() | ev.SandboxClaimed() | ev.SandboxEnded():
+            _sandboxed(body, run.id, tables)
         case ev.CallRefused():
             _open(entry, body.call, run, tables)
             return _risen(run, body.run_label)

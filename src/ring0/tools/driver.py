@@ -7,6 +7,7 @@ exactly what it prepared or refuses.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -76,27 +77,29 @@ class Result(msgspec.Struct, kw_only=True):
 class Sandboxes(Protocol):
     """Starts a sandbox for a run, with its name in the journal before anything runs in it."""
 
-    async def start(self, run: str, spec: SandboxSpec, purpose: str) -> Sandbox: ...
+    async def start(
+        self,
+        run: str,
+        spec: SandboxSpec,
+        purpose: str,
+        before_go: Callable[[Sandbox], Awaitable[None]] | None = None,
+    ) -> Sandbox: ...
 
     async def end(self, sandbox: Sandbox) -> None: ...
 
 
 class Within(msgspec.Struct, kw_only=True):
-    """A tool's call whose sandbox reaches out: each of its requests is a call of its own."""
+    """One request of a tool's sandbox: a call of its own within the tool's call."""
 
-    call: str
-    """The call id of the tool's call."""
+    id: str
+    """The request's own call id."""
     tool: ToolManifest
-    epoch: int
-    count: int = 0
-    """Requests so far."""
+    rules: Any
+    """What the tool may reach (`egress.Rules`)."""
+    keeper: Any
+    """Keeps the cookies and tokens of its answers (`egress.Keeper`)."""
     given: Any = None
-    """What the last of them brought: too large for the journal, handed to who asked."""
-
-    def next_call(self) -> str:
-        """The call id of the next request. A retry of the tool's call counts in its own epoch."""
-        self.count += 1
-        return f"{self.call}/e{self.epoch}.{self.count}"
+    """What the request brought: too large for the journal, handed to who asked."""
 
 
 class CallContext(msgspec.Struct, kw_only=True):

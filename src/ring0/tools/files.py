@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
-from ring0.errors import CallInvalid, NotFound, UndoRefused
+from ring0.errors import CallInvalid, NotFound
 from ring0.tools.driver import CallContext, FileChange, Prepared, Result
+from ring0.tools.files_undo import Replaced, evidence
+from ring0.tools.files_undo import undo as undo
 from ring0.tools.workspace import canonical_path
 from ring0.types import Effect, Integrity, Label, ToolManifest
 
@@ -135,38 +137,14 @@ class FilesRemove:
 async def _change(
     path: str, content: bytes | None, context: CallContext, value: dict[str, Any]
 ) -> Result:
+    await context.workspace.turn()
     before = await context.workspace.find(path)
-    was = (await context.workspace.read(path))[1] if before else None
-    undo = msgspec.msgpack.encode(
-        {"path": path, "before": was, "after": content, "label": before.label if before else None}
-    )
     label = Label(integrity=Integrity.SYSTEM, sources=("workspace",))
     return Result(
         value={"path": path, **value},
         label=label,
-        undo=undo,
+        undo=evidence({path: Replaced.by(before, content)}),
         files=(FileChange(path=path, value=content, label=context.run.label),),
-    )
-
-
-async def undo(evidence: bytes, context: CallContext) -> Result:
-    """Puts a file back as it was before the call. Raises UndoRefused if it changed since."""
-    kept = msgspec.msgpack.decode(evidence)
-    path, before, after = kept["path"], kept["before"], kept["after"]
-    now = await context.workspace.find(path)
-    content = (await context.workspace.read(path))[1] if now else None
-    if content != after:
-        raise UndoRefused(
-            f"{path!r} has changed since.",
-            why="Taking this write back would destroy the newer one.",
-            todo="Undo the newer change first.",
-        )
-    # What comes back is worth what it was worth before: undo makes nothing trusted.
-    label = msgspec.convert(kept["label"], Label | None)
-    return Result(
-        value={"path": path, "restored": before is not None},
-        label=Label(integrity=Integrity.SYSTEM),
-        files=(FileChange(path=path, value=before, label=label),),
     )
 
 

@@ -17,6 +17,7 @@ from ring0 import errors, limits
 from ring0.errors import EffectUnknown, ToolFailed
 from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext, Prepared, Result
+from ring0.tools.reach import Reach, sandbox_for
 from ring0.tools.sandbox.host import Sandbox, SandboxSpec
 from ring0.types import Effect, Label, ToolManifest
 
@@ -27,9 +28,14 @@ class Function:
     """One `@tool` function of an isolated agent's code."""
 
     def __init__(
-        self, manifest: ToolManifest, spec: Callable[[], SandboxSpec], runtime: Runtime
+        self,
+        manifest: ToolManifest,
+        spec: Callable[[], SandboxSpec],
+        runtime: Runtime,
+        reach: Reach | None = None,
     ) -> None:
         self.manifest = manifest
+        self._reach = reach
         self._spec = spec
         """Made anew for each call: a sandbox has a uid of its own."""
         self._runtime = runtime
@@ -46,14 +52,14 @@ class Function:
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
-        sandbox = await context.sandboxes.start(context.run.id, self._spec(), self.manifest.name)
+        frame = msgspec.json.encode({"args": args, "call_id": context.call})
         try:
-            frame = msgspec.json.encode({"args": args, "call_id": context.call})
-            answer = await self._runtime.wait_for(_exchange(sandbox, frame), self.manifest.wall_s)
+            async with sandbox_for(self.manifest, self._spec(), context, self._reach) as sandbox:
+                answer = await self._runtime.wait_for(
+                    _exchange(sandbox, frame), self.manifest.wall_s
+                )
         except TimeoutError:
             raise self._cut_off(f"it took longer than {self.manifest.wall_s} s") from None
-        finally:
-            await context.sandboxes.end(sandbox)
         if answer is None:
             raise self._cut_off("it died without an answer")
         return self._result(answer, context)

@@ -1,9 +1,9 @@
-"""Which tools a run has: built-in ones by its manifest's settings, its own `@tool` functions."""
+"""Which tools a run has by its manifest's settings, and what each of them is pinned by."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import msgspec
 
 from ring0.errors import CallInvalid, ManifestInvalid
 from ring0.runtime import Runtime
-from ring0.tools import files, sql
+from ring0.tools import files, mcp, programs, sql
 from ring0.tools.driver import Driver
+from ring0.tools.egress import http
+from ring0.tools.reach import Outside, Reach
 from ring0.types import ToolManifest
 
-BUILT_IN = ("files", "sql")
+BUILT_IN = ("files", "sql", "python", "shell", "http", "mcp")
 
 
 class Tool:
@@ -27,13 +29,23 @@ class Tool:
         self.manifest: ToolManifest = driver.manifest
         self.digest = digest(driver.manifest)
         try:
-            self._schema = jsonschema_rs.validator_for(driver.manifest.schema)
+            self._schema = jsonschema_rs.validator_for(
+                # A reference to elsewhere is an error: the kernel fetches nothing for a schema.
+                driver.manifest.schema,
+                offline=True,
+            )
         except (jsonschema_rs.ValidationError, ValueError) as error:
             raise ManifestInvalid(
                 f"The schema of the tool {driver.manifest.name!r} is not JSON"
                 f" Schema: {str(error)[:300]}.",
                 todo="Mend the schema.",
             ) from None
+
+    async def close(self) -> None:
+        """Ends what the driver keeps. Any number of times."""
+        close = getattr(self.driver, "close", None)
+        if close is not None:
+            await close()
 
     def validate(self, args: Any) -> dict[str, Any]:
         """The arguments, or CallInvalid with the first thing that does not fit."""
@@ -65,8 +77,22 @@ def digest(manifest: ToolManifest) -> str:
     return hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).hexdigest()
 
 
+class Means(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel gives to drivers: clock, secrets, and the two ways out."""
+
+    runtime: Runtime
+    off_limits: Path
+    """ring0's own data folder: nothing in it is ever an agent's."""
+    secret: Callable[[str], str]
+    """A secret's value by its name; empty where there is none."""
+    outside: Outside
+    """For what the kernel itself sends."""
+    reach: Reach
+    """For what a tool's sandbox sends."""
+
+
 def built_in(
-    tools: Mapping[str, Mapping[str, Any]], folder: Path, runtime: Runtime, off_limits: Path
+    tools: Mapping[str, Mapping[str, Any]], folder: Path, means: Means
 ) -> Iterable[Driver]:
     """The drivers of a manifest's `[tools.*]`. Raises ManifestInvalid."""
     for instance, config in tools.items():
@@ -74,14 +100,26 @@ def built_in(
             raise ManifestInvalid(
                 f"{instance!r} is no name for a tool.", todo="Use letters, digits and _."
             )
-        use = config.get("use")
-        if use == "sql":
-            yield from sql.drivers(instance, dict(config), folder, runtime, off_limits)
-        elif use == "files":
-            yield from files.drivers(instance, dict(config))
-        else:
-            raise ManifestInvalid(
-                f"[tools.{instance}] uses {use!r}, which is no built-in tool.",
-                why=f"There are: {', '.join(BUILT_IN)}.",
-                todo='Set `use = "sql"` or `use = "files"`.',
+        yield from _drivers(instance, dict(config), folder, means)
+
+
+def _drivers(instance: str, config: dict[str, Any], folder: Path, means: Means) -> Iterable[Driver]:
+    runtime = means.runtime
+    match config.get("use"):
+        case "files":
+            return files.drivers(instance, config)
+        case "sql":
+            return sql.drivers(instance, config, folder, runtime, means.off_limits, means.secret)
+        case "python" | "shell":
+            return programs.drivers(instance, config, runtime, means.reach)
+        case "http":
+            return http.drivers(instance, config, means.outside, runtime)
+        case "mcp":
+            return mcp.drivers(
+                instance, config, folder, runtime, reach=means.reach, outside=means.outside
             )
+    raise ManifestInvalid(
+        f"[tools.{instance}] uses {config.get('use')!r}, which is no built-in tool.",
+        why=f"There are: {', '.join(BUILT_IN)}.",
+        todo="Set `use` to one of those.",
+    )

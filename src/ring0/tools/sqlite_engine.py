@@ -16,52 +16,13 @@ import msgspec
 
 from ring0 import errors, limits
 from ring0.tools import sqlite_undo
+from ring0.tools.sql_plan import Done, Plan, Rows, TableChange
 from ring0.tools.sqlite_connection import IsOver, commit, opened, said_by, transaction
-from ring0.tools.sqlite_images import Recorder, RowSample, Table, TableChange, Value, read_tables
+from ring0.tools.sqlite_images import Recorder, Table, Value, read_tables
 from ring0.tools.sqlite_moment import Moment, set_moment
 from ring0.tools.sqlite_rules import Judge
 
 Parameters = Sequence[Any] | Mapping[str, Any]
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a statement would do, found by running it and rolling it back."""
-
-    kind: str
-    """read, write, schema or forbidden. Only a write is run."""
-    why: str = ""
-    """For schema and forbidden: which action of the engine."""
-    reads: tuple[str, ...] = ()
-    """Tables and views that are read, those behind views, triggers and foreign keys too."""
-    changes: tuple[TableChange, ...] = ()
-    """Every table changed, by cascades, triggers and REPLACE too, sorted by name."""
-    digest: str = ""
-    """SHA-256 over all changed rows, old and new: `execute` does this or nothing."""
-    reversible: bool = False
-    why_irreversible: str = ""
-    sample: tuple[RowSample, ...] = ()
-    images: bytes = b""
-    """What `execute` will return as images: kept with the intent, for `state` after a crash."""
-
-
-class Rows(msgspec.Struct, frozen=True, kw_only=True):
-    """What a query gave."""
-
-    columns: tuple[str, ...] = ()
-    rows: list[list[Any]] = []
-    """Bytes as {"base64": ...}; infinity as None."""
-    truncated: bool = False
-
-
-class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done, and how it is taken back."""
-
-    changes: tuple[TableChange, ...]
-    digest: str
-    images: bytes
-    """Row images for `undo`; empty where it is not reversible."""
-    rows: Rows
-    """What RETURNING gave."""
 
 
 class _Statement(msgspec.Struct, frozen=True):
@@ -209,7 +170,7 @@ def _bound(value: Any) -> Value:
 def _compile(db: apsw.Connection, judge: Judge, statement: str, values: Any) -> _Statement:
     """Compile without running, and judge what the engine says. One statement, or CallInvalid."""
     db.authorizer = judge
-    seen: list[tuple[str, bool, bool, tuple[str | None, ...], int]] = []
+    seen: list[tuple[str, bool, bool, tuple[str | None, ...], int, int]] = []
 
     def note(cursor: apsw.Cursor, text: str, _: object) -> bool:
         seen.append(
@@ -219,6 +180,7 @@ def _compile(db: apsw.Connection, judge: Judge, statement: str, values: Any) -> 
                 cursor.is_readonly,
                 cursor.bindings_names,
                 cursor.bindings_count,
+                cursor.is_explain,
             )
         )
         return False
@@ -247,10 +209,12 @@ def _compile(db: apsw.Connection, judge: Judge, statement: str, values: Any) -> 
         rest = rest[len(seen[0][0]) :]
     if found is None and judge.refused is None:
         raise errors.CallInvalid("There is no statement.", todo="Send one SQL statement.")
-    text, _, read_only, names, count = found or ("", False, False, (), 0)
+    text, _, read_only, names, count, explains = found or ("", False, False, (), 0, 0)
     if found is not None:
         _check_bindings(values, names, count)
     kind, why = _verdict(judge, read_only)
+    if explains and kind == "write":
+        kind, why = "forbidden", "explains a change instead of making it"
     return _Statement(text, kind, why, tuple(sorted(judge.reads)), frozenset(judge.writes))
 
 

@@ -15,6 +15,7 @@ import apsw
 import msgspec
 
 from ring0 import errors, limits
+from ring0.tools.sql_plan import RowSample, TableChange
 
 Value = None | int | float | str | bytes
 Row = tuple[Value, ...]
@@ -25,27 +26,6 @@ SAMPLE_ROWS_MAX: Final = 5
 SAMPLE_VALUE_CHARS_MAX: Final = 80
 IMAGES_VERSION: Final = 1
 _ROWID_NAMES: Final = ("rowid", "_rowid_", "oid")
-
-
-class TableChange(msgspec.Struct, frozen=True):
-    """How many rows of one table a statement changes."""
-
-    table: str
-    inserted: int
-    updated: int
-    deleted: int
-
-
-class RowSample(msgspec.Struct, frozen=True):
-    """One affected row, shortened, for the human who is asked."""
-
-    table: str
-    op: str
-    """INSERT, UPDATE or DELETE."""
-    row: dict[str, Any]
-    """The row as it is; for an INSERT, as it will be."""
-    changed: dict[str, Any]
-    """For an UPDATE: the columns that change, with their new values."""
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -12,13 +12,13 @@ import apsw
 import msgspec
 
 from ring0 import errors
+from ring0.tools.sql_plan import TableChange
 from ring0.tools.sqlite_images import (
     IMAGES_VERSION,
     Image,
     Images,
     Row,
     Table,
-    TableChange,
     Value,
     key_condition,
     quoted,

@@ -5,7 +5,10 @@ There is no folder on disk: a path is a key, a file is a blob, so a path can't l
 
 from __future__ import annotations
 
+import asyncio
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 from ring0 import limits
 from ring0.errors import CallInvalid, LimitReached, NotFound
@@ -38,6 +41,16 @@ class Workspace:
     def __init__(self, store: Store, run: str) -> None:
         self._store = store
         self._run = run
+        self._changing: asyncio.Task[Any] | None = None
+
+    async def turn(self) -> None:
+        """Waits until no other call changes files; then the turn is the caller's until its task is
+        over. A call is one task from its door to its record, so nothing comes between what it read
+        and what it writes. Take it late: all other changes wait."""
+        own = asyncio.current_task()
+        while self._changing not in (None, own) and not self._changing.done():
+            await asyncio.wait({self._changing})
+        self._changing = own
 
     async def list(self, under: str = "") -> list[File]:
         """All files, or those under a folder; sorted by path."""
@@ -60,23 +73,32 @@ class Workspace:
             )
         return file, await self._store.blob(file.blob)
 
+    async def content(self, blob: str) -> bytes:
+        """What a file holds, by its row's `blob`: also of a row that has been replaced since."""
+        return await self._store.blob(blob)
+
     async def check_room(self, path: str, size_bytes: int) -> None:
         """Raises LimitReached when the file does not fit."""
+        check_fits({file.path: file.size_bytes for file in await self.list()} | {path: size_bytes})
+
+
+def check_fits(sizes_bytes: Mapping[str, int]) -> None:
+    """Is this a workspace: files by path, with their sizes? Raises LimitReached."""
+    for path, size_bytes in sizes_bytes.items():
         if size_bytes > limits.WORKSPACE_FILE_SIZE_BYTES_MAX:
             raise LimitReached(
-                f"{path!r} would have {size_bytes} bytes.",
+                f"{path[:200]!r} has {size_bytes} bytes, which is too large for a workspace.",
                 why=f"A file has at most {limits.WORKSPACE_FILE_SIZE_BYTES_MAX}.",
                 todo="Split it.",
             )
-        others = [file for file in await self.list() if file.path != path]
-        total = sum(file.size_bytes for file in others) + size_bytes
-        if len(others) >= limits.WORKSPACE_FILES_MAX or total > limits.WORKSPACE_SIZE_BYTES_MAX:
-            raise LimitReached(
-                f"{path!r} does not fit: {len(others)} files, {total} bytes.",
-                why=f"A workspace holds {limits.WORKSPACE_FILES_MAX} files and"
-                f" {limits.WORKSPACE_SIZE_BYTES_MAX} bytes.",
-                todo="Remove files that are no longer needed.",
-            )
+    total = sum(sizes_bytes.values())
+    if len(sizes_bytes) > limits.WORKSPACE_FILES_MAX or total > limits.WORKSPACE_SIZE_BYTES_MAX:
+        raise LimitReached(
+            f"{len(sizes_bytes)} files with {total} bytes do not fit into a workspace.",
+            why=f"It holds {limits.WORKSPACE_FILES_MAX} files and"
+            f" {limits.WORKSPACE_SIZE_BYTES_MAX} bytes.",
+            todo="Remove files that are no longer needed.",
+        )
 
 
 def _bad(path: str, why: str) -> CallInvalid:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from ring0.errors import StoreDamaged
 from ring0.runtime import Runtime
 from ring0.store.base import Candidate, Candidates, Head, SandboxRow, Write
-from ring0.store.events import Entry, decode_entry
+from ring0.store.events import KERNEL, Entry, decode_entry
 from ring0.store.sqlite import sql
 from ring0.store.sqlite.snapshot import Snapshot, read_head
 from ring0.store.sqlite.tables import decode, tree_of
@@ -146,7 +146,12 @@ class SqliteStore:
         return found
 
     async def sandboxes_alive(self) -> list[SandboxRow]:
-        return self._rows("sandbox", sql.SANDBOXES_ALIVE)
+        alive = self._rows("sandbox", sql.SANDBOXES_ALIVE)
+        return [row for row in alive if row.run != KERNEL]
+
+    async def sandboxes_parked(self) -> list[SandboxRow]:
+        alive = self._rows("sandbox", sql.SANDBOXES_ALIVE)
+        return [row for row in alive if row.run == KERNEL]
 
     async def kill_generation(self) -> int:
         return int(self._one(sql.KILL_GENERATION, ())[0])

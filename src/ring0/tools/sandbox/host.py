@@ -1,37 +1,30 @@
-"""The kernel's side of a sandbox: asks for one, starts its program, sees it end, kills it.
+"""Makes one sandbox, up to where its program could start, or nothing at all.
 
-The making is launcher.py, a process of its own. One sandbox runs one program, once.
+Everything that is open half-way is in one place, so that an error or a cancel leaves no process, no
+descriptor and no cgroup behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import marshal
 import os
 import socket
-import subprocess
-import sys
-from array import array
-from typing import Final, NamedTuple
-
-import msgspec
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ring0 import limits
-from ring0.errors import Ring0Error, SandboxFailed, SandboxUnavailable
+from ring0.errors import Ring0Error, SandboxFailed
 from ring0.runtime import Runtime
-from ring0.tools.sandbox import trouble
+from ring0.tools.sandbox import cgroups, trouble
+from ring0.tools.sandbox.beneath import Beneath
+from ring0.tools.sandbox.cgroups import Group
+from ring0.tools.sandbox.control import Control
 from ring0.tools.sandbox.mounts import Mount, runtime_mounts
-from ring0.tools.sandbox.process import (
-    Exit,
-    Identity,
-    Init,
-    confirm_dead,
-    identify,
-    not_dead,
-    readable,
-)
-from ring0.tools.sandbox.spec import SandboxLimits, SandboxSpec, launcher_fields
+from ring0.tools.sandbox.process import Exit, Identity, Init, confirm_dead, not_dead
+from ring0.tools.sandbox.sandbox import Handed, Parts, Sandbox, Streams
+from ring0.tools.sandbox.spec import SandboxLimits, SandboxSpec, making_fields, program_fields
+from ring0.tools.sandbox.zygote import Zygote, ZygoteGone, Zygotes
 
 __all__ = [
     "Exit",
@@ -42,140 +35,59 @@ __all__ = [
     "SandboxSpec",
     "confirm_dead",
     "launch",
+    "make",
     "runtime_mounts",
 ]
 
-LAUNCHER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
-_MESSAGE_SIZE_BYTES_MAX: Final = 8 * limits.KIB
-_Doors = tuple[socket.socket, socket.socket, int]
 
-
-class _Streams(NamedTuple):
-    """A program's standard streams, and the transports that feed the two readers."""
-
-    stdin: asyncio.StreamWriter
-    stdout: asyncio.StreamReader
-    stderr: asyncio.StreamReader
-    reading: tuple[asyncio.ReadTransport, ...]
-
-
-class _Message(msgspec.Struct, frozen=True):
-    """What the launcher says. Steps: born, ready, failed; started, refused, exit."""
-
-    step: str
-    pid: int = 0
-    port: int = 0
-    at: str = ""
-    errno: int = 0
-    detail: str = ""
-    code: int | None = None
-    signal: int | None = None
-
-
-class Sandbox:
-    """A sandbox that is made. Nothing of the tenant's runs before `go`.
-
-    The caller ends every sandbox with `kill`, and closes the listeners `tcp` and `unix`, which are
-    its own from here on (non-blocking, already listening)."""
-
-    def __init__(
-        self, spec: SandboxSpec, runtime: Runtime, control: _Control, init: Init,
-        streams: _Streams, doors: _Doors | None,
-    ) -> None:  # fmt: skip
-        self.identity: Identity = init.identity
-        self.stdin, self.stdout, self.stderr, self._reading = streams
-        self.tcp: socket.socket | None = doors[0] if doors else None
-        self.unix: socket.socket | None = doors[1] if doors else None
-        self.tcp_port: int = doors[2] if doors else 0
-        self._spec = spec
-        self._runtime = runtime
-        self._control = control
-        self._init = init
-        self._went = False
-        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._ended = runtime.start(self._watch(), name=f"sandbox-{init.identity.pid}")
-
-    @property
-    def uid(self) -> int:
-        """The uid of its processes, as the host sees it."""
-        own = os.geteuid()
-        return own if own != 0 or self._spec.host_uid is None else self._spec.host_uid
-
-    async def go(self) -> None:
-        """Start the program, once. `InvalidInput` if it isn't there, `SandboxFailed` if the sandbox
-        is dead."""
-        if self._went:
-            raise SandboxFailed("The sandbox has been started before: it runs one program, once.")
-        self._went = True
-        with contextlib.suppress(OSError):  # it is dead: _watch finds out and says so
-            self._control.send(b"go")
-        try:
-            await self._runtime.wait_for(asyncio.shield(self._started), limits.SANDBOX_START_S_MAX)
-        except TimeoutError:
-            await self.kill()
-            raise SandboxFailed(
-                "The sandbox did not start its program.",
-                why=f"It took more than {limits.SANDBOX_START_S_MAX} s.",
-            ) from None
-
-    async def wait(self) -> Exit:
-        """How the program ended; returns when every process of the sandbox is gone."""
-        return await asyncio.shield(self._ended)
-
-    async def kill(self) -> None:
-        """End every process of the sandbox; returns when they are gone, any number of times.
-        What was printed and not read yet may be lost. `SandboxFailed` if they don't go."""
-        self._init.kill()
-        try:
-            await self._runtime.wait_for(asyncio.shield(self._ended), limits.SANDBOX_KILL_S_MAX)
-        except TimeoutError:
-            raise not_dead(self.identity) from None
-        self.stdin.close()
-        for transport in self._reading:
-            transport.close()
-
-    async def _watch(self) -> Exit:
-        """Until the end. Init is ours, but it has the tenant's uid: what it says is not trusted."""
-        said: Exit | None = None
-        while (received := await self._control.receive()) is not None:
-            message, fds = received
-            for fd in fds:
-                os.close(fd)
-            if message.step == "started":
-                self._settle(None)
-            elif message.step == "refused":
-                program, cwd = self._spec.argv[0], self._spec.cwd
-                self._settle(trouble.not_started(message.at, message.errno, program, cwd))
-            elif message.step == "exit":
-                said = Exit(message.code, message.signal)
-            else:
-                self._init.kill()
-        seen = await self._init.gone()
-        self._control.close()
-        self._settle(SandboxFailed("The sandbox is dead.", why="It ended before its program ran."))
-        return said or seen
-
-    def _settle(self, error: Ring0Error | None) -> None:
-        if self._started.done():
-            return
-        if error is None:
-            self._started.set_result(None)
-        else:
-            self._started.set_exception(error)
-            self._started.exception()  # if nobody ever calls go, that is no fault
-
-
-async def launch(spec: SandboxSpec, runtime: Runtime) -> Sandbox:
+async def launch(spec: SandboxSpec, runtime: Runtime, zygotes: Zygotes | None = None) -> Sandbox:
     """Make a sandbox, up to where its program could start. `SandboxUnavailable` when this machine
     can't, with the step and what to do; `SandboxFailed` when it should have; `InvalidInput` for a
-    spec that can't be."""
-    making = _Making(launcher_fields(spec))
+    spec that can't be.
+
+    With `zygotes`, from one that is kept; without, from one that is started and ended for this."""
+    program_fields(spec)
+    return await make(spec, runtime, zygotes)
+
+
+async def make(spec: SandboxSpec, runtime: Runtime, zygotes: Zygotes | None = None) -> Sandbox:
+    """`launch`, where what is to run is not known yet (the pool)."""
+    fields = making_fields(spec)
+    image = spec.image
+    if zygotes is None:
+        apart = Zygotes(runtime) if image else None
+        zygote = apart.of(image) if apart else Zygote(site=bool(spec.code))
+        try:
+            return await make_from(spec, fields, runtime, zygote)
+        finally:
+            await (apart.close() if apart else zygote.close(runtime))
     try:
-        doors = await runtime.wait_for(making.finish(), limits.SANDBOX_START_S_MAX)
-        assert making.init is not None, "finish() returns only after it was born"
-        sandbox = Sandbox(spec, runtime, making.control, making.init, await making.streams(), doors)
+        return await make_from(spec, fields, runtime, zygotes.of(image))
+    except ZygoteGone:  # once more, with the next one
+        return await make_from(spec, fields, runtime, zygotes.of(image))
+
+
+class Maker(Protocol):
+    """What a sandbox's init comes from: a zygote, or what another tier has in its place."""
+
+    async def clone(self, fds: Sequence[int], *, user_namespace: bool) -> Init: ...
+
+    def kill(self) -> None: ...
+
+
+async def make_from(
+    spec: SandboxSpec,
+    fields: dict[str, object],
+    runtime: Runtime,
+    zygote: Maker,
+    kind: Callable[[SandboxSpec, Runtime, Parts], Sandbox] = Sandbox,
+) -> Sandbox:
+    """`make`, of what the other tiers ask for."""
+    making = _Making(spec, runtime)
+    try:
+        parts = await runtime.wait_for(making.finish(fields, zygote), limits.SANDBOX_START_S_MAX)
     except BaseException as error:
-        await making.undo(runtime)
+        await making.undo(zygote)
         if isinstance(error, TimeoutError):
             raise SandboxFailed(
                 "The sandbox was not ready in time.",
@@ -183,43 +95,7 @@ async def launch(spec: SandboxSpec, runtime: Runtime) -> Sandbox:
                 todo="Look at the machine's load.",
             ) from None
         raise
-    return sandbox
-
-
-class _Control:
-    """Our end of the control socket. While it is open, the sandbox lives."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def send(self, data: bytes) -> None:
-        self._sock.send(data)
-
-    async def receive(self) -> tuple[_Message, list[int]] | None:
-        """The next message and the descriptors that came with it; None at the end."""
-        await readable(self._sock.fileno())
-        return self.take()
-
-    def take(self) -> tuple[_Message, list[int]] | None:
-        """The same without waiting: BlockingIOError where there is none yet."""
-        try:
-            data, ancillary, _, _ = self._sock.recvmsg(
-                _MESSAGE_SIZE_BYTES_MAX, socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionError:
-            return None
-        fds = array("i")
-        for _, _, packed in ancillary:
-            fds.frombytes(packed[: len(packed) - len(packed) % fds.itemsize])
-        if not data:
-            return None
-        try:
-            return msgspec.json.decode(data, type=_Message), list(fds)
-        except msgspec.MsgspecError:
-            return _Message(step="unreadable"), list(fds)
-
-    def close(self) -> None:
-        self._sock.close()
+    return kind(spec, runtime, parts)
 
 
 class _Output(asyncio.StreamReaderProtocol):
@@ -231,71 +107,64 @@ class _Output(asyncio.StreamReaderProtocol):
 
 
 class _Making:
-    """One launch: starts the launcher, holds what is open until a Sandbox owns it."""
+    """One sandbox on its way. Holds what is open until a Sandbox owns it."""
 
-    def __init__(self, fields: dict[str, object]) -> None:
-        self.init: Init | None = None
-        self._sockets: list[socket.socket] = []
+    def __init__(self, spec: SandboxSpec, runtime: Runtime) -> None:
+        self._spec = spec
+        self._runtime = runtime
+        self._birth: asyncio.Task[Init] | None = None
+        self._group: Group | None = None
+        self._handed = Handed()
+        self._transports: list[asyncio.BaseTransport] = []
+        self._theirs: list[int] = []
         self._pipes: list[int] = []
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self.control = _Control(ours)
-        spec = os.memfd_create("sandbox")
-        with contextlib.ExitStack() as passed:  # what is the launcher's, closed here once it has it
-            passed.callback(theirs.close)
-            passed.callback(os.close, spec)
-            with os.fdopen(os.dup(spec), "wb") as file:
-                file.write(marshal.dumps(fields))
-            os.lseek(spec, 0, os.SEEK_SET)
-            ends = []
-            for ours_at in (1, 0, 0):
-                pipe = os.pipe()
-                self._pipes.append(pipe[ours_at])
-                ends.append(pipe[1 - ours_at])
-                passed.callback(os.close, pipe[1 - ours_at])
-            handed = (theirs.fileno(), spec)
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", LAUNCHER, *map(str, handed)],
-                    env={},  # a tenant's init must not hold the kernel's environment
-                    cwd="/",
-                    stdin=ends[0], stdout=ends[1], stderr=ends[2],
-                    pass_fds=handed,
-                    start_new_session=True,  # Ctrl-C is for the kernel, not for its sandboxes
-                )  # fmt: skip
-            except OSError as error:
-                self._close()
-                raise SandboxUnavailable(
-                    "The sandbox's launcher can't be started.",
-                    why=f"{sys.executable}: {error.strerror}",
-                    todo="Run ring0 with a Python that is a file on this machine.",
-                ) from None
+        self._ours: list[Control] = []
 
-    async def finish(self) -> _Doors | None:
-        """Until the launcher says "ready". Raises what it says otherwise."""
-        doors: _Doors | None = None
-        failure: Ring0Error | None = None
-        ready = False
-        while not (ready and self.init):
-            received = await self.control.receive()
-            if received is None:
-                raise failure or SandboxFailed("The sandbox's launcher ended without a word.")
-            message, fds = received
-            if message.step == "born":
-                self.init = Init(fds[0], identify(message.pid))
-            elif message.step == "ready":
-                ready = True
-                self._sockets = [socket.socket(fileno=fd) for fd in fds]
-                for listener in self._sockets:
-                    listener.setblocking(False)
-                if self._sockets:
-                    doors = self._sockets[0], self._sockets[1], message.port
-            else:  # go on until the end: "born" may come after this
-                failure = trouble.refused_by_linux(message.at, message.errno, message.detail)
-        await self._bury_launcher()
-        return doors
+    async def finish(self, fields: dict[str, object], zygote: Maker) -> Parts:
+        """All the steps. Raises what the zygote or init says otherwise."""
+        try:
+            control, go = self._open()
+            self._ask(fields, control)
+        except OSError as error:
+            raise SandboxFailed(
+                "The sandbox could not be made.",
+                why=str(error.strerror),
+                todo="Look at how many files this process has open, and may have.",
+            ) from None
+        # In a task of its own, which nobody cancels: the sandbox may be born at any moment.
+        self._birth = self._runtime.start(
+            zygote.clone(self._theirs, user_namespace=not fields["host_uid"]), name="birth"
+        )
+        init = await asyncio.shield(self._birth)
+        self._close_theirs()
+        streams = await self._streams()
+        await self._ready(control)
+        return Parts(init, control, go, streams, self._handed, self._group)
 
-    async def streams(self) -> _Streams:
+    def _open(self) -> tuple[Control, Control]:
+        for _ in range(2):
+            ours, theirs = Control.pair()
+            self._ours.append(ours)
+            self._theirs.append(theirs)
+        for ours_at in (1, 0, 0):
+            pipe = os.pipe()
+            self._pipes.append(pipe[ours_at])
+            self._theirs.append(pipe[1 - ours_at])
+        return self._ours[0], self._ours[1]
+
+    def _ask(self, fields: dict[str, object], control: Control) -> None:
+        """Tell the init that is to be what to make, and where to go first. It waits in the socket,
+        so that the zygote never sees it."""
+        name = self._runtime.new_id("box")
+        self._group = cgroups.create(name, self._spec.limits)
+        fds = self._group.join_fds() if self._group else []
+        try:
+            control.send(fields, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    async def _streams(self) -> Streams:
         """The program's standard streams, ours from here on."""
         loop = asyncio.get_running_loop()
         stdin, stdout, stderr = (os.fdopen(fd, "wb" if i == 0 else "rb", 0)
@@ -308,49 +177,76 @@ class _Making:
         transport, writing = await loop.connect_write_pipe(
             lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), stdin
         )
+        self._transports = [out, err, transport]
         writer = asyncio.StreamWriter(transport, writing, None, loop)
-        return _Streams(writer, *readers, reading=(out, err))
+        return Streams(writer, *readers, reading=(out, err))
 
-    async def undo(self, runtime: Runtime) -> None:
-        """End a half-made sandbox, however far it came.
+    async def _ready(self, control: Control) -> None:
+        """Until init says so."""
+        while (heard := await control.receive()) is not None:
+            message, fds = heard
+            if message.step == "built":
+                self._take(fds)
+                continue
+            for fd in fds:
+                os.close(fd)
+            if message.step == "ready":
+                return
+            if message.step == "failed":
+                raise trouble.refused_by_linux(message.at, message.errno, message.detail)
+        raise SandboxFailed("The sandbox ended while it was being made.")
 
-        The launcher is left to end by itself, which takes milliseconds: killed between making a
-        process and naming it, it would leave one that nobody knows."""
-        try:
-            await runtime.wait_for(self._bury_launcher(), limits.SANDBOX_KILL_S_MAX)
-        except TimeoutError:
-            self._process.kill()
-            self._process.wait()  # it is dead
-        with contextlib.suppress(BlockingIOError):
-            while (received := self.control.take()) is not None:
-                message, fds = received
-                if message.step == "born":
-                    self.init = Init(fds.pop(0), identify(message.pid))
-                for fd in fds:
-                    os.close(fd)
-        self._close()
-        if self.init:
-            self.init.kill()
-            try:
-                await runtime.wait_for(self.init.gone(), limits.SANDBOX_KILL_S_MAX)
-            except TimeoutError:
-                raise not_dead(self.init.identity) from None
+    def _take(self, fds: list[int]) -> None:
+        spec = self._spec
+        wanted = (spec.doors, spec.doors, spec.egress, spec.workspace)
+        if len(fds) != sum(wanted):
+            for fd in fds:
+                os.close(fd)
+            raise SandboxFailed("The sandbox did not hand over what was asked for.")
+        rest = iter(fds)
+        tcp, unix, proxy = (
+            socket.socket(fileno=next(rest)) if asked else None for asked in wanted[:3]
+        )
+        for listener in (tcp, unix, proxy):
+            if listener is not None:
+                listener.setblocking(False)
+        self._handed = Handed(tcp, unix, proxy, Beneath(next(rest)) if spec.workspace else None)
 
-    async def _bury_launcher(self) -> None:
-        """It ends by itself right after "born"; wait for that, or it stays as a zombie."""
-        if self._process.poll() is not None:
-            return
-        pidfd = os.pidfd_open(self._process.pid)
-        try:
-            await readable(pidfd)
-        finally:
-            os.close(pidfd)
-        self._process.wait()
-
-    def _close(self) -> None:
-        self.control.close()
-        for listener in self._sockets:
-            listener.close()
+    async def undo(self, zygote: Maker) -> None:
+        """End a half-made sandbox, however far it came."""
+        init = await self._born(zygote)
+        self._close_theirs()
+        for ours in self._ours:
+            ours.close()
         for fd in self._pipes:
             os.close(fd)
-        self._pipes = []
+        for transport in self._transports:
+            transport.close()
+        self._handed.close()
+        if init is not None:
+            init.kill()
+            try:
+                await self._runtime.wait_for(init.gone(), limits.SANDBOX_KILL_S_MAX)
+            except TimeoutError:
+                raise not_dead(init.identity) from None
+        if self._group is not None:
+            self._group.remove()
+
+    async def _born(self, zygote: Maker) -> Init | None:
+        """The init, if there is one. A zygote that doesn't say is killed."""
+        if self._birth is None:
+            return None
+        with contextlib.suppress(Ring0Error):
+            try:
+                return await self._runtime.wait_for(
+                    asyncio.shield(self._birth), limits.SANDBOX_KILL_S_MAX
+                )
+            except TimeoutError:
+                zygote.kill()
+                return await self._birth
+        return None
+
+    def _close_theirs(self) -> None:
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs = []

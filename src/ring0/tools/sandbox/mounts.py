@@ -1,10 +1,11 @@
 """What a sandbox can see of the host: the system's libraries, the interpreter, and what is named.
 
-All of it read-only. This decides; the mounting itself is done by launcher.py.
+All of it read-only. This decides; the mounting itself is done by inside/tree.py.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What the launcher makes, in this order."""
+    """What is made, in this order."""
 
     links: tuple[tuple[str, str], ...]
     """Where, and what the link says: /bin → usr/bin."""
@@ -50,13 +51,19 @@ def runtime_mounts() -> tuple[Mount, ...]:
     """What programs need to start at all: the system's libraries, this interpreter, its
     environment, and the `ring0` package where that is installed from a checkout (then its own
     folder only: beside it lie the project's files)."""
+    return tuple(mount for mount, _ in _runtime(sys.prefix, sys.base_prefix, sys.executable))
+
+
+@functools.lru_cache(maxsize=4)
+def _runtime(*_: str) -> tuple[tuple[Mount, str], ...]:
+    """Each with its real path. Looked up once: none of it moves while this Python runs."""
     paths = [path for path in _SYSTEM if os.path.lexists(path)]
     paths += [path for path in _SYSTEM_FILES if os.path.exists(path)]
     package = os.path.realpath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
     for path in (*_interpreter_folders(), package):
         if not _covered(path, paths):
             paths.append(path)
-    return tuple(Mount(path, path) for path in paths)
+    return tuple((Mount(path, path), os.path.realpath(path)) for path in paths)
 
 
 def plan(mounts: tuple[Mount, ...]) -> Plan:
@@ -67,12 +74,11 @@ def plan(mounts: tuple[Mount, ...]) -> Plan:
         _check(mount)
     links: dict[str, str] = {}
     binds: dict[str, str] = {}
-    for mount in (*runtime_mounts(), *mounts):
+    runtime = _runtime(sys.prefix, sys.base_prefix, sys.executable)
+    for mount, real in (*runtime, *((mount, os.path.realpath(mount.source)) for mount in mounts)):
         if os.path.dirname(mount.source) == "/" and os.path.islink(mount.source):
             links[mount.target] = os.readlink(mount.source)
-        elif binds.setdefault(mount.target, os.path.realpath(mount.source)) != os.path.realpath(
-            mount.source
-        ):
+        elif binds.setdefault(mount.target, real) != real:
             raise InvalidInput(f"Two mounts have the same place in the sandbox: {mount.target}")
     ordered: list[tuple[str, str]] = []
     for target in sorted(binds):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 
@@ -102,6 +103,7 @@ def identify(pid: int) -> Identity:
     return Identity(pid, ticks, boot_id())
 
 
+@functools.lru_cache(maxsize=1)
 def boot_id() -> str:
     """Another one after each start of the machine."""
     with open("/proc/sys/kernel/random/boot_id") as file:

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from ring0.errors import SandboxUnavailable
-from ring0.tools.sandbox.syscalls import ALLOWED, EXAMINED, KNOWN_MAX
+from ring0.tools.sandbox.syscalls import (
+    ALLOWED,
+    EXAMINED,
+    KNOWN_MAX,
+    NO_ATTRIBUTES,
+    NOT_BY_PATH,
+    NOT_WITHOUT_NAMESPACES,
+)
 
 # Classic BPF, as in linux/bpf_common.h: load a word, mask, compare, jump, return.
 _LOAD: Final = 0x20
@@ -47,7 +54,7 @@ IOCTLS_REFUSED: Final = {
 }
 
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
-_SOCK_STREAM, _SOCK_DGRAM = 1, 2
+_SOCK_STREAM, _SOCK_DGRAM, _SOCK_SEQPACKET = 1, 2, 5
 _RLIMIT_CORE: Final = 4
 _PROTOCOLS: Final = (0, 6, 17)  # default, TCP, UDP. Others make Linux load modules
 
@@ -65,8 +72,12 @@ class _Step:
 _Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, value
 
 
-def compile_filter(machine: str) -> bytes:
-    """The program for `machine` (as in `os.uname().machine`): an array of struct sock_filter."""
+def compile_filter(machine: str, *, bare: bool = False, own_uid: bool = True) -> bytes:
+    """The program for `machine` (as in `os.uname().machine`): an array of struct sock_filter.
+
+    `bare` is for a sandbox without namespaces: no socket that could reach the machine's, nothing
+    that says more of it; where it has not even an `own_uid`, nothing that Landlock lets through
+    and that changes what belongs to the kernel's user."""
     if machine not in _ARCHES:
         raise SandboxUnavailable(
             f"The sandbox has no list of system calls for {machine}.",
@@ -81,16 +92,24 @@ def compile_filter(machine: str) -> bytes:
         "known",
         _Step(_LOAD, _NUMBER),
     )
-    program += _search(_segments(column))
+    without = (NOT_WITHOUT_NAMESPACES if bare else frozenset()) | (
+        frozenset() if own_uid else NOT_BY_PATH | NO_ATTRIBUTES
+    )
+    program += _search(_segments(column, without))
     assert len(program) <= 4096, "the kernel takes no more (BPF_MAXINSNS)"
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
-def _segments(column: int) -> list[tuple[int, list[_Instruction]]]:
+def _segments(column: int, without: frozenset[str]) -> list[tuple[int, list[_Instruction]]]:
     """Ranges of syscall numbers, each as (first number, what to do); together all 32 bits."""
     leaves = {n[column]: _assemble(_Step(_RETURN, _ALLOW)) for n in ALLOWED.values()}
     leaves |= {EXAMINED[name][column]: check for name, check in _checks().items()}
     refused = _assemble(_refuse(errno.EPERM))
+    leaves |= {(ALLOWED | EXAMINED)[name][column]: refused for name in without - NO_ATTRIBUTES}
+    absent = _assemble(_refuse(errno.ENOTSUP))
+    leaves |= {ALLOWED[name][column]: absent for name in without & NO_ATTRIBUTES}
+    if "socket" in without:
+        leaves[EXAMINED["socketpair"][column]] = _socketpair_check()
     segments: list[tuple[int, list[_Instruction]]] = []
     for number in range(KNOWN_MAX + 1):
         leaf = leaves.get(number, refused)
@@ -181,6 +200,23 @@ def _socket_check() -> list[_Instruction]:
         _argument(2),
         *(_Step(_JUMP_EQUAL, number, "allow") for number in _PROTOCOLS),
         _refuse(errno.EPROTONOSUPPORT),
+        "allow",
+        _Step(_RETURN, _ALLOW),
+    )
+
+
+def _socketpair_check() -> list[_Instruction]:
+    """Only pairs that stay pairs: one of datagrams can send to, and connect to, any other socket of
+    the machine that has a path (journald's, for one)."""
+    return _assemble(
+        _argument(0),
+        _Step(_JUMP_EQUAL, _AF_UNIX, None, "refuse"),
+        _argument(1),
+        _Step(_AND, 0xF),
+        _Step(_JUMP_EQUAL, _SOCK_STREAM, "allow"),
+        _Step(_JUMP_EQUAL, _SOCK_SEQPACKET, "allow"),
+        "refuse",
+        _refuse(errno.EPERM),
         "allow",
         _Step(_RETURN, _ALLOW),
     )

@@ -106,3 +106,22 @@ EXAMINED: Final[dict[str, tuple[int | None, int | None]]] = {
     "setrlimit": (160, 164),
 }
 # fmt: on
+
+NOT_WITHOUT_NAMESPACES: Final = frozenset(
+    {"socket", "bind", "listen", "accept", "accept4", "connect"}
+    | {"inotify_init", "inotify_init1", "inotify_add_watch", "inotify_rm_watch"}
+)
+"""What would reach, or watch, the machine's own sockets and files: Landlock knows nothing of it."""
+
+NOT_BY_PATH: Final = frozenset(
+    {"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"}
+    | {"utime", "utimes", "utimensat", "futimesat"}
+    | {"sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr"}
+    | {"setpriority", "ioprio_set"}
+)
+"""What changes another's file or process when the uid is the same, and Landlock lets through."""
+
+NO_ATTRIBUTES: Final = frozenset(
+    {"getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr"}
+)
+"""Goes with it, but gets ENOTSUP, as on a file system that has none: `ls` asks."""

@@ -1,4 +1,4 @@
-"""Turns a step that Linux refused the launcher into an error that says what to do about it."""
+"""Turns a step that Linux refused into an error that says what to do about it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REFUSALS: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOSPC, errno
 
 
 def refused_by_linux(step: str, number: int, detail: str) -> Ring0Error:
-    """A step of the making failed: `step` as launcher.py names it, errno, and the path or so."""
+    """A step of the making failed: `step` as inside/ names it, errno, and the path or so."""
     why = f"Step '{step}'{': ' + detail if detail else ''}: {_name(number)}."
     if step in _TODO and number in (*_REFUSALS, errno.EINVAL):
         return SandboxUnavailable("This machine can't make the sandbox.", why=why, todo=_TODO[step])
@@ -40,7 +40,7 @@ def refused_by_linux(step: str, number: int, detail: str) -> Ring0Error:
     )
 
 
-def not_started(step: str, number: int, program: str, cwd: str) -> Ring0Error:
+def not_started(step: str, number: int, program: str, cwd: str, detail: str = "") -> Ring0Error:
     """The sandbox stands, but its program could not be started in it."""
     if step == "cwd":
         return InvalidInput(
@@ -57,7 +57,7 @@ def not_started(step: str, number: int, program: str, cwd: str) -> Ring0Error:
         )
     return SandboxFailed(
         "The sandbox's program could not be started.",
-        why=f"Step '{step}': {_name(number)}",
+        why=f"Step '{step}': {detail or _name(number)}",
         todo="Look at the limits that were asked for.",
     )
 

@@ -1,5 +1,5 @@
-"""What launcher.py runs: the making of a sandbox and the life of its init.
+"""What launcher.py runs: the zygote, the making of a sandbox, its init, its tenant's process.
 
-Imported by the launcher only, with `-I -S` and nothing but the standard library. Modules of ring0
+Imported by the launchers only, with `-I`, and nothing but the standard library. Modules of ring0
 never import it.
 """

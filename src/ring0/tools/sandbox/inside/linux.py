@@ -5,6 +5,7 @@ Start-up time counts: `json`, `socket` and `signal` would cost 6, 6 and 4 ms.
 
 import _socket
 import ctypes
+import marshal
 import os
 import sys
 
@@ -14,18 +15,22 @@ INSIDE_ID = 1000
 # clone, pivot_root, keyctl, seccomp; newer calls have one number everywhere.
 NUMBERS = {"x86_64": (56, 155, 250, 317), "aarch64": (220, 41, 219, 277)}
 
+MESSAGE_SIZE_BYTES = 16 * 1024
+"""SANDBOX_MESSAGE_SIZE_BYTES_MAX of limits.py, which can't be imported here."""
+
 libc = ctypes.PyDLL(None, use_errno=True)
+for name in ("syscall", "mount", "umount2", "prctl", "unshare", "capset", "setdomainname"):
+    getattr(libc, name)  # found once, here
 
 
-class Spec:
-    """What host.py asks for; see SandboxSpec there."""
+class Making:
+    """The sandbox that is asked for, without what runs in it; `making_fields` in spec.py."""
 
-    argv: list[str]
-    env: dict[str, str]
-    cwd: str
     links: list[tuple[str, str]]  # where, what it says
     mounts: list[tuple[str, str]]  # on the host, inside
-    door_port: int
+    door_port: int  # 0: no doors
+    proxy_port: int  # 0: no egress
+    workspace: bool
     tmp_bytes: int
     limits: list[tuple[int, int, int]]  # which, soft, hard
     host_uid: int  # 0: keep the uid that the kernel has
@@ -73,6 +78,28 @@ def report(control: _socket.socket, fds: tuple[int, ...] = (), **fields: str | i
         packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
         ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)]
     control.sendmsg([text], ancillary)
+
+
+def receive(sock: _socket.socket, fds_most: int) -> tuple[object, list[int]]:
+    """What the kernel sends, and up to `fds_most` descriptors: marshalled, in the packet or in a
+    memfd that comes last with it. None, and no descriptor, at the end."""
+    room = _socket.CMSG_SPACE(4 * (fds_most + 1))
+    try:
+        data, ancillary, _, _ = sock.recvmsg(MESSAGE_SIZE_BYTES, room, _socket.MSG_CMSG_CLOEXEC)
+    except ConnectionError:
+        return None, []
+    fds = [
+        int.from_bytes(packed[at : at + 4], sys.byteorder)
+        for _, _, packed in ancillary
+        for at in range(0, len(packed) - 3, 4)
+    ]
+    if not data:
+        return None, []
+    if data == b"file":
+        with open(fds.pop(), "rb") as file:
+            file.seek(0)
+            data = file.read()
+    return marshal.loads(data), fds  # noqa: S302  # the kernel wrote it
 
 
 def write(path: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The sandbox's view: a root of its own, its network, the two doors.
+"""The sandbox's view: a root of its own, its network, the listeners.
 
 Runs with the privilege that made the namespaces, before anything of the tenant's exists.
 """
@@ -9,10 +9,15 @@ import fcntl
 import os
 import sys
 
-from .linux import NUMBERS, Spec, call, libc, long, write
+from .linux import NUMBERS, Making, call, libc, long, write
 
 OLD = "/.host"
 """Where the host's tree is while this one is built."""
+
+FILES = OLD + "/sys"
+"""Where the one file system that the tenant may write to is mounted while the tree is built: where
+nothing is that anybody mounts. It goes out of sight with the host's tree, since a umount of its own
+would cost a millisecond."""
 
 LISTEN_BACKLOG = 128
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
@@ -52,8 +57,9 @@ def bind(source: str, target: str, attributes: int) -> None:
     restrict(target, attributes, recursive=True)
 
 
-def build_tree(spec: Spec, ids: int) -> None:
-    """A new root with what the spec names and nothing else of the host. `ids`: who owns /tmp."""
+def build_tree(making: Making, ids: int) -> None:
+    """A new root with what is named and nothing else of the host. `ids`: whose /tmp and /work
+    are."""
     _, pivot_root, _, _ = NUMBERS[os.uname().machine]
     mount("mounts", "", "/", "", MS_REC | MS_PRIVATE)
     mount("mounts", "ring0", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV,  # noqa: S108
@@ -62,15 +68,13 @@ def build_tree(spec: Spec, ids: int) -> None:
     os.mkdir(OLD[1:], 0o700)
     call("mounts", "syscall", long(pivot_root), b".", OLD[1:].encode())
     os.chdir("/")
-    for folder in ("dev", "etc", "proc", "run", "run/ring0", "tmp"):
+    for folder in ("dev", "etc", "proc", "run", "run/ring0"):
         os.mkdir(folder, 0o755)
-    mount("mounts", "tmp", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV,  # noqa: S108
-          f"mode=700,size={spec.tmp_bytes},nr_inodes={max(1024, spec.tmp_bytes // 4096)},"
-          f"uid={ids},gid={ids}")  # fmt: skip
-    for target, text in spec.links:
+    make_files(making, ids)
+    for target, text in making.links:
         os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
         os.symlink(text, target)
-    for source, target in spec.mounts:
+    for source, target in making.mounts:
         bind(source, target, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
     for name in ("null", "zero", "full", "random", "urandom"):
         bind(f"/dev/{name}", f"/dev/{name}", ATTR_RDONLY | ATTR_NOSUID | ATTR_NOEXEC)
@@ -82,6 +86,18 @@ def build_tree(spec: Spec, ids: int) -> None:
         write(f"/etc/{name}", text)
     # subset=pid: no /proc/sys, no /proc/sysrq-trigger, nothing that is about the machine.
     mount("proc", "proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid")
+
+
+def make_files(making: Making, ids: int) -> None:
+    """The folders /tmp and, where asked for, /work: of one sized tmpfs, whose top is out of sight.
+    So both together have one size, and no mount point lies in what the tenant writes."""
+    size = f"size={making.tmp_bytes},nr_inodes={max(1024, making.tmp_bytes // 4096)}"
+    mount("mounts", "files", FILES, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,{size}")
+    for name in ("tmp", "work") if making.workspace else ("tmp",):
+        os.mkdir(f"{FILES}/{name}", 0o700)
+        os.chown(f"{FILES}/{name}", ids, ids)
+        os.mkdir(f"/{name}", 0o755)
+        mount("mounts", f"{FILES}/{name}", f"/{name}", "", MS_BIND)
 
 
 def seal_tree() -> None:
@@ -106,13 +122,18 @@ def raise_loopback() -> None:
         probe.close()
 
 
-def open_doors(port: int) -> tuple[_socket.socket, _socket.socket, int]:
+def listen(port: int) -> _socket.socket:
+    """A listener on the sandbox's own loopback."""
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(LISTEN_BACKLOG)
+    return listener
+
+
+def open_doors(port: int) -> tuple[_socket.socket, _socket.socket]:
     """The two listeners, made in here and given away: which one a call comes in by is its name."""
-    tcp = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-    tcp.bind(("127.0.0.1", port))
-    tcp.listen(LISTEN_BACKLOG)
     unix = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     unix.bind("/run/ring0/door.sock")
     os.chmod("/run/ring0/door.sock", 0o666)  # noqa: S103  # the only other uid in here is the tenant
     unix.listen(LISTEN_BACKLOG)
-    return tcp, unix, tcp.getsockname()[1]
+    return listen(port), unix
