@@ -208,7 +208,7 @@ def test_an_edited_event_is_named(folder: Path) -> None:
         "UPDATE event SET body = CAST(replace(CAST(body AS TEXT), 'r-0', 'r-8') AS BLOB)"
         " WHERE idx = 12",
     )
-    found(folder, "event 12 (r-0 #11): its bytes are not those that were hashed")
+    found(folder, "event 12 (r-0 #10): its bytes are not those that were hashed")
 
 
 def test_an_event_that_was_edited_and_hashed_again_is_found_by_the_root(folder: Path) -> None:
@@ -220,7 +220,7 @@ def test_an_event_that_was_edited_and_hashed_again_is_found_by_the_root(folder: 
 
 def test_an_edited_leaf_is_named(folder: Path) -> None:
     forge(folder, "UPDATE event SET leaf = zeroblob(32) WHERE idx = 5")
-    found(folder, "event 5 (r-0 #4): its bytes are not those that were hashed")
+    found(folder, "event 5 (kernel #3): its bytes are not those that were hashed")
 
 
 @pytest.mark.parametrize(("one", "other"), [(5, 6), (2, 40)])
@@ -305,7 +305,7 @@ def test_an_event_in_another_name_is_named(folder: Path) -> None:
 def test_bytes_that_are_no_event_are_named(folder: Path) -> None:
     for body in (b"", b"{", b'{"run":"r-0"}', b"[" * 100_000):
         forge(folder, "UPDATE event SET body = ? WHERE idx = 6", values=(body,))
-        found(folder, "event 6 (r-0 #5): it can't have happened")
+        found(folder, "event 6 (r-0 #4): it can't have happened")
 
 
 # --- the tree and the head file ---------------------------------------------------------------

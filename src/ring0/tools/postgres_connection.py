@@ -69,9 +69,7 @@ class Connection:
     ) -> Answer:
         """One statement by the extended protocol; values and answer are text."""
         self._look()
-        return self._answer(
-            self.pgconn.exec_params(text.encode(), _bytes(values), types or None)  # type: ignore[arg-type]
-        )
+        return self._answer(self.pgconn.exec_params(text.encode(), _bytes(values), types or None))
 
     def run_prepared(self, name: str, values: Sequence[Text]) -> Answer:
         self._look()

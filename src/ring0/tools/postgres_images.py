@@ -224,7 +224,7 @@ def restless(table: Table, once: list[Version], again: list[Version]) -> frozens
 
 
 def row_digest(
-    table: Table, change: Change, masked: frozenset[int], now: Mapping[str, str]
+    table: Table, change: Change, masked: frozenset[int], now: Mapping[str | None, str]
 ) -> bytes:
     """SHA-256 over one change; without what the clock, dice or sequences give a new row."""
     old, new = change.old, change.new

@@ -57,8 +57,9 @@ class Engine(Protocol):
 class Database(Protocol):
     """Where a database is; without its secret."""
 
-    marks: str
-    """How a statement names its parameters, for its author."""
+    @property
+    def marks(self) -> str:
+        """How a statement names its parameters, for its author."""
 
     def unlocked(self, secret: Secret | None) -> Engine:
         """The engine to use now, with the password that is right now."""
