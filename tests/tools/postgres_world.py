@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from ring0.runtime import Runtime
-from ring0.tools import postgres_engine as engine
-from ring0.tools.postgres_url import Server
-from ring0.tools.sql_plan import Done, Plan, Rows, TableChange
-from ring0.tools.sql_watch import Watch
+from ring0.tools.sql.plan import Done, Plan, Rows, TableChange
+from ring0.tools.sql.postgres import engine
+from ring0.tools.sql.postgres.url import Server
+from ring0.tools.sql.watch import Watch
 
 PASSWORD = "correct horse battery"
 VERSION = os.environ.get("RING0_TEST_PG_VERSION", "18")

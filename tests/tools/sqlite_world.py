@@ -7,8 +7,8 @@ from typing import Any
 
 import apsw
 
-from ring0.tools import sqlite_engine as engine
-from ring0.tools.sqlite_engine import Moment, TableChange
+from ring0.tools.sql.sqlite import engine
+from ring0.tools.sql.sqlite.engine import Moment, TableChange
 
 MOMENT = Moment(now_us=1_700_000_000_000_000, seed=b"dice")
 

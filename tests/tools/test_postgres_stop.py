@@ -20,8 +20,8 @@ from postgres_world import PASSWORD, Shop, World
 
 from ring0 import errors, limits
 from ring0.runtime import Runtime
-from ring0.tools import postgres_engine
-from ring0.tools.sql_watch import Watch, settled
+from ring0.tools.sql.postgres import engine as postgres_engine
+from ring0.tools.sql.watch import Watch, settled
 from ring0.types import CallState
 
 

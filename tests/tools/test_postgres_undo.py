@@ -11,8 +11,11 @@ from postgres_world import PASSWORD, Shop, World, counts
 
 from ring0 import errors, limits
 from ring0.runtime import Runtime
-from ring0.tools import postgres_connection, postgres_engine, sql, sql_databases
-from ring0.tools.sql_watch import Watch
+from ring0.tools import sql
+from ring0.tools.sql import databases as sql_databases
+from ring0.tools.sql.postgres import connection as postgres_connection
+from ring0.tools.sql.postgres import engine as postgres_engine
+from ring0.tools.sql.watch import Watch
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from ring0.kernel.egress import EgressKind, Outside, Reach
 from ring0.kernel.manifests import Config, NetworkTable
 from ring0.runtime import Runtime
 from ring0.store.events import CallEnded
-from ring0.tools.program_settings import read
-from ring0.tools.programs import drivers
+from ring0.tools.programs.settings import read
+from ring0.tools.programs.tool import drivers
 from ring0.tools.registry import Tool
-from ring0.tools.workspace_history import changes_of_call
+from ring0.tools.workspace.history import changes_of_call
 from ring0.types import CallKind, CallState, Effect, Integrity, Outcome, RunState
 
 CANARY = "canary-5f0c7d"

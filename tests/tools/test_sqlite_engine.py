@@ -8,7 +8,7 @@ import pytest
 from sqlite_world import SHOP, counts, do, dump, execute, plan, query, run, undo
 
 from ring0 import errors, limits
-from ring0.tools import sqlite_engine as engine
+from ring0.tools.sql.sqlite import engine
 
 
 @pytest.fixture

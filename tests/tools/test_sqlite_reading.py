@@ -13,7 +13,7 @@ import pytest
 from sqlite_world import MOMENT, SHOP, after, do, dump, execute, plan, query, run, undo
 
 from ring0 import errors, limits
-from ring0.tools import sqlite_engine as engine
+from ring0.tools.sql.sqlite import engine
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_a_file_that_is_no_database_is_said_so_and_left_alone(tmp_path: Path) ->
 
 
 def test_a_locked_database_is_said_to_be_locked(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ring0.tools.sqlite_connection.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("ring0.tools.sql.sqlite.connection.BUSY_TIMEOUT_MS", 20)
     other = apsw.Connection(shop)
     other.execute("BEGIN EXCLUSIVE")
     for door in (lambda: plan(shop, "DELETE FROM log"), lambda: query(shop, "SELECT * FROM log")):

@@ -23,8 +23,8 @@ from sqlite_world import (
 )
 
 from ring0 import errors
-from ring0.tools import sqlite_engine as engine
-from ring0.tools.sqlite_engine import Moment
+from ring0.tools.sql.sqlite import engine
+from ring0.tools.sql.sqlite.engine import Moment
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kernel_world import World, world
 
-from ring0.tools.workspace_history import Change, changes_of_call, changes_of_run
+from ring0.tools.workspace.history import Change, changes_of_call, changes_of_run
 from ring0.types import AgentManifest
 
 

@@ -19,7 +19,7 @@ from ring0.errors import CallInvalid, LimitReached, ToolFailed
 from ring0.runtime import Runtime
 from ring0.tools.driver import Result
 from ring0.tools.sandbox.beneath import Beneath
-from ring0.tools.workspace_inside import Collected, LaidOut, collect, lay_out
+from ring0.tools.workspace.inside import Collected, LaidOut, collect, lay_out
 from ring0.types import CallState, Confidentiality, Effect, Integrity, Label
 
 MADE = Label(integrity=Integrity.UNTRUSTED, sources=("py.run@r/0/1",))

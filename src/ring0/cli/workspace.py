@@ -20,7 +20,7 @@ from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_name
 from ring0.errors import InvalidInput, LimitReached, NotFound
 from ring0.store.sqlite import SqliteStore
 from ring0.tools.sandbox.beneath import Beneath
-from ring0.tools.workspace_history import Change, changes_of_call, changes_of_run
+from ring0.tools.workspace.history import Change, changes_of_call, changes_of_run
 from ring0.types import File, FileDelta, Run
 
 _STYLES: Final = {"@": "cyan", "+": "green", "-": "red", "\\": "dim"}

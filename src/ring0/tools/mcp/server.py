@@ -27,8 +27,8 @@ from ring0.tools.mcp.settings import Settings
 from ring0.tools.reach import Outlet, Reach, open_outlet
 from ring0.tools.sandbox import Sandbox
 from ring0.tools.sandbox.beneath import Beneath
-from ring0.tools.workspace import Workspace
-from ring0.tools.workspace_inside import Collected, LaidOut, collect, lay_out
+from ring0.tools.workspace.files import Workspace
+from ring0.tools.workspace.inside import Collected, LaidOut, collect, lay_out
 from ring0.types import Integrity, Label, ToolManifest
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ring0 import errors, limits
-from ring0.tools.postgres_url import Server
-from ring0.tools.sql_watch import Watch
+from ring0.tools.sql.postgres.url import Server
+from ring0.tools.sql.watch import Watch
 
 if TYPE_CHECKING:
     import psycopg

@@ -15,12 +15,12 @@ import apsw
 import msgspec
 
 from ring0 import errors, limits
-from ring0.tools import sqlite_undo
-from ring0.tools.sql_plan import Done, Plan, Rows, TableChange
-from ring0.tools.sqlite_connection import IsOver, commit, opened, said_by, transaction
-from ring0.tools.sqlite_images import Recorder, Table, Value, read_tables
-from ring0.tools.sqlite_moment import Moment, set_moment
-from ring0.tools.sqlite_rules import Judge
+from ring0.tools.sql.plan import Done, Plan, Rows, TableChange
+from ring0.tools.sql.sqlite import undo as sqlite_undo
+from ring0.tools.sql.sqlite.connection import IsOver, commit, opened, said_by, transaction
+from ring0.tools.sql.sqlite.images import Recorder, Table, Value, read_tables
+from ring0.tools.sql.sqlite.moment import Moment, set_moment
+from ring0.tools.sql.sqlite.rules import Judge
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 

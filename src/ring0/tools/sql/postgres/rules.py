@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from ring0 import errors, limits
-from ring0.tools.postgres_connection import Connection, EngineError, Text, ours
+from ring0.tools.sql.postgres.connection import Connection, EngineError, Text, ours
 
 NAME: Final = "ring0_statement"
 

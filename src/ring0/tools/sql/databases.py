@@ -1,6 +1,6 @@
 """The engines behind the `sql` tool: a SQLite file or a PostgreSQL server, with one interface.
 
-What each does is in `sqlite_engine.py` and `postgres_engine.py`; here is what a manifest may say.
+What each does is in `sqlite/engine.py` and `postgres/engine.py`; here is what a manifest may say.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from ring0.errors import ManifestInvalid, UndoRefused
-from ring0.tools import postgres_engine, sqlite_engine
-from ring0.tools.postgres_connection import no_psycopg
-from ring0.tools.postgres_url import Server, parse_url
-from ring0.tools.sql_plan import Done, Plan, Rows, TableChange
-from ring0.tools.sql_watch import Watch
-from ring0.tools.sqlite_moment import Moment
+from ring0.tools.sql.plan import Done, Plan, Rows, TableChange
+from ring0.tools.sql.postgres import engine as postgres_engine
+from ring0.tools.sql.postgres.connection import no_psycopg
+from ring0.tools.sql.postgres.url import Server, parse_url
+from ring0.tools.sql.sqlite import engine as sqlite_engine
+from ring0.tools.sql.sqlite.moment import Moment
+from ring0.tools.sql.watch import Watch
 from ring0.types import Frozen
 
 Secret = Callable[[str], str]

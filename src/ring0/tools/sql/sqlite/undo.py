@@ -12,8 +12,8 @@ import apsw
 import msgspec
 
 from ring0 import errors
-from ring0.tools.sql_plan import TableChange
-from ring0.tools.sqlite_images import (
+from ring0.tools.sql.plan import TableChange
+from ring0.tools.sql.sqlite.images import (
     IMAGES_VERSION,
     Image,
     Images,

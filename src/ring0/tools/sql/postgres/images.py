@@ -4,7 +4,6 @@ Which tables and how many rows: the engine's own counters of the transaction. Wh
 this transaction made (`xmin`) and, through a cursor as old as the statement, those that it ended.
 """
 
-# ruff: noqa: S608 (SQL of constants of ours, names that are quoted, and placeholders)
 from __future__ import annotations
 
 import hashlib
@@ -15,9 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from ring0 import errors, limits
-from ring0.tools.postgres_connection import Connection, Text
-from ring0.tools.postgres_tables import Table, outputs, quoted, short_name
-from ring0.tools.sql_plan import RowSample
+from ring0.tools.sql.plan import RowSample
+from ring0.tools.sql.postgres.connection import Connection, Text
+from ring0.tools.sql.postgres.tables import Table, outputs, quoted, short_name
 
 IMAGES_VERSION: Final = 1
 SAMPLE_ROWS_MAX: Final = 5

@@ -13,9 +13,10 @@ from typing import Final
 import msgspec
 
 from ring0 import errors, limits
-from ring0.tools import postgres_undo
-from ring0.tools.postgres_connection import TRANSIENT, Connection, EngineError
-from ring0.tools.postgres_images import (
+from ring0.tools.sql.plan import Rows, RowSample, TableChange
+from ring0.tools.sql.postgres import undo as postgres_undo
+from ring0.tools.sql.postgres.connection import TRANSIENT, Connection, EngineError
+from ring0.tools.sql.postgres.images import (
     IMAGES_VERSION,
     SAMPLE_ROWS_MAX,
     Change,
@@ -28,8 +29,8 @@ from ring0.tools.postgres_images import (
     row_digest,
     sample,
 )
-from ring0.tools.postgres_rules import Statement
-from ring0.tools.postgres_tables import (
+from ring0.tools.sql.postgres.rules import Statement
+from ring0.tools.sql.postgres.tables import (
     Counted,
     Counts,
     Table,
@@ -40,7 +41,6 @@ from ring0.tools.postgres_tables import (
     table_change,
     why_not_rows,
 )
-from ring0.tools.sql_plan import Rows, RowSample, TableChange
 
 
 class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):

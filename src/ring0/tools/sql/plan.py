@@ -1,6 +1,6 @@
 """What a SQL statement would do and what it did, for every engine: values, no behaviour.
 
-`sqlite_engine.py` and `postgres_engine.py` make them; the driver `sql.py` shows them.
+`sqlite/engine.py` and `postgres/engine.py` make them; the driver in `tool.py` shows them.
 """
 
 from __future__ import annotations

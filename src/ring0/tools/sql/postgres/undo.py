@@ -4,7 +4,6 @@ It never overwrites what came after. Triggers and cascades fire: the engine's co
 the rows of the images changed and no other.
 """
 
-# ruff: noqa: S608 (SQL of constants of ours, names that are quoted, and placeholders)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -13,9 +12,10 @@ from typing import Final
 import msgspec
 
 from ring0 import errors
-from ring0.tools.postgres_connection import TRANSIENT, Connection, EngineError, Text
-from ring0.tools.postgres_images import IMAGES_VERSION, Image, Images, Row
-from ring0.tools.postgres_tables import (
+from ring0.tools.sql.plan import TableChange
+from ring0.tools.sql.postgres.connection import TRANSIENT, Connection, EngineError, Text
+from ring0.tools.sql.postgres.images import IMAGES_VERSION, Image, Images, Row
+from ring0.tools.sql.postgres.tables import (
     Counts,
     Table,
     by_root,
@@ -25,7 +25,6 @@ from ring0.tools.postgres_tables import (
     read_tables,
     short_name,
 )
-from ring0.tools.sql_plan import TableChange
 
 _NAMED: Final = """
 SELECT c.oid::text, pg_catalog.format('%I.%I', n.nspname, c.relname)

@@ -21,12 +21,12 @@ from ring0.errors import (
 )
 from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext, Prepared, Result
-from ring0.tools.program_settings import WORK, Settings, manifest_of, read
+from ring0.tools.programs.settings import WORK, Settings, manifest_of, read
 from ring0.tools.reach import Reach, sandbox_for
 from ring0.tools.sandbox.beneath import Beneath, LeftOut
 from ring0.tools.sandbox.host import Sandbox, SandboxSpec
 from ring0.tools.sandbox.running import Ran, run
-from ring0.tools.workspace_inside import Collected, LaidOut, collect, lay_out
+from ring0.tools.workspace.inside import Collected, LaidOut, collect, lay_out
 from ring0.types import Effect, Label
 
 

@@ -1,8 +1,8 @@
 """The built-in tool `sql`: one database, read and changed only as its engine says.
 
 `NAME.query` reads; `NAME.execute` changes rows after a dry run that is rolled back, and keeps what
-takes the change back. What a statement does is decided by the engine (sqlite_engine.py,
-postgres_engine.py), never by its text.
+takes the change back. What a statement does is decided by the engine (sqlite/,
+postgres/), never by its text.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import msgspec
 
 from ring0.errors import ManifestInvalid, Ring0Error
 from ring0.runtime import Runtime
-from ring0.tools import sql_databases
 from ring0.tools.driver import CallContext, Prepared, Result
-from ring0.tools.sql_databases import Database, Secret, SqlConfig
-from ring0.tools.sql_plan import Plan, Rows, RowSample
-from ring0.tools.sql_watch import Watch, settled
-from ring0.tools.sqlite_moment import Moment
+from ring0.tools.sql import databases as sql_databases
+from ring0.tools.sql.databases import Database, Secret, SqlConfig
+from ring0.tools.sql.plan import Plan, Rows, RowSample
+from ring0.tools.sql.sqlite.moment import Moment
+from ring0.tools.sql.watch import Watch, settled
 from ring0.types import Effect, Integrity, Label, ToolManifest
 
 _CRITICAL = ("statement", "parameters")

@@ -4,7 +4,6 @@ Synchronous, one connection a call, no shared state; a driver runs it in a worke
 not decide whether a statement may run: it tells what it would do, and does exactly that.
 """
 
-# ruff: noqa: S608 (SQL of constants of ours, names that are quoted, and placeholders)
 from __future__ import annotations
 
 import base64
@@ -15,8 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from ring0 import errors, limits
-from ring0.tools import postgres_undo
-from ring0.tools.postgres_connection import (
+from ring0.tools.sql.plan import Done, Plan, Rows, TableChange
+from ring0.tools.sql.postgres import undo as postgres_undo
+from ring0.tools.sql.postgres.connection import (
     CommitLost,
     Connection,
     EngineError,
@@ -24,12 +24,11 @@ from ring0.tools.postgres_connection import (
     one_line,
     opened,
 )
-from ring0.tools.postgres_rehearsal import Rehearsed, rehearse
-from ring0.tools.postgres_rules import NAME, Statement, compiled, judged, type_names
-from ring0.tools.postgres_tables import outputs
-from ring0.tools.postgres_url import Server
-from ring0.tools.sql_plan import Done, Plan, Rows, TableChange
-from ring0.tools.sql_watch import Watch
+from ring0.tools.sql.postgres.rehearsal import Rehearsed, rehearse
+from ring0.tools.sql.postgres.rules import NAME, Statement, compiled, judged, type_names
+from ring0.tools.sql.postgres.tables import outputs
+from ring0.tools.sql.postgres.url import Server
+from ring0.tools.sql.watch import Watch
 
 _ROWS: Final = "ring0_rows"
 

@@ -9,9 +9,8 @@ import msgspec
 
 from ring0.errors import CallInvalid, NotFound
 from ring0.tools.driver import CallContext, FileChange, Prepared, Result
-from ring0.tools.files_undo import Replaced, evidence
-from ring0.tools.files_undo import undo as undo
-from ring0.tools.workspace import canonical_path
+from ring0.tools.files.undoing import Replaced, evidence
+from ring0.tools.workspace.files import canonical_path
 from ring0.types import Effect, Integrity, Label, ToolManifest
 
 _PATH = {"type": "string", "description": "Relative to the workspace."}

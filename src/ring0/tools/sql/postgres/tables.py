@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from ring0.tools.postgres_connection import Connection, Text
-from ring0.tools.sql_plan import TableChange
+from ring0.tools.sql.plan import TableChange
+from ring0.tools.sql.postgres.connection import Connection, Text
 
 Counts = dict[int, tuple[int, int, int]]
 """By table: rows inserted, updated, deleted; more than once counts more than once."""

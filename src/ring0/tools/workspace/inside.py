@@ -17,9 +17,9 @@ from ring0 import limits
 from ring0.errors import CallInvalid, LimitReached, NotFound, Ring0Error, ToolFailed
 from ring0.runtime import Runtime
 from ring0.tools.driver import FileChange
-from ring0.tools.files_undo import Replaced, digest, evidence
+from ring0.tools.files.undoing import Replaced, digest, evidence
 from ring0.tools.sandbox.beneath import Beneath, Entry, LeftOut
-from ring0.tools.workspace import Workspace, canonical_path, check_fits
+from ring0.tools.workspace.files import Workspace, canonical_path, check_fits
 from ring0.types import File, Frozen, Integrity, Label
 
 OWN: Final = ".ring0"
@@ -58,7 +58,7 @@ class Collected(msgspec.Struct, kw_only=True):
 
     files: tuple[FileChange, ...]
     undo: bytes
-    """Evidence for `files_undo.undo`; empty where nothing was changed."""
+    """Evidence for `files.undo`; empty where nothing was changed."""
     left_out: tuple[LeftOut, ...]
     """What is there and is not taken: no regular file, a path that a workspace can't have, a
     second name, what can't be read. A file of the workspace in such a place stays as it was."""

@@ -1,6 +1,6 @@
 """Row images: what a statement changed in a SQLite database, row by row, and how it is taken back.
 
-The engine's preupdate hook reports every row; nothing here reads SQL. `sqlite_engine.py` runs the
+The engine's preupdate hook reports every row; nothing here reads SQL. `engine.py` runs the
 statements and owns the transactions.
 """
 
@@ -15,7 +15,7 @@ import apsw
 import msgspec
 
 from ring0 import errors, limits
-from ring0.tools.sql_plan import RowSample, TableChange
+from ring0.tools.sql.plan import RowSample, TableChange
 
 Value = None | int | float | str | bytes
 Row = tuple[Value, ...]

@@ -1,0 +1,8 @@
+"""The built-in tool `sql`: SQLite and PostgreSQL, rehearsed, bounded and taken back.
+
+tool.py has its operations, the same for both; what a statement does, each engine says itself.
+"""
+
+from ring0.tools.sql.tool import drivers, undo
+
+__all__ = ["drivers", "undo"]

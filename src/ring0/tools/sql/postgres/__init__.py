@@ -1,0 +1,1 @@
+"""What PostgreSQL says of a statement: its parse tree, its catalog, its counters, its rows."""

@@ -1,0 +1,1 @@
+"""What SQLite says of a statement: its authorizer, its counters, its rows before and after."""
