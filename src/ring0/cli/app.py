@@ -85,9 +85,9 @@ def globals_(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    environment = dict(os.environ)
     if home is not None:
-        environment["RING0_HOME"] = str(home)
+        os.environ["RING0_HOME"] = str(home)  # also for a fault, which is told without a context
+    environment = dict(os.environ)
     context.obj = Place(home_of(environment), environment, Runtime())
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -16,7 +15,7 @@ from ring0 import limits
 from ring0.runtime import Runtime
 from ring0.tools.sandbox.sandbox import Sandbox
 from ring0.tools.sandbox.selftest.attack import Attack, Finding, Report, State
-from ring0.tools.sandbox.selftest.places import Make
+from ring0.tools.sandbox.selftest.places import Make, interpreter
 from ring0.tools.sandbox.selftest.table import ATTACKS
 from ring0.tools.sandbox.selftest.trial import Trial
 from ring0.tools.sandbox.selftest.world import world
@@ -45,7 +44,8 @@ async def selftest(
         return sandbox
 
     async with world(runtime) as made:
-        first = await noted(SandboxSpec(argv=(sys.executable, "-I", "-S", "-c", "pass")))
+        python = interpreter(tier)
+        first = await noted(SandboxSpec(argv=(python, "-I", "-S", "-c", "pass")))
         try:  # where no attack can be started, that is said at once
             await first.go()
         finally:

@@ -31,6 +31,7 @@ Make = Callable[[SandboxSpec], Awaitable[Sandbox]]
 
 ANSWER: Final = "answers/answer.txt"
 """The file that the kernel reads."""
+SYSTEM_PYTHON: Final = "/usr/bin/python3"
 PROGRAMS: Final = Path(__file__).parent / "programs"
 _NAMES: Final = "ring0.tools.sandbox.selftest.programs"
 # The modules are put where an import finds them: in a sandbox there is no ring0 to import.
@@ -99,16 +100,28 @@ def source(family: str, function: str) -> str:
     return _START.format(parts=parts, inside=f"{_NAMES}.inside", function=function)
 
 
+def interpreter(tier: str) -> str:
+    """The Python that attacks are started with. The `landlock` tier shows a program at its own
+    place, to a uid that may not get there: then it is the system's."""
+    ours = os.path.realpath(sys.executable)
+    above = [str(folder) for folder in Path(ours).parents]
+    hidden = not all(os.stat(folder).st_mode & 0o001 for folder in above)
+    if tier == "landlock" and os.geteuid() == 0 and hidden and os.path.exists(SYSTEM_PYTHON):
+        return SYSTEM_PYTHON
+    return sys.executable
+
+
 async def inside(
     world: World, make: Make, runtime: Runtime, attack: Attack, target: dict[str, Any],
-    *, by_exec: bool,
+    *, by_exec: str,
 ) -> Outcome:  # fmt: skip
-    """In a fresh sandbox, which is gone afterwards."""
+    """In a fresh sandbox, which is gone afterwards. `by_exec`: the interpreter that is started;
+    empty: the one that the zygote is."""
     text = source(attack.family, attack.program)
     argument = msgspec.json.encode(target).decode()
     program: dict[str, Any] = {"code": text, "argv": (argument,)}
     if by_exec:
-        program = {"argv": (sys.executable, "-I", "-S", "-c", text, argument)}
+        program = {"argv": (by_exec, "-I", "-S", "-c", text, argument)}
     spec = SandboxSpec(
         limits=SMALL if attack.small else SandboxLimits(),
         workspace=attack.workspace,

@@ -19,7 +19,7 @@ from ring0.runtime import Runtime
 from ring0.tools.sandbox import cgroups
 from ring0.tools.sandbox.sandbox import TIER
 from ring0.tools.sandbox.selftest.attack import Attack, Finding, Gap, Proof, State, Way
-from ring0.tools.sandbox.selftest.places import Make, Outcome, inside, outside
+from ring0.tools.sandbox.selftest.places import Make, Outcome, inside, interpreter, outside
 from ring0.tools.sandbox.selftest.world import World, free_port
 
 PROXY_WORKS: Final = Attack(
@@ -59,9 +59,10 @@ class Trial:
         try:
             control = await self._attempt(attack, is_inside=False)
             forks = self._tier == TIER
-            tried = await self._attempt(attack, is_inside=True, by_exec=not forks)
+            python = interpreter(self._tier)
+            tried = await self._attempt(attack, is_inside=True, by_exec="" if forks else python)
             if attack.both and forks and not tried.got:
-                by_exec = await self._attempt(attack, is_inside=True, by_exec=True)
+                by_exec = await self._attempt(attack, is_inside=True, by_exec=python)
                 tried = by_exec if by_exec.got or not by_exec.known else tried
             if attack.egress and not (works := await self._proxy_works()).got:
                 tried = Verdict(False, f"nothing gets through at all: {works.what}", known=False)
@@ -93,7 +94,7 @@ class Trial:
         flat = " ".join(what.replace(self._world.canary, "(the canary)").split())
         return flat if len(flat) <= _CLIPPED_CHARS else flat[: _CLIPPED_CHARS - 1] + "…"
 
-    async def _attempt(self, attack: Attack, *, is_inside: bool, by_exec: bool = False) -> Verdict:
+    async def _attempt(self, attack: Attack, *, is_inside: bool, by_exec: str = "") -> Verdict:
         """The program, once or in two roles, and what it left behind."""
         self._count += 1
         name = f"ring0-selftest-{self._world.canary[-8:]}-{self._count}"
@@ -121,7 +122,7 @@ class Trial:
             if attack.prey and attack.proof is not Proof.PREY:
                 await self._world.bury(target["prey"])
 
-    async def _run(self, attack: Attack, target: dict[str, Any], *, by_exec: bool) -> Outcome:
+    async def _run(self, attack: Attack, target: dict[str, Any], *, by_exec: str) -> Outcome:
         async def once(role: int) -> Outcome:
             mine = {**target, "role": role}
             if target["inside"]:
