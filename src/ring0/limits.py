@@ -44,6 +44,10 @@ KERNEL_OPEN_FILES_MAX: Final = 65_536
 # Runs.
 TASK_SIZE_BYTES_MAX: Final = 256 * KIB
 RUN_DEPTH_MAX: Final = 3
+RUNS_LIVE_MAX: Final = 100_000
+"""Runs that have not ended, looked through at once: to recover or kill them."""
+RUNS_LISTED_MAX: Final = 10_000
+"""Runs that a command looks through, the newest first."""
 RUN_CHILDREN_MAX: Final = 64
 RUN_CALLS_DEFAULT: Final = 1_000
 RUN_WALL_S_DEFAULT: Final = 3_600
@@ -66,6 +70,16 @@ SECRET_CHARS_MIN: Final = 8
 SECRET_CHARS_MAX: Final = 8 * KIB
 SECRETS_MAX: Final = 256
 
+# JSON Schemas of tools, which strangers write (`tools/schemas.py`).
+SCHEMA_PARTS_MAX: Final = 4_096
+"""Schemas in one, each reference replaced by what it refers to."""
+SCHEMA_DEPTH_MAX: Final = 64
+"""References that follow on one another."""
+SCHEMA_RETURNS_MAX: Final = 64
+"""Places at which one schema refers to itself."""
+SCHEMA_CHECKS_MAX: Final = 20_000_000
+"""Parts of the schema times values to be checked, in one call."""
+
 # The store.
 BATCH_WRITES_MAX: Final = 512
 QUEUED_WRITES_MAX: Final = 16_384
@@ -82,6 +96,8 @@ WORKSPACE_PATH_CHARS_MAX: Final = 512
 # Files beneath a folder that somebody else writes to.
 BENEATH_ENTRIES_MAX: Final = 65_536
 """Files, folders and all else that one look goes through."""
+BENEATH_PATHS_CHARS_MAX: Final = 8 * MIB
+"""Of the paths of all that one look finds: they are held in memory."""
 BENEATH_DEPTH_MAX: Final = 32
 
 # The sql tool.
@@ -165,6 +181,8 @@ SELFTEST_GRACE_S: Final = 0.3
 SELFTEST_HEAR_S_MAX: Final = 2
 """For one request to a server of the selftest's."""
 EXEC_WALL_S_DEFAULT: Final = 3_600
+EXEC_MEMORY_BYTES_MIN: Final = MIB
+"""No program starts with less: who writes 256 means 256M."""
 EXEC_OUTPUT_SIZE_BYTES_DEFAULT: Final = 64 * MIB
 EXEC_FILE_SIZE_BYTES_MAX: Final = 64 * MIB
 EXEC_FILES_SIZE_BYTES_MAX: Final = 256 * MIB
@@ -175,6 +193,10 @@ SANDBOX_WATCH_MS: Final = 100
 """Between two looks at what a sandbox has used; it may be over a total for that long."""
 SANDBOX_GONE_POLL_MS: Final = 5
 """Between two looks whether a killed sandbox is gone, where Linux doesn't tell."""
+SANDBOX_GROUPS_SPARE_MAX: Final = 32
+"""Emptied cgroups of version 1 that are kept for the next sandboxes."""
+SANDBOX_GROUP_SPARE_BYTES_MAX: Final = MIB
+"""What one of them may still be charged for; Linux gives it back a little later."""
 SANDBOXES_CPU_SHARES: Final = 512
 """Of all sandboxes together (cgroup v1), beside 1,024 for each thread of the kernel."""
 SANDBOXES_CPU_WEIGHT: Final = 50
@@ -248,6 +270,8 @@ MCP_LISTING_AGE_S_MAX: Final = 60
 """After this a server's code and tools are compared with its pin again before the next call."""
 MCP_TOOLS_MAX: Final = 256
 MCP_LIST_PAGES_MAX: Final = 32
+MCP_VALUES_MAX: Final = 16_384
+"""Of one message, without what the protocol leaves free: each costs the library's look at it."""
 MCP_PARTS_MAX: Final = 256
 """Texts, images and other parts of one result."""
 MCP_NAME_CHARS_MAX: Final = 64

@@ -48,7 +48,9 @@ class Runtime:
 
     async def wait_for(self, awaitable: Awaitable[T], seconds: float) -> T:
         """`awaitable`, or `TimeoutError` after `seconds`."""
-        return await asyncio.wait_for(awaitable, seconds)
+        # Not asyncio.wait_for: before Python 3.12 it loses a cancel that meets the result.
+        async with asyncio.timeout(seconds):
+            return await awaitable
 
     def start(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """A task in the background; the caller keeps and ends it."""

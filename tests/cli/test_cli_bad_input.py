@@ -105,6 +105,26 @@ def test_a_policy_that_does_not_parse_names_its_line(world: World) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ('[network]\nallow_private = ["10.0.0.1/8"]\n', "10.0.0.1/8"),
+        ('[network]\nauthorities = ["nowhere.pem"]\n', "nowhere.pem"),
+        ('[credentials.x]\nsecret = "X_API_KEY"\nuse_for = "https://*.a.example"\n', "'x'"),
+    ],
+)
+def test_the_doctor_finds_what_the_way_out_can_not_use(
+    world: World, config: str, said: str
+) -> None:
+    world.home.mkdir()
+    (world.home / "ring0.toml").write_text(config)
+    world.environment["X_API_KEY"] = "a-key-of-a-test"
+    doctor = world.ring0("doctor", "--json")
+    assert doctor.code == 6, doctor
+    [found] = [c for c in doctor.json["checks"] if c["state"] == "missing"]
+    assert found["name"] == "configuration" and said in found["what"]
+
+
 def _ran(world: World) -> None:
     assert world.ring0("run", "agent.py:plain", "hi").code == 0
 
@@ -159,7 +179,7 @@ def test_a_journal_of_a_newer_version_asks_for_the_newer_program(world: World) -
 
 
 def test_a_second_kernel_on_the_folder_is_refused_and_the_first_goes_on(world: World) -> None:
-    first = world.start("run", "agent.py:sleeps", "1.5")
+    first = world.start("run", "agent.py:sleeps", "4")  # longer than two commands take
     world.until(world.live)
     second = world.ring0("run", "agent.py:plain", "hi")
     assert second.code == 6

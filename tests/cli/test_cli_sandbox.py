@@ -151,8 +151,8 @@ def test_the_other_limits_hold_inside(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "limit", ["memory", "memory=", "memory=0", "memory=1T", "memory=-1", "wall=1d", "cpu=1.5s",
-              "processes=x", "processes=٣", "bananas=1", "=1"],
+    "limit", ["memory", "memory=", "memory=0", "memory=256", "memory=1T", "memory=-1", "wall=1d",
+              "cpu=1.5s", "processes=x", "processes=٣", "bananas=1", "=1"],
 )  # fmt: skip
 def test_a_limit_that_makes_no_sense_is_refused(world: World, limit: str) -> None:
     code, out, error = shell(world, "echo ran", "--limit", limit)
@@ -260,6 +260,22 @@ def test_files_come_out_of_a_command_that_fails_too(world: World) -> None:
     assert code == 3 and (world.folder / "out/result.txt").read_text() == "partly\n"
 
 
+def test_holes_and_odd_names_do_not_come_out_and_stop_nothing_else(world: World) -> None:
+    script = r"""
+printf x > "$(printf 'evil\033]0;owned\007')"; printf y > "$(printf 'two\nlines')"
+for i in 1 2 3 4 5 6 7 8 9; do truncate -s 60M hole$i; done
+echo secret > locked; chmod 000 locked; echo kept > a.txt
+"""
+    code, _, error = shell(world, script, "--out", "out")
+    assert code == 0 and "\x1b" not in error
+    out = world.folder / "out"
+    assert (out / "a.txt").read_text() == "kept\n"
+    holes = [path for path in out.iterdir() if path.name != "a.txt"]
+    assert len(holes) == 4 and all(path.name.startswith("hole") for path in holes)
+    for name in ("locked", "evil", "two", "hole9"):
+        assert name in error
+
+
 def test_a_file_name_can_not_speak_to_the_terminal(world: World) -> None:
     script = r"""python3 -c 'open(".\x1b[31mred\u202e", "w").write("x")'"""
     _, _, error = shell(world, script, "--out", "out")
@@ -349,6 +365,13 @@ def test_less_than_the_tier_that_was_asked_for_is_an_error(world: World) -> None
     assert code == 6 and not out and "Do:" in error
     code, out, error = shell(world, "echo ran", "--tier", "none")
     assert code == 2 and not out and "Do:" in error
+
+
+def test_less_than_the_tier_of_ring0_toml_is_an_error_too(world: World) -> None:
+    world.home.mkdir(parents=True, exist_ok=True)
+    (world.home / "ring0.toml").write_text('[sandbox]\ntier = "microvm"\n')
+    code, out, error = shell(world, "echo ran")
+    assert code == 6 and not out and "microvm" in error
 
 
 def test_a_command_that_is_not_there_and_none_at_all_are_errors(world: World) -> None:

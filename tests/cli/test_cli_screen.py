@@ -180,12 +180,13 @@ def test_a_data_folder_that_is_none_is_said_in_every_verb(world: World) -> None:
     file = world.write("file", "")
     loop = world.folder / "loop"
     loop.symlink_to(loop)
-    for home in ("/dev/null", str(file), f"{file}/beneath", str(loop), "~nobody-at-all/x"):
+    others = (str(file), f"{file}/beneath", str(loop), "~nobody-at-all/x")
+    for home, verb in [*(("/dev/null", verb) for verb in VERBS),
+                       *((home, verb) for home in others for verb in VERBS[-2:])]:  # fmt: skip
         world.environment["RING0_HOME"] = home
-        for verb in VERBS:
-            done = world.ring0(*verb)
-            assert done.code == 2, (home, verb, done.all)
-            assert "RING0_HOME" in done.err and done.out == ""
+        done = world.ring0(*verb)
+        assert done.code == 2, (home, verb, done.all)
+        assert "RING0_HOME" in done.err and done.out == ""
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o755])

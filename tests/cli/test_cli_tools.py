@@ -163,6 +163,14 @@ def test_a_server_that_cannot_be_started_is_an_error_and_no_pin(here: World) -> 
     assert not (here.folder / "tools.lock.json").exists()
 
 
+def test_a_server_that_nobody_approved_yet_has_the_tier_of_ring0_toml(here: World) -> None:
+    (here.folder / "home").mkdir()
+    (here.folder / "home/ring0.toml").write_text('[sandbox]\ntier = "microvm"\n')
+    shown = here.ring0("add", "calc", "--yes")
+    assert here.code == 6 and "microvm" in shown, shown
+    assert not (here.folder / "tools.lock.json").exists()
+
+
 def test_changed_settings_are_listed_as_such(here: World) -> None:
     here.ring0("add", "calc", "--yes")
     changed = AGENT.replace('"calc.py"', '"calc.py", "-v"')

@@ -18,7 +18,7 @@ from kernel_world import Doing
 
 from ring0.errors import CallDenied, KernelBusy, Ring0Error
 from ring0.gateway.control import SOCKET, Direct, Remote, operations
-from ring0.kernel.boot import operator_name
+from ring0.identity import operator_name
 from ring0.runtime import Runtime
 from ring0.types import ApprovalState, CallState, Effect, RunState
 

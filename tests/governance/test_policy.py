@@ -234,7 +234,7 @@ _forbidden = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_extra, _forbidden)
 def test_no_extra_text_turns_a_default_forbid_into_allow_or_ask(tmp_path_factory, text, changes):
     path = tmp_path_factory.mktemp("policy") / "extra.cedar"

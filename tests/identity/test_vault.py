@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 
@@ -106,6 +108,27 @@ def test_a_secret_that_is_removed_is_gone_from_the_disk(tmp_path: Path) -> None:
     assert CANARY.encode() not in (tmp_path / VAULT_FILE).read_bytes()
     with pytest.raises(NotFound):
         vault.remove("GITHUB_TOKEN")
+
+
+def test_two_who_write_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    one, other = Vault(tmp_path), Vault(tmp_path)
+    one.set("ONE", CANARY, 1)
+    other.set("OTHER", CANARY + "2", 2)
+    one.remove("ONE")
+    assert dict(Vault(tmp_path).values()) == {"OTHER": CANARY + "2"}
+
+
+def test_many_processes_that_write_at_once_leave_a_whole_vault(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from ring0.identity import Vault\n"
+        "for n in range(20): Vault(Path(sys.argv[1])).set(f'S{sys.argv[2]}.{n}', 'x' * 2000, n)"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(number)])
+        for number in range(4)
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
+    assert len(Vault(tmp_path).names()) == 80
 
 
 def test_a_disk_that_takes_nothing_leaves_the_old_secrets(

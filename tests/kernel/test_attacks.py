@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -15,6 +16,7 @@ from ring0.types import (
     ApprovalState,
     Budget,
     CallState,
+    Effect,
     Grant,
     Integrity,
     ModelConfig,
@@ -160,3 +162,30 @@ def test_a_function_gets_the_network_that_its_operator_grants_and_no_more() -> N
     with pytest.raises(ManifestInvalid) as refused:
         merged(toml, code("https://api.example.com/*"))
     assert "[functions.f]" in refused.value.todo
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"name": "f", "effect": Effect.PURE, "egress": ("POST https://api.example.com/*",)},
+        {"name": "f", "effect": Effect.PURE, "secrets": ("github",)},
+        {"name": "bank.execute", "effect": Effect.ONCE},
+    ],
+    ids=["pure with egress", "pure with a secret", "a built-in tool's name"],
+)
+def test_what_the_sdk_refuses_in_a_declaration_the_kernel_refuses_too(
+    said: dict[str, Any],
+) -> None:
+    """What an agent's file declares comes out of its own sandbox: it could say anything."""
+    grant = Grant(egress=("POST https://api.example.com/*",), secrets=("github",))
+    toml = AgentManifest(name="op", entry="a.py:a", folder="/srv", grants={"f": grant})
+    function = ToolManifest(description="", schema={}, **said)
+    with pytest.raises(ManifestInvalid):
+        merged(toml, AgentManifest(name="a", entry="a.py:a", functions=(function,)))
+
+
+def test_a_grant_for_a_function_that_is_not_there_is_an_error() -> None:
+    toml = AgentManifest(name="op", entry="a.py:a", folder="/srv", grants={"refundd": Grant()})
+    with pytest.raises(ManifestInvalid) as refused:
+        merged(toml, AgentManifest(name="a", entry="a.py:a"))
+    assert "[functions.refundd]" in refused.value.what

@@ -232,6 +232,20 @@ def test_no_manifest_of_a_child_gives_it_more_than_its_parent_has(
     assert not narrowed.operator, "what an operator may do is not inherited"
 
 
+def test_a_childs_function_is_what_its_parents_is_whatever_its_own_declaration_says() -> None:
+    def made(name: str, **said: Any) -> AgentManifest:
+        one = ToolManifest(name="f", description="", schema={}, **said)
+        return AgentManifest(name=name, functions=(one,))
+
+    parent = made("parent", effect=Effect.ONCE)
+    child = made(
+        "child", effect=Effect.PURE, egress=("POST https://elsewhere.example/*",),
+        secrets=("github",), output=Integrity.TRUSTED_FIELD,
+    )  # fmt: skip
+    narrowed = Agent(Family(manifest=parent, others=(child,)), "d").child("child", Budget())
+    assert narrowed.manifest.functions == parent.functions
+
+
 async def test_a_child_that_wants_a_tool_its_parent_has_not_is_not_started(tmp_path: Path) -> None:
     async def parent(t: Tree, run: LiveRun) -> Any:
         return (await t.spawn(run, "child")).error
@@ -242,6 +256,27 @@ async def test_a_child_that_wants_a_tool_its_parent_has_not_is_not_started(tmp_p
         error = (await result(t, row))["value"]
         assert error["code"] == "manifest_invalid"
         assert not await t.kernel.store.runs(parent=row.id)
+
+
+async def test_a_child_that_was_refused_takes_no_place_of_the_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RUN_CHILDREN_MAX", 2)
+
+    async def parent(t: Tree, run: LiveRun) -> Any:
+        for _ in range(3):
+            assert (await t.spawn(run, "greedy")).state is not CallState.OK
+        return [(await t.spawn(run, "child")).state for _ in range(3)]
+
+    async def child(t: Tree, run: LiveRun) -> Any:
+        return 1
+
+    greedy = agent("greedy", functions=(function("more"),))
+    manifests = [agent("parent", "child", "greedy"), agent("child"), greedy]
+    async with tree(tmp_path / "home", manifests, parent=parent, child=child) as t:
+        row = await t.kernel.runs.wait((await t.start("parent")).id)
+        states = (await result(t, row))["value"]
+    assert states[:2] == ["ok", "ok"] and states[2] != "ok"
 
 
 async def test_a_child_is_as_untrusted_as_its_parent_was_and_its_result_as_it_became(

@@ -18,7 +18,11 @@ from kernel_world import World, world
 
 from ring0.errors import ManifestInvalid
 from ring0.identity import Vault
-from ring0.types import Budget, CallKind, CallState, Effect, Integrity
+from ring0.kernel.egress import Outside
+from ring0.kernel.manifests import Config, read_config
+from ring0.runtime import Runtime
+from ring0.tools.reach import environment
+from ring0.types import Budget, CallKind, CallState, Effect, Integrity, ModelConfig
 
 CANARY = "sk-canary/4e+81c=0aaf~7"
 CALLS = 1_000
@@ -185,3 +189,34 @@ async def test_a_credential_that_ring0_toml_does_not_have_is_told_before_anythin
     async with outside(tmp_path, "HOST/v1/*") as (here, _):
         with pytest.raises(ManifestInvalid, match="other"):
             here.kernel.outside.of(("api", "other"), "[tools.py]")
+
+
+async def test_the_host_of_an_operators_own_model_is_no_egress_host(tmp_path: Path) -> None:
+    async with outside(tmp_path, "HOST/v1/*") as (here, server):
+        here.kernel.outside._models = ["localhost"]  # as [models.x] base_url would
+        body = "status, _, said = ask('/v1/a'); print(status, b'model door' in said)"
+        outcome = await here.call("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}{body}"})
+    assert outcome.value["stdout"] == "403 True\n", outcome.value
+    assert server.heard == []
+
+
+def test_the_hosts_of_configured_models_are_known() -> None:
+    models = {"m": ModelConfig(provider="openai", base_url="https://LLM.corp.example:8443/v1")}
+    found = Outside(Config(models=models), lambda name: "http://127.0.0.1:8000/v1", Runtime())
+    assert found._models == ["llm.corp.example", "127.0.0.1"]
+
+
+def test_a_name_of_the_own_loopback_that_a_rule_is_about_is_asked_through_the_proxy() -> None:
+    assert environment(("api.example.com",))["no_proxy"] == "127.0.0.1,localhost,::1"
+    assert environment(("http://localhost:8080/*",))["NO_PROXY"] == "127.0.0.1,::1"
+
+
+def test_authorities_lie_beside_ring0_toml_and_are_read_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "ring0.toml").write_text('[network]\nauthorities = ["own.pem"]\n')
+    config = read_config(tmp_path)
+    with pytest.raises(ManifestInvalid, match=r"own\.pem"):
+        Outside(config, lambda name: "", Runtime())
+    (tmp_path / "own.pem").write_text(WorldAuthority().pem)
+    Outside(config, lambda name: "", Runtime())

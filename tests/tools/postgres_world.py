@@ -54,6 +54,15 @@ def _binaries() -> Path | None:
     return Path(found.origin).parent / folder / "bin"
 
 
+def _reachable(binaries: Path, folder: Path) -> Path:
+    """PostgreSQL never runs as root, and another may not get to where a checkout of root's lies."""
+    if all(above.stat().st_mode & 0o001 for above in binaries.resolve().parents):
+        return binaries
+    shutil.copytree(binaries.parent, folder / "installed", symlinks=True)
+    folder.chmod(0o711)
+    return folder / "installed" / binaries.name
+
+
 def why_absent() -> str:
     """Why there is no server to test with; empty: there is one."""
     if os.environ.get("RING0_TEST_PG"):
@@ -87,6 +96,7 @@ def running() -> Iterator[World]:
     other = {"user": _NOBODY, "group": _NOBODY} if os.geteuid() == 0 else {}
     if other:
         os.chown(folder, _NOBODY, _NOBODY)
+        binaries = _reachable(binaries, folder)
     data = folder / "data"
 
     def call(*command: str) -> None:

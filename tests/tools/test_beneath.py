@@ -256,6 +256,20 @@ def test_too_many_files_are_an_error_and_not_a_long_wait(
         beneath.list()
 
 
+def test_paths_that_fill_the_memory_of_who_looks_are_an_error(
+    beneath: Beneath, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BENEATH_PATHS_CHARS_MAX", 2_000)
+    for folder in ("a", "b"):
+        (top / (folder * 20)).mkdir()
+        for number in range(10):
+            (top / (folder * 20) / f"{number:040}").touch()
+    assert len(beneath.list()) == 20
+    monkeypatch.setattr(limits, "BENEATH_PATHS_CHARS_MAX", 1_000)
+    with pytest.raises(LimitReached, match="too long"):
+        beneath.look()
+
+
 def test_a_tree_that_is_too_deep_is_named_and_left_out(beneath: Beneath, top: Path) -> None:
     here = top
     for _ in range(limits.BENEATH_DEPTH_MAX + 2):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import pytest
 from egress_world import CANARY, OK, World, answer, get, post, shop, status, went_out
 
+from ring0 import limits
 from ring0.errors import CallDenied, InvalidInput, ManifestInvalid, Ring0Error
-from ring0.tools.egress import bind, canonical, choose, parse_rule
+from ring0.runtime import Runtime
+from ring0.tools.egress import Kept, bind, canonical, choose, parse_rule
 from ring0.tools.egress.echo import Echoes
 
 
@@ -204,3 +208,22 @@ def test_the_first_credential_for_an_operation_is_chosen():
         chosen = choose(some, canonical("GET", "https", "shop.test", 443, path))
         assert chosen is not None and chosen.name == name
     assert choose(some, canonical("POST", "https", "shop.test", 443, "/b")) is None
+
+
+def test_answers_full_of_tokens_that_come_at_once_break_nothing():
+    """A fault here would leave the effect of a request unknown: a server could ask for that."""
+    keeper = Kept(Runtime())
+
+    def keep(step):
+        for number in range(3_000):
+            keeper.keep("https://a.example:443", "token", f"value-{number * step % 300}")
+
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(keep, (1, 1, 3, 7, 1, 11, 13, 1)))
+    finally:
+        sys.setswitchinterval(often)
+    assert len(keeper._values) <= limits.EGRESS_KEPT_MAX
+    assert len(keeper._handles) <= limits.EGRESS_KEPT_MAX

@@ -299,3 +299,78 @@ async def _until(holds: Callable[[], bool]) -> None:
 
 def _is_zombie(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+# --- used again -------------------------------------------------------------------------------
+
+
+def _version_1() -> bool:
+    return cgroups.found().mechanism == "cgroup v1"
+
+
+@here
+@pytest.mark.skipif(not _version_1(), reason="version 2 never forgets its peak")
+async def test_a_group_that_serves_again_counts_from_the_beginning(world: World) -> None:
+    first = world.group()
+    code = "x = bytearray(20 * 2**20)\nfor _ in range(3_000_000): pass"
+    world.start(first, code).wait(20)
+    assert first.usage().memory_bytes_peak > 20 * MIB and first.usage().cpu_us > 50_000
+    again = await _taken_again(world, first)
+    assert again is not None and again._folders == first._folders
+    assert again.usage().memory_bytes_peak < 2 * MIB and again.usage().cpu_us < 50_000
+    world.start(again, "pass").wait(20)
+    assert again.over(cpu_s=1) == ""
+
+
+@here
+@pytest.mark.skipif(not _version_1(), reason="version 2 never forgets its peak")
+async def test_a_group_does_not_serve_again_for_other_limits_or_with_somebody_in_it(
+    world: World,
+) -> None:
+    first = world.group()
+    other = SandboxLimits(memory_bytes=64 * MIB, tmp_bytes=16 * MIB, processes=8)
+    assert (taken := await _taken_again(world, first, other)) is not None
+    assert taken._folders != first._folders
+    second = world.group()
+    process = world.start(second, "import time\nprint('in', flush=True)\ntime.sleep(60)")
+    assert process.stdout is not None and process.stdout.readline()
+    assert (taken := await _taken_again(world, second)) is not None
+    assert taken._folders != second._folders
+    process.kill()
+    process.wait(20)
+
+
+@here
+@pytest.mark.skipif(not _version_1(), reason="version 2 never forgets its peak")
+async def test_a_group_whose_memory_was_used_up_does_not_serve_again(world: World) -> None:
+    first = world.group()
+    world.start(first, "x = b'x' * (90 * 2**20)").wait(20)
+    assert first.over(cpu_s=0) == "memory"
+    assert (taken := await _taken_again(world, first)) is not None
+    assert taken._folders != first._folders and taken.over(cpu_s=0) == ""
+
+
+@here
+@pytest.mark.skipif(not _version_1(), reason="version 2 never forgets its peak")
+async def test_a_group_is_given_back_once(world: World) -> None:
+    """The second time it may be another sandbox's."""
+    first = world.group()
+    taken = await _taken_again(world, first)
+    first.give_back()
+    first.remove()
+    assert taken is not None and all(map(os.path.isdir, taken._folders.values()))
+    assert not cgroups._spare
+
+
+async def _taken_again(
+    world: World, group: cgroups.Group, limits: SandboxLimits = FEW
+) -> cgroups.Group | None:
+    """What the next sandbox gets after `group` was given back, a little later."""
+    while cgroups._spare:
+        cgroups._spare.popleft().remove()
+    await RUNTIME.sleep(0.3)  # Linux gives back what was charged
+    group.give_back()
+    taken = cgroups.take(f"test-{os.getpid()}-again-{len(world.groups)}", limits)
+    if taken is not None:
+        world.groups.append(taken)
+    return taken

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import py_compile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,24 @@ async def test_a_server_that_nobody_approved_is_refused_with_what_to_type(here: 
     with pytest.raises(ManifestInvalid, match="has not been approved") as refused:
         here.load(CONFIG)
     assert refused.value.todo == f"ring0 tools add srv --from {here.folder}"
+
+
+@pytest.mark.parametrize("options", [[], ["-I"]])
+async def test_byte_code_that_no_pin_covers_is_never_run(here: World, options: list[str]) -> None:
+    loads = "import sys; sys.path.insert(0, __file__.rpartition('/')[0]); import lib\n"
+    (here.folder / "own").mkdir()
+    here.script(loads + SERVER.replace("str(counted)", "lib.WORD"), "own/server.py")
+    lib, evil = here.folder / "own/lib.py", here.folder / "own/evil.py"
+    lib.write_text("WORD = 'approved'\n")
+    config = {**CONFIG, "command": ["python", *options, "own/server.py"], "code": ["own"]}
+    await here.approve(config)
+    evil.write_text("WORD = 'evil'\n")
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(
+        str(evil), importlib.util.cache_from_source(str(lib)), invalidation_mode=unchecked
+    )
+    evil.unlink()
+    assert await here.value("count") == "approved"
 
 
 async def test_a_rug_pull_in_the_code_is_refused_before_any_of_it_runs(here: World) -> None:
@@ -237,6 +257,19 @@ def test_a_folder_with_secrets_is_never_shown_to_a_server(tmp_path: Path) -> Non
         program.find("srv", settings.read("srv", said), tmp_path)
     (tmp_path / "src" / ".env").unlink()
     assert program.find("srv", settings.read("srv", said), tmp_path).mounts
+
+
+@pytest.mark.parametrize("name", ["vault.json", "journal.db"])
+def test_ring0s_own_data_folder_beside_the_code_is_never_shown_to_a_server(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "server.js").write_text("")
+    (tmp_path / "package-lock.json").write_text("{}")
+    (tmp_path / ".ring0").mkdir()
+    (tmp_path / ".ring0" / name).write_text("")
+    said = settings.read("srv", {"use": "mcp", "command": ["node", "server.js"]})
+    with pytest.raises(ManifestInvalid, match="would be shown"):
+        program.find("srv", said, tmp_path)
 
 
 def test_only_what_is_pinned_is_mounted(tmp_path: Path) -> None:

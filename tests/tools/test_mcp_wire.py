@@ -84,3 +84,24 @@ async def test_lines_are_the_same_however_they_are_cut() -> None:
         pipes = Pipes(None, out, asyncio.StreamReader())  # type: ignore[arg-type]
         found = [await pipes._next() for _ in range(3)]
         assert [message is not None for message in found] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"content": [{}] * 200_000},
+        {"content": [1] * 200_000},
+        {"content": [{"type": "text", "text": "", "annotations": {"audience": [{}] * 200_000}}]},
+        {"tools": [{"name": "a", "inputSchema": {}, "icons": [{}] * 200_000}]},
+    ],
+)
+def test_a_message_of_many_values_never_reaches_the_library(result: dict[str, Any]) -> None:
+    # A message of 2 MiB would stop the kernel for 14 s, and take 3 GB of memory.
+    judge = asked()
+    with pytest.raises(Broken, match="more than 16384 values"):
+        judge.line(json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode())
+
+
+def test_a_large_structured_value_is_no_such_message() -> None:
+    result = {"content": [], "structuredContent": {"rows": [[1, 2, 3]] * 50_000}}
+    assert asked().line(json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode())

@@ -251,6 +251,20 @@ def test_deferred_constraints_and_triggers_act_before_the_commit(world: World) -
     world.drop(shop.name)
 
 
+def test_parameters_written_as_elsewhere_are_answered_with_how_they_are_written_here(
+    world: World,
+) -> None:
+    shop = world.fresh()
+    for written in ("?", "%s"):
+        with pytest.raises(errors.CallInvalid) as refused:
+            shop.plan(f"DELETE FROM customers WHERE id = {written}")
+        assert "$1" in refused.value.todo
+    with pytest.raises(errors.CallInvalid) as refused:
+        shop.plan("DELETE FORM customers")
+    assert "$1" not in refused.value.todo
+    world.drop(shop.name)
+
+
 def test_rows_of_a_subtransaction_are_seen(world: World) -> None:
     shop = world.fresh(
         """CREATE FUNCTION careful() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -127,6 +127,15 @@ async def test_the_files_of_a_program_that_failed_are_kept_and_those_of_one_that
     assert list(await contents(w)) == ["log.txt"]
 
 
+async def test_one_that_was_stopped_before_it_said_a_word_is_told_without_last_words(
+    w: World,
+) -> None:
+    add(w, "brief", use="shell", timeout_s=1)
+    outcome = await sh(w, "sleep 60", "brief")
+    assert outcome.error is not None
+    assert outcome.error["why"] == "Nothing of its files was taken. It said nothing."
+
+
 async def test_each_call_has_a_sandbox_of_its_own(w: World) -> None:
     await sh(w, "echo left > /tmp/left; (sleep 300 &) ; true")
     outcome = await sh(w, "ls /tmp; ls /proc | grep -c '^[0-9]'")
@@ -340,7 +349,9 @@ async def test_a_pure_program_has_no_files_but_scratch_ones(w: World) -> None:
     outcome = await py(
         w,
         "import os\nopen('scratch', 'w').write('x')\n"
-        "print(os.getcwd(), os.access('/work', os.W_OK), os.listdir('.'))",
+        # A Python that lies in /tmp is there as a folder.
+        "files = [name for name in os.listdir() if os.path.isfile(name)]\n"
+        "print(os.getcwd(), os.access('/work', os.W_OK), files)",
         "calc",
     )
     assert outcome.value["stdout"] == "/tmp False ['scratch']\n", outcome
@@ -380,6 +391,7 @@ async def test_a_workspace_that_does_not_fit_is_refused_before_the_program_start
         ({"use": "python", "timeout_s": 0}, "timeout_s"),
         ({"use": "python", "image": ["os; evil"]}, "no name of a module"),
         ({"use": "shell", "image": ["json"]}, "image"),
+        ({"use": "shell", "tier": "vm"}, "tier"),
         ({"use": "python", "secrets": ["KEY"]}, "no `egress`"),
         ({"use": "python", "egress": ["example.com"], "effect": "pure"}, "not pure"),
         ({"use": "python", "egress": ["example.com"], "effect": "idempotent"}, "not idempotent"),
@@ -439,8 +451,8 @@ open("page", "wb").write(page)
 print(page.decode())
 try:
     print(urllib.request.urlopen("http://127.0.0.1:PORT/other").read())
-except urllib.error.HTTPError:
-    print("refused")
+except urllib.error.HTTPError as error:
+    print("refused" if b"which no rule of its `egress` allows" in error.read() else "why?")
 try:
     socket.create_connection(("127.0.0.1", PORT), 2)
 except OSError:
@@ -449,11 +461,12 @@ except OSError:
 
 
 async def test_egress_without_anything_that_serves_it_is_refused(w: World) -> None:
-    add(w, "out", use="shell", egress=["example.com"])
+    add(w, "out", use="shell", egress=["example.com"], secrets=["example"])
     task = w.start("out.run", {"command": "echo started"})
     approval = await w.pending()  # It may change the world: a person is asked.
     shown = await w.shown(approval)
     assert "  that may reach example.com" in shown["dry_run"]
+    assert "  with the credential example" in shown["dry_run"]
     await w.kernel.answer(approval.id, yes=True, by="alice")
     outcome = await task
     assert outcome.error is not None and outcome.error["code"] == "sandbox_unavailable"

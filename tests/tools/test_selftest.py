@@ -24,7 +24,7 @@ from ring0.tools.sandbox import Mount, Sandbox, SandboxSpec, launch, spec
 from ring0.tools.sandbox.selftest import ATTACKS, Attack, Finding, Report, State, selftest
 from ring0.tools.sandbox.selftest.outlets import Outlets
 from ring0.tools.sandbox.selftest.places import Make, Outcome, source
-from ring0.tools.sandbox.selftest.trial import Verdict, heard, judge
+from ring0.tools.sandbox.selftest.trial import Trial, Verdict, heard, judge
 from ring0.tools.sandbox.selftest.world import VARIABLE, world
 from ring0.tools.sandbox.zygote import Zygotes
 
@@ -209,6 +209,28 @@ async def test_the_world_is_taken_down_when_something_fails(own_folder: Path) ->
             victim = made.facts["victim"]
             raise LookupError
     assert not list(own_folder.iterdir()) and not Path(f"/proc/{victim}").exists()
+
+
+async def test_a_cancel_ends_it_also_where_an_attack_ends_at_the_same_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    under_way = asyncio.Event()
+
+    async def find(trial: Trial, attack: Attack) -> Finding:
+        under_way.set()
+        with contextlib.suppress(asyncio.CancelledError):  # as what was just about to be over
+            await asyncio.sleep(60)
+        return Finding(
+            name=attack.name, family=attack.family, tries="", state=State.CLOSED, why="",
+            inside="", control="", held=True,
+        )  # fmt: skip
+
+    monkeypatch.setattr(Trial, "find", find)
+    testing = asyncio.create_task(attacked(named("unshare-user")))
+    await under_way.wait()
+    testing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await testing
 
 
 async def test_who_hears_of_a_finding_and_fails_ends_it_all(own_folder: Path) -> None:

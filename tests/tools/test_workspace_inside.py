@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ring0.errors import CallInvalid, LimitReached, ToolFailed
 from ring0.runtime import Runtime
 from ring0.tools.driver import Result
 from ring0.tools.sandbox.beneath import Beneath
-from ring0.tools.workspace.inside import Collected, LaidOut, collect, lay_out
+from ring0.tools.workspace.inside import Collected, Laid, LaidOut, collect, lay_out
 from ring0.types import CallState, Confidentiality, Effect, Integrity, Label
 
 MADE = Label(integrity=Integrity.UNTRUSTED, sources=("py.run@r/0/1",))
@@ -379,3 +380,44 @@ async def _call(desk: Desk, act: Callable[..., Any]) -> str:
 async def _contents(desk: Desk) -> dict[str, str]:
     files = await desk.workspace.list()
     return {file.path: (await desk.workspace.content(file.blob)).decode() for file in files}
+
+
+async def test_many_odd_names_do_not_stop_the_kernel(desk: Desk) -> None:
+    label = Label(integrity=Integrity.UNTRUSTED)
+    gone = {f"gone/{i}": Laid(blob="", digest="", label=label) for i in range(4_000)}
+    (desk.folder / "odd").mkdir()
+    for number in range(15_000):
+        os.symlink("nowhere", desk.folder / f"odd/{number}")
+    desk.laid = LaidOut(files=gone | {"odd/7/file": gone["gone/1"]})
+    before = time.process_time()
+    changes = await desk.changes()
+    assert (
+        time.process_time() - before < 2
+    )  # each compared with each takes 5 s, and grows by the square
+    assert len(changes) == 4_000 and "odd/7/file" not in changes
+
+
+async def test_files_that_grow_while_they_are_read_are_no_more_than_a_workspace(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(64):
+        (desk.folder / f"{number:02}").touch()
+    look, held = desk.beneath.look, 0
+
+    def then_grow() -> Any:
+        found = look()
+        for number in range(64):
+            os.truncate(desk.folder / f"{number:02}", 8 * limits.MIB)
+        return found
+
+    def read(path: str, most: int) -> bytes:
+        nonlocal held
+        content = Beneath.read(desk.beneath, path, most)
+        held += len(content)
+        return content
+
+    monkeypatch.setattr(desk.beneath, "look", then_grow)
+    monkeypatch.setattr(desk.beneath, "read", read)
+    with pytest.raises(LimitReached, match="grew"):
+        await desk.collect()
+    assert held <= limits.WORKSPACE_SIZE_BYTES_MAX + 8 * limits.MIB

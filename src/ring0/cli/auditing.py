@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ring0.cli import output
-from ring0.cli.explaining import Explained, explain
 from ring0.cli.output import console, indented, line, text
 from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
 from ring0.errors import ReplayDiverged, VerifyFailed
-from ring0.gateway import door
 from ring0.identity import Vault
 from ring0.kernel import manifests
-from ring0.kernel.replay import Replayed, replay, replay_gate
 from ring0.observability.verify import Report, verify
+
+if TYPE_CHECKING:
+    from ring0.cli.explaining import Explained
+    from ring0.kernel.replay import Replayed
 
 LIMIT = (
     "Whoever owns this machine can rewrite the journal and its head file together. Keep the root"
@@ -77,6 +78,9 @@ def replay_run(
 
 
 async def _replay(place: Place, name: str) -> Replayed:
+    from ring0.gateway import door
+    from ring0.kernel.replay import replay, replay_gate
+
     async with place.reading() as store:
         row = await run_named(store, name)
         gate = replay_gate(
@@ -145,6 +149,8 @@ def explain_call(
 
 
 async def _explain(place: Place, run: str, name: str) -> Explained:
+    from ring0.cli.explaining import explain
+
     async with place.reading() as store:
         return await explain(store, await call_named(store, await run_named(store, run), name))
 

@@ -16,9 +16,10 @@ import apsw
 from ring0.cli.place import Place
 from ring0.errors import Ring0Error
 from ring0.governance import Policies
-from ring0.identity import Vault
+from ring0.identity import Vault, operator_name
 from ring0.kernel import manifests
-from ring0.kernel.boot import LOCK, operator_name
+from ring0.kernel.boot import LOCK
+from ring0.kernel.egress import Outside
 from ring0.store.sqlite.opening import open_store
 from ring0.tools.sandbox import Probe, SandboxSpec, cgroups
 from ring0.tools.sandbox.tiers import at_least, probe_all
@@ -199,7 +200,9 @@ def holder(home: Path) -> int | None:
 def _config(place: Place) -> Check:
     try:
         config = manifests.read_config(place.home)
-        manifests.secrets_of(config, place.environment, Vault(place.home).values())
+        known = manifests.secrets_of(config, place.environment, Vault(place.home).values())
+        # Made and thrown away: its credentials, ranges and authorities are read here, not midway.
+        _ = Outside(config, lambda name: known.get(name, ""), place.runtime).egress
         policies = Policies.load([place.home / name for name in config.policy])
     except Ring0Error as error:
         return Check("configuration", "missing", f"{error.what} {error.why}".strip(), error.todo)

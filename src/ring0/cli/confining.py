@@ -20,7 +20,15 @@ from ring0 import limits
 from ring0.cli.leaving import why_not
 from ring0.cli.piping import ReaderGone, hand_on, standard_input
 from ring0.cli.place import Place
-from ring0.errors import CallDenied, InvalidInput, LimitReached, NotFound, Ring0Error
+from ring0.errors import (
+    CallDenied,
+    CallInvalid,
+    InvalidInput,
+    LimitReached,
+    NotFound,
+    Ring0Error,
+    ToolFailed,
+)
 from ring0.kernel import hostfiles, manifests
 from ring0.kernel.egress import Outside
 from ring0.kernel.sandboxes import UID_COUNT, UID_FIRST
@@ -31,6 +39,7 @@ from ring0.tools.sandbox import Mount, Sandbox, SandboxLimits, SandboxSpec, tier
 from ring0.tools.sandbox.beneath import Beneath
 from ring0.tools.sandbox.running import Ran, run
 from ring0.tools.sandbox.zygote import Zygotes
+from ring0.tools.workspace import canonical_path
 
 WORK: Final = "/work"
 READER_GONE_EXIT: Final = 128 + 13
@@ -115,6 +124,8 @@ def bounds_of(texts: list[str]) -> Bounds:
         name, _, value = pair.partition("=")
         if name in ("memory", "tmp"):
             sandbox[f"{name}_bytes"] = _size(pair, value)
+            if name == "memory" and sandbox["memory_bytes"] < limits.EXEC_MEMORY_BYTES_MIN:
+                raise _unreadable(pair, "1M or more: no program starts with less")
         elif name in ("processes", "files"):
             sandbox["open_files" if name == "files" else name] = _count(pair, value)
         elif name == "cpu":
@@ -256,6 +267,7 @@ async def confine(place: Place, command: Command) -> Ended:
 def _spec(place: Place, command: Command) -> SandboxSpec:
     path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
     works = command.workspace is not None or command.out is not None
+    tier_min = manifests.read_config(place.home).sandbox.tier
     spec = SandboxSpec(
         argv=command.argv,
         env={"PATH": path, "LANG": "C.UTF-8", **command.env},
@@ -263,9 +275,9 @@ def _spec(place: Place, command: Command) -> SandboxSpec:
         mounts=_mounts(place, command.read),
         limits=command.bounds.sandbox,
         workspace=works,
-        tier=command.tier,
+        tier=tiers.stronger(command.tier, tier_min),
     )
-    return with_way_out(spec) if command.allow else spec
+    return with_way_out(spec, tuple(command.allow)) if command.allow else spec
 
 
 async def _run(runtime: Runtime, sandbox: Sandbox, bounds: Bounds) -> Ran | None:
@@ -339,7 +351,8 @@ def _copy_out(
     """Regular files that are new or changed, without any exec bit; and what stays, and why."""
     listing = beneath.look()
     copied: list[str] = []
-    left_out = [(path, why) for path, why in listing.left_out if not path.startswith(".ring0")]
+    left_out = [(path, why) for path, why in listing.left_out]
+    size_bytes = 0  # what it wrote is bounded by tmp=, but a file may have holes
     for path, _ in listing.files:
         if path == AUTHORITY:
             continue
@@ -347,15 +360,27 @@ def _copy_out(
             content = beneath.read(path, limits.EXEC_FILE_SIZE_BYTES_MAX)
             if before.get(path) == content:
                 continue
-            if why := why_not(path):
+            if why := _why_it_stays(path, size_bytes + len(content)):
                 left_out.append((path, why))
                 continue
             target.mkdirs(path.rpartition("/")[0], 0o755)
             target.write(path, content, 0o644)
+            size_bytes += len(content)
             copied.append(path)
-        except (InvalidInput, LimitReached) as error:
+        except (InvalidInput, LimitReached, NotFound, ToolFailed) as error:
             left_out.append((path, error.why or error.what))
     return copied, left_out
+
+
+def _why_it_stays(path: str, size_bytes: int) -> str:
+    """Empty where the file may leave. `size_bytes`: of it and all before it."""
+    try:
+        canonical_path(path)
+    except CallInvalid as error:
+        return error.why
+    if size_bytes > limits.EXEC_FILES_SIZE_BYTES_MAX:
+        return f"all files together have more than {limits.EXEC_FILES_SIZE_BYTES_MAX} bytes"
+    return why_not(path)
 
 
 def _opened(folder: Path) -> Beneath:

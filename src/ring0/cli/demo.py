@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ring0.cli.place import work
 from ring0.cli.prompt import Prompt
-from ring0.demo.follow import Answer
-from ring0.demo.play import Setting, play
-from ring0.demo.screen import Screen
-from ring0.kernel.boot import Kernel, operator_name
+from ring0.identity import operator_name
 from ring0.runtime import Runtime
+
+if TYPE_CHECKING:
+    from ring0.demo.follow import Answer
+    from ring0.demo.screen import Screen
+    from ring0.kernel.boot import Kernel
 
 
 def demo(
@@ -33,6 +35,9 @@ def demo(
     ] = False,
 ) -> None:
     """Watch an agent that obeys everybody meet a kernel that does not."""
+    from ring0.demo.play import Setting, play
+    from ring0.demo.screen import Screen
+
     screen = Screen()
     setting = Setting(
         environment=dict(os.environ),

@@ -9,16 +9,15 @@ import msgspec
 import typer
 from rich.text import Text
 
-from ring0 import memory
+from ring0 import limits, memory
 from ring0.cli import output, tree
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Place, RunName, place_of, run_named, work
 from ring0.errors import NotFound
+from ring0.identity import operator_name
 from ring0.kernel import manifests
-from ring0.kernel.boot import operator_name
 from ring0.types import ENDED, LIVE, Episode, Run, RunState, Scope
 
-RUNS_MAX = 10_000
 STYLES = {
     RunState.DONE: "green",
     RunState.FAILED: "red",
@@ -62,7 +61,7 @@ def ps(
 
 async def _runs(place: Place, every: bool) -> list[tuple[Run, str]]:
     async with place.reading() as store:
-        rows = await store.runs(states=() if every else LIVE, most=RUNS_MAX)
+        rows = await store.runs(states=() if every else LIVE, most=limits.RUNS_LISTED_MAX)
         return [(row, (await store.blob(row.task)).decode()) for row in rows]
 
 
@@ -173,7 +172,7 @@ async def _search(
 ) -> list[tuple[str, Episode]]:
     config = manifests.read_config(place.home)
     async with place.reading() as store:
-        rows = await store.runs(most=RUNS_MAX)
+        rows = await store.runs(most=limits.RUNS_LISTED_MAX)
         own = dict.fromkeys(row.agent for row in rows if row.principal == who)
         if agent and agent not in own:
             raise NotFound(

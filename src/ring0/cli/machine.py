@@ -6,16 +6,18 @@ import importlib
 import inspect
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import ring0
-from ring0.cli import output
-from ring0.cli.checks import Check, checks
+from ring0.cli import demo, output
 from ring0.cli.output import console, text
 from ring0.cli.place import Json, place_of, work
 from ring0.errors import InvalidInput, NotFound, SandboxUnavailable
+
+if TYPE_CHECKING:
+    from ring0.cli.checks import Check
 
 MISSING_EXIT = SandboxUnavailable.exit_code
 _STYLES = {"ok": "green", "note": "yellow", "missing": "bold red"}
@@ -23,17 +25,14 @@ _STYLES = {"ok": "green", "note": "yellow", "missing": "bold red"}
 
 def add_to(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
-    try:
-        from ring0.cli import demo
-    except ImportError:
-        app.command("demo")(_no_demo)
-    else:
-        app.command("demo")(demo.demo)
+    app.command("demo")(demo.demo)
     app.command("bench")(bench)
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
     """Look whether this machine has what ring0 needs, and say what is enforced on it."""
+    from ring0.cli.checks import checks
+
     place = place_of(context, write=True)
     found = work(lambda: checks(place))
     if as_json:
@@ -66,11 +65,6 @@ def _print(check: Check) -> None:
     )
     if check.todo:
         console().print(output.indented(text(("Do: ", "dim"), check.todo), 22))
-
-
-def _no_demo() -> None:
-    """The main job, end to end."""
-    raise NotFound("This installation has no demo.", todo="Use a checkout of ring0: `make demo`.")
 
 
 def bench(

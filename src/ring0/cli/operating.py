@@ -5,7 +5,8 @@ By way of the kernel that has the data folder, or one opened for just this.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -15,8 +16,10 @@ from ring0.cli.output import console, text
 from ring0.cli.parts import Asking, asking, held
 from ring0.cli.place import Json, Note, Place, RunName, call_named, place_of, run_named, work
 from ring0.errors import InvalidInput, UndoRefused
-from ring0.gateway.control import operations
 from ring0.types import Approval, ApprovalState, Call, Run, RunState, Shown
+
+if TYPE_CHECKING:
+    from ring0.gateway.control import Operations
 
 ApprovalName = Annotated[
     str, typer.Argument(metavar="APPROVAL", help="As `ring0 approvals` lists it.")
@@ -33,6 +36,12 @@ def add_to(app: typer.Typer) -> None:
         ("settle", settle),
     ):
         app.command(name)(verb)
+
+
+def _operations(place: Place) -> AbstractAsyncContextManager[Operations]:
+    from ring0.gateway.control import operations
+
+    return operations(place.home, place.runtime, place.environment)
 
 
 def approvals(
@@ -114,7 +123,7 @@ def _answer(context: typer.Context, approval: str, yes: bool, note: str, as_json
     place = place_of(context, write=True)
 
     async def answer() -> Approval:
-        async with operations(place.home, place.runtime, place.environment) as operator:
+        async with _operations(place) as operator:
             return await operator.answer(approval, yes=yes, note=note)
 
     row = work(answer)
@@ -147,7 +156,7 @@ def kill(
     async def end() -> list[str]:
         target = agent or (await _run_id(place, run) if run else "")
         scope = "run" if run else "agent" if agent else "all"
-        async with operations(place.home, place.runtime, place.environment) as operator:
+        async with _operations(place) as operator:
             return await operator.kill(scope, target)
 
     ended = work(end)
@@ -193,7 +202,7 @@ async def _undo(place: Place, name: str, call: str) -> tuple[Run, dict[str, Any]
     async with place.reading() as store:
         of = await run_named(store, name)
         only = (await call_named(store, of, call)).id if call else ""
-    async with operations(place.home, place.runtime, place.environment) as operator:
+    async with _operations(place) as operator:
         row = await operator.undo(of.id, only)
     async with place.reading() as store:
         body = msgspec.json.decode(await store.blob(row.result))
@@ -222,7 +231,7 @@ def settle(
     async def say() -> Call:
         async with place.reading() as store:
             found = await call_named(store, None, call)
-        async with operations(place.home, place.runtime, place.environment) as operator:
+        async with _operations(place) as operator:
             return await operator.settle(found.id, happened=what == "happened", note=note)
 
     row = work(say)

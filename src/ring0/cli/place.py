@@ -16,7 +16,9 @@ from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 import uvloop
+from typer.core import TyperCommand
 
+from ring0 import limits
 from ring0.cli.folder import check_home, check_journal
 from ring0.errors import Interrupted, InvalidInput, NotFound
 from ring0.kernel import undo
@@ -29,6 +31,8 @@ T = TypeVar("T")
 
 KEPT: Final = "What was on record is kept."
 RUN_KEPT: Final = "The run is kept: `ring0 recover` goes on with it."
+
+_COMMAND: Final = "ring0.command"
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[
@@ -61,6 +65,23 @@ class Place:
             await store.close()
 
 
+class WithCommand(TyperCommand):
+    """Keeps what follows `--` apart: it is the user's program, and not ours to read."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[_COMMAND] = tuple(args[at + 1 :])
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+
+def command_of(context: typer.Context) -> tuple[str, ...] | None:
+    """What followed `--`, of a `WithCommand`; None where there was no `--`."""
+    found: tuple[str, ...] | None = context.meta.get(_COMMAND)
+    return found
+
+
 def place_of(context: typer.Context, *, write: bool = False) -> Place:
     """What the global options said. Raises InvalidInput where that can be no data folder."""
     found = context.find_object(Place)
@@ -83,7 +104,10 @@ def work(body: Callable[[], Coroutine[Any, Any, T]], *, kept: str = KEPT) -> T:
             if stopped:
                 _end_at_once(kept)
             stopped = True
-            loop.call_soon_threadsafe(task.cancel)
+            try:
+                loop.call_soon_threadsafe(task.cancel)
+            except RuntimeError:  # The loop is closed: nothing is left to be stopped in order.
+                raise KeyboardInterrupt from None
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, stop)
@@ -114,7 +138,7 @@ async def run_named(store: SqliteStore, name: str) -> Run:
         newest = next(
             (
                 row
-                for row in await store.runs(most=10_000)
+                for row in await store.runs(most=limits.RUNS_LISTED_MAX)
                 if not row.parent and row.agent != undo.AGENT
             ),
             None,

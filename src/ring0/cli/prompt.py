@@ -9,13 +9,16 @@ import asyncio
 import os
 import sys
 import termios
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ring0.cli.output import text
 from ring0.errors import CallDenied
-from ring0.kernel.boot import Kernel
 from ring0.types import Approval, Shown
+
+if TYPE_CHECKING:
+    from ring0.kernel.boot import Kernel
 
 QUESTION = "approve? [y]es / [n]o / [l]ater: "
 ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "l": None, "later": None}

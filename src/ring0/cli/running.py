@@ -7,44 +7,33 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from typer.core import TyperCommand
 
+from ring0 import limits
 from ring0.cli import output
 from ring0.cli.outlet import forgive
 from ring0.cli.output import console, put, text
-from ring0.cli.place import RUN_KEPT, Json, Place, place_of, work
+from ring0.cli.place import RUN_KEPT, Json, Place, WithCommand, command_of, place_of, work
 from ring0.cli.prompt import Prompt
-from ring0.cli.starting import agent_of_command, agent_of_file
 from ring0.cli.view import View
 from ring0.errors import Interrupted, InvalidInput, ReplayDiverged, Ring0Error
-from ring0.gateway import door
-from ring0.gateway.control import Control
-from ring0.kernel.agents import Family
-from ring0.kernel.boot import Kernel, open_kernel, operator_name
+from ring0.identity import operator_name
 from ring0.types import ENDED, LIVE, CallState, Mode, Run, RunState
+
+if TYPE_CHECKING:
+    from ring0.kernel.agents import Family
+    from ring0.kernel.boot import Kernel
 
 EXIT = {RunState.DONE: 0, RunState.FAILED: 1, RunState.CANCELLED: 3}
 EXIT_WAITING = 4
 WORDS = "The agent's file and the task; or, after `--`, any program and its arguments."
 
 
-class _WithCommand(TyperCommand):
-    """Keeps what follows `--` apart: it is the user's program, and not ours to read."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if "--" in args:
-            at = args.index("--")
-            ctx.meta["ring0.command"] = tuple(args[at + 1 :])
-            args = args[:at]
-        return super().parse_args(ctx, args)
-
-
 def add_to(app: typer.Typer) -> None:
-    app.command("run", cls=_WithCommand)(run)
+    app.command("run", cls=WithCommand)(run)
     app.command("recover")(recover)
 
 
@@ -66,8 +55,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run an agent in its sandbox: FILE.py "task", or any program: -- CMD ARGS."""
+    from ring0.cli.starting import agent_of_command, agent_of_file
+
     place = place_of(context, write=True)
-    command: tuple[str, ...] | None = context.meta.get("ring0.command")
+    command = command_of(context)
     file, task = _words(list(words or ()), task, manifest is not None, command is not None)
     if command is not None:
         bare = agent_of_command(command, manifest, Path.cwd())
@@ -105,6 +96,10 @@ def _words(words: list[str], task: str, has_manifest: bool, is_command: bool) ->
 @asynccontextmanager
 async def at_work(place: Place) -> AsyncIterator[Kernel]:
     """A kernel with its doors and its control socket."""
+    from ring0.gateway import door
+    from ring0.gateway.control import Control
+    from ring0.kernel.boot import open_kernel
+
     kernel = await open_kernel(place.home, place.runtime, place.environment)
     kernel.runs.doors = door.doors(kernel.gate)
     control = Control(kernel)
@@ -195,7 +190,7 @@ async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
     async with at_work(place) as kernel:
         view = View(kernel.store, place.runtime, out, answer=Prompt(kernel, by, out).ask)
         kernel.runs.heard = view.heard
-        for left in reversed(await kernel.store.runs(states=LIVE, most=100_000)):
+        for left in reversed(await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)):
             if left.mode is not Mode.EMBEDDED:
                 await view.resume(left)
         started = await kernel.recover()
@@ -206,7 +201,7 @@ async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
         await _tell_unknown(kernel, rows, out)
         embedded = [
             row
-            for row in await kernel.store.runs(states=LIVE, most=100_000)
+            for row in await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)
             if row.mode is Mode.EMBEDDED and row.id not in started
         ]
         for row in embedded:

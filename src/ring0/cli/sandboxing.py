@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperCommand
 
 from ring0.cli import output
-from ring0.cli.confining import Command, Ended, Maker, bounds_of, confine, environment_of
 from ring0.cli.output import console, put, text
-from ring0.cli.place import Json, Place, place_of, work
+from ring0.cli.place import Json, Place, WithCommand, command_of, place_of, work
 from ring0.errors import InvalidInput
 from ring0.tools.sandbox.sandbox import TIER
 from ring0.tools.sandbox.selftest import ATTACKS, Attack, Finding, Report, State, selftest
+
+if TYPE_CHECKING:
+    from ring0.cli.confining import Ended
 
 OPEN_EXIT: Final = 1
 _STYLES: Final = {
@@ -34,22 +35,11 @@ Tier = Annotated[
 ]
 
 
-class _Exec(TyperCommand):
-    """Keeps what follows `--` apart: it is the user's command, and not ours to read."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if "--" in args:
-            at = args.index("--")
-            ctx.meta["ring0.command"] = tuple(args[at + 1 :])
-            args = args[:at]
-        return super().parse_args(ctx, args)
-
-
 def add_to(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True, rich_markup_mode=None, help="Commands in sandboxes, without a run."
     )
-    group.command("exec", cls=_Exec)(execute)
+    group.command("exec", cls=WithCommand)(execute)
     group.command("selftest")(test)
     app.add_typer(group, name="sandbox")
 
@@ -98,8 +88,10 @@ def execute(
     ] = None,
 ) -> None:
     """Run a command in a fresh sandbox, with nothing of this machine but what is named."""
+    from ring0.cli.confining import Command, bounds_of, confine, environment_of
+
     place = place_of(context)
-    argv: tuple[str, ...] | None = context.meta.get("ring0.command")
+    argv = command_of(context)
     if words or not argv:
         raise InvalidInput(
             "There is no command to run." if not words else f"{words[0][:60]!r} is left over.",
@@ -168,6 +160,8 @@ def _named(names: list[str]) -> list[Attack]:
 
 
 async def _selftest(place: Place, tier: str, attacks: list[Attack], as_json: bool) -> Report:
+    from ring0.cli.confining import Maker
+
     maker = Maker(place.runtime)
     try:
         return await selftest(

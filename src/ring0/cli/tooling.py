@@ -5,6 +5,7 @@ Everything that a server says is hostile text here: it is shown through `output`
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import termios
@@ -19,10 +20,8 @@ from ring0.cli import output
 from ring0.cli.output import console, line, put, text
 from ring0.cli.place import Json, Place, place_of, work
 from ring0.errors import InvalidInput, NotFound, ToolFailed
-from ring0.identity import Vault
+from ring0.identity import Vault, operator_name
 from ring0.kernel import manifests
-from ring0.kernel.boot import operator_name
-from ring0.kernel.sandboxes import Sandboxes
 from ring0.tools.mcp import Finding, Pin, Server, Settings, pins, scan, sender, settings, usable
 from ring0.tools.mcp.wording import clean, operation_name
 
@@ -216,8 +215,11 @@ def _others(folder: Path, name: str) -> list[str]:
 
 
 async def _inspect(place: Place, name: str, said: Settings, folder: Path) -> Pin:
+    from ring0.kernel.sandboxes import Sandboxes
+
     server = Server(name, said, folder.resolve(), place.runtime, send=_sender(place, name, said))
-    sandboxes = Sandboxes(None, place.runtime)
+    tier = manifests.read_config(place.home).sandbox.tier
+    sandboxes = Sandboxes(None, place.runtime, tier_min=tier)
     try:
         return await server.inspect(sandboxes)
     finally:
@@ -345,8 +347,6 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _snippet(name: str, said: Settings) -> str:
-    import json
-
     lines = [f"[tools.{name}]", 'use = "mcp"']
     if said.url:
         lines.append(f"url = {json.dumps(said.url)}")

@@ -158,8 +158,10 @@ def _head(run: Run, now_us: int) -> Text:
 
 
 def _add(tree: Tree, told: Told, now_us: int) -> None:
+    # What a kill cut off and may be done again has no end on record.
+    open_is = "was cut off" if told.run.state in ENDED else "goes on"
     for call, args, outcome in told.calls:
-        branch = tree.add(_call(call, args, outcome, told.approvals.get(call.approval)))
+        branch = tree.add(_call(call, args, outcome, told.approvals.get(call.approval), open_is))
         child = told.children.get(call.id)
         if child is not None:
             inner = branch.add(_head(child.run, now_us))
@@ -180,10 +182,12 @@ def _add(tree: Tree, told: Told, now_us: int) -> None:
         tree.add(_result(told.result))
 
 
-def _call(call: Call, args: Any, outcome: Outcome, approval: Approval | None) -> Group:
+def _call(
+    call: Call, args: Any, outcome: Outcome, approval: Approval | None, open_is: str
+) -> Group:
     style = _STYLES[call.state]
     name = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
-    took = output.lasted(call.begun_us, call.ended_us) if call.ended_us else "goes on"
+    took = output.lasted(call.begun_us, call.ended_us) if call.ended_us else open_is
     cost = f", {output.money(call.cost_microusd)}" if call.cost_microusd else ""
     parts: list[RenderableType] = [
         text(

@@ -26,8 +26,9 @@ from ring0 import limits
 from ring0.errors import CallDenied, CallInvalid, KernelBusy, Ring0Error
 from ring0.gateway.door import Told
 from ring0.gateway.listening import Listening
+from ring0.identity import operator_name
 from ring0.kernel import values
-from ring0.kernel.boot import Kernel, open_kernel, operator_name
+from ring0.kernel.boot import Kernel, open_kernel
 from ring0.runtime import Runtime
 from ring0.types import Approval, Call, Run
 

@@ -1,6 +1,7 @@
-"""Who a call comes from, and what it may use there: handles, and a small vault."""
+"""Who a call comes from, and what it may use there: handles, operators, and a small vault."""
 
 from ring0.identity.handles import Handle, Handles
+from ring0.identity.operators import operator_name
 from ring0.identity.vault import Vault
 
-__all__ = ["Handle", "Handles", "Vault"]
+__all__ = ["Handle", "Handles", "Vault", "operator_name"]

@@ -6,10 +6,12 @@ operator names. Who may use a secret, and where, is not decided here.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -77,20 +79,40 @@ class Vault:
                 "The secret holds characters that no header can carry.",
                 todo="Give the value alone: no quotes, no line's end, nothing invisible.",
             )
-        if name not in self._secrets and len(self._secrets) >= limits.SECRETS_MAX:
-            raise InvalidInput(
-                f"The vault holds {limits.SECRETS_MAX} secrets already.",
-                todo="Remove one: `ring0 secret remove NAME`.",
-            )
-        self._write({**self._secrets, name: Secret(value, now_us)})
+        with self._alone():
+            if name not in self._secrets and len(self._secrets) >= limits.SECRETS_MAX:
+                raise InvalidInput(
+                    f"The vault holds {limits.SECRETS_MAX} secrets already.",
+                    todo="Remove one: `ring0 secret remove NAME`.",
+                )
+            self._write({**self._secrets, name: Secret(value, now_us)})
 
     def remove(self, name: str) -> None:
         """Forgets a secret. Raises NotFound."""
-        if name not in self._secrets:
-            raise NotFound(
-                f"The vault holds no secret {name[:40]!r}.", todo="`ring0 secret list` names them."
-            )
-        self._write({key: secret for key, secret in self._secrets.items() if key != name})
+        with self._alone():
+            if name not in self._secrets:
+                raise NotFound(
+                    f"The vault holds no secret {name[:40]!r}.",
+                    todo="`ring0 secret list` names them.",
+                )
+            self._write({key: secret for key, secret in self._secrets.items() if key != name})
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While it is entered nobody else writes, and what they wrote before is here."""
+        try:
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _not_written(self._path, error) from None
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            except OSError as error:
+                raise _not_written(self._path, error) from None
+            self._secrets = _read(self._path)
+            yield
+        finally:
+            os.close(folder)
 
     def _write(self, secrets: dict[str, Secret]) -> None:
         """A new file takes the old one's place, whole or not at all."""
@@ -111,11 +133,7 @@ class Vault:
                 os.close(folder)
         except OSError as error:
             beside.unlink(missing_ok=True)
-            raise StoreDamaged(
-                f"{self._path} can't be written: {error.strerror}.",
-                why="What it held before is still there.",
-                todo="Look at the disk and at the folder's rights.",
-            ) from None
+            raise _not_written(self._path, error) from None
         self._secrets = secrets
 
 
@@ -142,6 +160,14 @@ def _read(path: Path) -> dict[str, Secret]:
     if found.version != 1:
         raise _damaged(path, f"it is of version {found.version}, which this ring0 can't read")
     return found.secrets
+
+
+def _not_written(path: Path, error: OSError) -> Ring0Error:
+    return StoreDamaged(
+        f"{path} can't be written: {error.strerror}.",
+        why="What it held before is still there.",
+        todo="Look at the disk and at the folder's rights.",
+    )
 
 
 def _damaged(path: Path, why: str, todo: str = "") -> Ring0Error:

@@ -81,8 +81,8 @@ class Agent:
         """An agent to spawn: never more than its own. Raises NotFound, ManifestInvalid."""
         manifest = self.family.named(name)
         wider = set(manifest.tools) - set(self.manifest.tools)
-        own = {function.name for function in self.manifest.functions}
-        wider |= {function.name for function in manifest.functions} - own
+        own = {function.name: function for function in self.manifest.functions}
+        wider |= {function.name for function in manifest.functions} - own.keys()
         if wider:
             raise ManifestInvalid(
                 f"{name} may not be spawned: it wants {', '.join(sorted(wider))}.",
@@ -94,6 +94,8 @@ class Agent:
             manifest,
             budget=_within(manifest.budget, most),
             tools={key: self.manifest.tools[key] for key in manifest.tools},
+            # As the parent has them: what code says of its child's was never held against a grant.
+            functions=tuple(own[function.name] for function in manifest.functions),
             models=self.manifest.models,
             sandbox=self.manifest.sandbox,
             folder=self.manifest.folder,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,8 @@ from ring0.errors import (
     KernelBusy,
     ManifestInvalid,
     NotFound,
-    Ring0Error,
+    StoreFailed,
+    StoreFull,
     UndoRefused,
 )
 from ring0.governance import Policies
@@ -49,6 +49,7 @@ from ring0.types import (
     Approval,
     Call,
     CallKind,
+    Effect,
     Grant,
     Integrity,
     Mode,
@@ -149,7 +150,7 @@ class Kernel:
             for provider in self._providers.values():
                 await provider.close()
             await self.store.append(Write(run=ev.KERNEL, events=[ev.KernelStopped()], durable=True))
-        except Ring0Error:
+        except (StoreFull, StoreFailed):
             pass  # A journal that can't be written has said so to whoever wrote before.
         finally:
             await self.store.close()
@@ -259,7 +260,7 @@ class Kernel:
         # Asked after the kill is on disk: what is queued from here on has seen it.
         generation = await self.store.kill_generation()
         victims = []
-        for row in await self.store.runs(states=LIVE, most=100_000):
+        for row in await self.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX):
             names = {"run": row.id, "agent": row.agent, "tenant": row.tenant, "all": target}
             if names[scope] == target and (scope == "run" or row.kill_seen < generation):
                 victims.append(row.id)
@@ -380,8 +381,29 @@ def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
 
 
 def _granted(functions: tuple[ToolManifest, ...], grants: Mapping[str, Grant]) -> None:
-    """A function reaches out only where the operator says so too. Raises ManifestInvalid."""
+    """A function reaches out only where the operator says so too. Raises ManifestInvalid.
+
+    The SDK refuses the same; but it runs beside the agent's code, which could say anything.
+    """
+    if unknown := sorted(set(grants) - {function.name for function in functions}):
+        raise ManifestInvalid(
+            f"agent.toml has [functions.{unknown[0][:80]}], and no `@tool` has that name.",
+            why=f"There are: {', '.join(function.name for function in functions) or 'none'}.",
+            todo="Correct its name, or take it out.",
+        )
     for function in functions:
+        if not function.name.isidentifier():
+            raise ManifestInvalid(
+                f"{function.name[:80]!r} is no name for a function.",
+                why="With a dot it would take the place of a built-in tool's operation.",
+                todo="Use letters, digits and _.",
+            )
+        if function.effect is Effect.PURE and (function.egress or function.secrets):
+            raise ManifestInvalid(
+                f"{function.name} is called pure, and it has egress or secrets.",
+                why="A pure call is never asked about: a lie about it has to be harmless.",
+                todo="Take them out, or say effect='idempotent' or 'once'.",
+            )
         grant = grants.get(function.name, Grant())
         for key in ("egress", "secrets"):
             asked, given = getattr(function, key), getattr(grant, key)
@@ -504,11 +526,3 @@ def lock_folder(home: Path) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
-
-
-def operator_name(uid: int) -> str:
-    """Who somebody at this machine is: `user (uid N)`."""
-    try:
-        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:
-        return f"uid {uid}"

@@ -21,6 +21,7 @@ from ring0.store import GuardFailed
 from ring0.types import Budget, Run
 
 if TYPE_CHECKING:
+    from ring0.kernel.agents import Agent
     from ring0.kernel.runs import Runs
 
 
@@ -54,6 +55,15 @@ class Children:
                 why="A tree has a width.",
                 todo="Do it in this run.",
             )
+        try:
+            row, agent = await self._queue(parent, name, task, child)
+        except Ring0Error:
+            children.discard(child)  # It was refused: it takes nobody's place.
+            raise
+        await self._runs.start(row, agent)
+        return child
+
+    async def _queue(self, parent: Run, name: str, task: str, child: str) -> tuple[Run, Agent]:
         await self._runs.store.flush()
         now = await self._runs.store.run(parent.id)
         assert now is not None
@@ -69,8 +79,7 @@ class Children:
             )
         except GuardFailed as failure:
             raise refusal(parent, failure.detail) from None
-        await self._runs.start(row, agent)
-        return child
+        return row, agent
 
     async def wait_for_child(self, parent: Run, child: str) -> tuple[Run, Any]:
         """A child's row, and its value or error."""

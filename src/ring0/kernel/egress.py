@@ -5,6 +5,7 @@ Here the gate meets the proxy. How a request is read, matched with rules and sen
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import itertools
@@ -12,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -39,6 +41,7 @@ from ring0.tools.egress import (
 from ring0.tools.egress.request import CONNECT, IDEMPOTENT_METHODS, SAFE_METHODS
 from ring0.tools.sandbox import Sandbox
 from ring0.types import (
+    Call,
     CallKind,
     CallState,
     Effect,
@@ -62,6 +65,11 @@ class Outside:
         self._addresses = Addresses(runtime, allow_private=config.network.allow_private)
         self._plain = config.network.plain_credentials
         self._authorities = config.network.authorities
+        addresses = [model.base_url for model in config.models.values()]
+        found = [urlsplit(address).hostname for address in (*addresses, secret("OPENAI_BASE_URL"))]
+        self._models = [host for host in found if host]
+        if self._authorities:
+            _ = self.egress  # What can't be read is said now, not in the middle of a run.
         self.credentials: dict[str, Credential] = {}
         for name, table in config.credentials.items():
             place = f"ring0.toml: [credentials.{name}] use_for"
@@ -86,7 +94,13 @@ class Outside:
                     why=str(error)[:200],
                     todo="Name files with certificates in PEM.",
                 ) from None
-        return Egress(self._runtime, self._addresses, trust=trust, plain_credentials=self._plain)
+        return Egress(
+            self._runtime,
+            self._addresses,
+            trust=trust,
+            plain_credentials=self._plain,
+            models=self._models,
+        )
 
     def of(self, names: tuple[str, ...], place: str) -> list[Credential]:
         """The credentials of these names. Raises ManifestInvalid."""
@@ -128,6 +142,7 @@ class EgressKind:
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         within = context.within
         assert within is not None, "the gate lets no other in"
+        _check_is_wanted(within)
         request = from_args(args, own_auth=_own_auth(within, args))
         rule = within.rules.allows(request)
         allowed = rule is not None
@@ -142,17 +157,27 @@ class EgressKind:
             if allowed
             else f"{request.method} {request.url[:200]}, which no rule of its `egress` allows",
             effect=Effect.IDEMPOTENT if harmless else Effect.ONCE,
-            lines=(f"{request.method} {request.url[:500]}: {len(request.body)} bytes",),
+            lines=self._lines(request, within),
             host=request.host,
             method=request.method,
             state=request,
         )
+
+    def _lines(self, request: EgressRequest, within: Within) -> tuple[str, ...]:
+        """For whoever approves it: also in whose name it goes out."""
+        lines = [f"{request.method} {request.url[:500]}: {len(request.body)} bytes"]
+        if request.method != CONNECT:
+            known = self._outside.of(within.tool.secrets, within.tool.name)
+            if (credential := choose(known, request)) is not None:
+                lines.append(f"with the credential {credential.name}")
+        return tuple(lines)
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
         within, request = context.within, prepared.state
         assert within is not None
+        _check_is_wanted(within)
         answer = _ESTABLISHED
         if request.method != CONNECT:  # What goes through a tunnel is sent by the proxy itself.
             rule = within.rules.allows(request)
@@ -183,6 +208,15 @@ class EgressKind:
 _ESTABLISHED = EgressAnswer(status=200)
 
 
+def _check_is_wanted(within: Within) -> None:
+    if within.over.is_set():
+        raise CallDenied(
+            "The request does not go out any more.",
+            why="The call of the tool that it was made in has ended.",
+            todo="Wait in the program for each answer.",
+        )
+
+
 def _own_auth(within: Within, args: Mapping[str, Any]) -> bool:
     scheme, host, port, target = split_url(str(args["url"]))
     path = target.partition("?")[0]
@@ -200,6 +234,8 @@ class Outlet:
         self._keeper = Kept(runtime)
         self._number = itertools.count(1)
         self._call: tuple[ToolManifest, CallContext] | None = None
+        self._asked: dict[asyncio.Task[Outcome], Within] = {}
+        """What is under way."""
         self._proxy: Proxy | None = None
         self.authority = b""
         """The certificate (PEM) that the program has to trust."""
@@ -221,13 +257,26 @@ class Outlet:
 
     @asynccontextmanager
     async def during(self, tool: ToolManifest, context: CallContext) -> AsyncIterator[None]:
-        """While it is entered, requests are calls within this one. Raises ManifestInvalid."""
+        """While it is entered, requests are calls within this one. Raises ManifestInvalid.
+
+        When it is left, each of them has ended and is on record: what had not gone out is refused,
+        what had is waited for.
+        """
         self._outside.of(tool.secrets, tool.name)
         self._call = tool, context
         try:
             yield
         finally:
             self._call = None
+            await self._end_requests()
+
+    async def _end_requests(self) -> None:
+        for within in self._asked.values():
+            within.over.set()
+        if self._proxy is not None:
+            await self._proxy.close_tunnels()
+        if self._asked:
+            await asyncio.wait(list(self._asked))
 
     async def close(self) -> None:
         """Ends every connection. Any number of times."""
@@ -243,21 +292,44 @@ class Outlet:
                 todo="Ask while a call is carried out.",
             )
         tool, context = self._call
+        live = self._gate.live.get(context.run.id)
+        if live is None:
+            raise RunDead(f"{context.run.id} has ended.", todo="Start a new run.")
         within = Within(
-            id=f"{context.call}/e{context.run.epoch}.{next(self._number)}",
+            id=self._name(context, live.records),
             tool=tool,
             rules=self._rules,
             keeper=self._keeper,
         )
-        live = self._gate.live.get(context.run.id)
-        if live is None:
-            raise RunDead(f"{context.run.id} has ended.", todo="Start a new run.")
         asked = Request(kind=CallKind.EGRESS, name=tool.name, args=request.args())
-        outcome = await self._gate.call(live.handle, asked, within)
+        # A task of its own: it is waited for also where the connection is gone.
+        going = self._runtime.start(self._gate.call(live.handle, asked, within), name=within.id)
+        self._asked[going] = within
+        going.add_done_callback(self._forget)
+        outcome = await asyncio.shield(going)
         if outcome.state is not CallState.OK:
             raise _no(outcome)
-        answer: EgressAnswer = within.given
+        answer: EgressAnswer | None = within.given
+        if answer is None:
+            raise ToolFailed(
+                "What the request brought is not known.",
+                why="It was cut off, and a person has said what became of it.",
+                todo="Ask for it again only where it may be sent twice.",
+            )
         return answer
+
+    def _name(self, context: CallContext, records: Mapping[str, Call]) -> str:
+        """A call id that nothing stands under: a tool's call that is carried out again in the same
+        epoch has made requests already, and those are not this one's."""
+        while True:
+            name = f"{context.call}/e{context.run.epoch}.{next(self._number)}"
+            if name not in records:
+                return name
+
+    def _forget(self, going: asyncio.Task[Outcome]) -> None:
+        self._asked.pop(going, None)
+        if not going.cancelled():
+            going.exception()  # Retrieved: whoever waited has it too.
 
 
 class Reach:
@@ -277,7 +349,8 @@ class Reach:
 
 def _no(outcome: Outcome) -> Ring0Error:
     error = outcome.error or {}
-    kind = CallDenied if outcome.state is CallState.REFUSED else ToolFailed
+    said_no = outcome.state is CallState.REFUSED or error.get("code") == CallDenied.code
+    kind = CallDenied if said_no else ToolFailed
     return kind(
         error.get("what", "The request failed."),
         why=error.get("why", ""),

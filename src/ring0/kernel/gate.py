@@ -241,7 +241,8 @@ class Gate:
         approval = run.approvals.get(judged.held.id)
         if approval is None or approval.bound_to != judged.bound_to:
             approval = await self.waiting.open(run, judged, approval)
-        answered = await self.waiting.answered(run, approval)
+        within = judged.held.within
+        answered = await self.waiting.answered(run, approval, within.over if within else None)
         try:
             approvals.check(answered, judged.bound_to, self.runtime.now_us())
         except CallDenied as no:

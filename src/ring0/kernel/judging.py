@@ -214,7 +214,9 @@ class Denied(CallDenied):
 def denied(judged: Judged) -> Denied:
     """Policy said no."""
     reasons = judged.verdict.reasons
-    lines = "; ".join(line for line in judged.prepared.lines if not line.startswith(" "))
+    lines = judged.prepared.forbidden or "; ".join(
+        line for line in judged.prepared.lines if not line.startswith(" ")
+    )
     return Denied(
         judged,
         CallDenied(

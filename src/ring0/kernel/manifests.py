@@ -164,6 +164,8 @@ def read_config(home: Path) -> Config:
     if not path.exists():
         return Config()
     config: Config = _read(path, Config, "ring0.toml's keys are listed in docs/configuration.md")
+    files = tuple(str(home / name) for name in config.network.authorities)
+    config.network = msgspec.structs.replace(config.network, authorities=files)
     return config
 
 

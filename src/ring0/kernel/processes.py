@@ -1,4 +1,4 @@
-"""An isolated agent's process: the sandbox it gets, what it prints, how it ends.
+"""An isolated agent's process: the sandbox it gets, and how it ends.
 
 Also `describe`: the agent's file is imported in a sandbox to learn what it declares; the kernel
 itself never imports an agent's code.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from ring0.errors import AgentInvalid, ManifestInvalid, NotFound, Ring0Error, Ru
 from ring0.kernel import hostfiles
 from ring0.kernel.agents import Agent
 from ring0.kernel.live import LiveRun
+from ring0.kernel.printed import Output, plain
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.runtime import Runtime
 from ring0.tools.functions import Function
@@ -30,9 +30,6 @@ from ring0.types import AgentManifest, Frozen, SandboxProfile, ToolManifest
 
 INSIDE = "/agent"
 """Where an agent's code lies inside its sandbox."""
-_CONTROL = re.compile(
-    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)
 
 
 class Declared(Frozen, frozen=True, kw_only=True):
@@ -181,7 +178,7 @@ def _declared(file: str, output: Output) -> Declared:
                 todo=plain(str(error.get("todo", ""))),
             )
         return msgspec.convert(body, Declared)
-    except (msgspec.MsgspecError, AttributeError) as error:
+    except (msgspec.MsgspecError, AttributeError, RecursionError) as error:
         raise AgentInvalid(
             f"{file} could not be read by the SDK.",
             why=plain(output.errors()[-800:]) or str(error)[:300],
@@ -209,44 +206,6 @@ def choose(declared: Declared, entry: str) -> AgentManifest:
         if function in (manifest.entry.partition(":")[2], manifest.name):
             return manifest
     raise NotFound(f"{file} declares no agent {function!r}.", todo="Correct the name.")
-
-
-class Output:
-    """What a process prints: the end of it, bounded; a listener hears all as it comes."""
-
-    def __init__(self, listener: Any = None) -> None:
-        self.stdout = bytearray()
-        self.stderr = bytearray()
-        self._listener = listener
-
-    async def read(self, sandbox: Sandbox) -> None:
-        """Until both streams end."""
-        await asyncio.gather(
-            self._pump(sandbox.stdout, self.stdout), self._pump(sandbox.stderr, self.stderr)
-        )
-
-    async def _pump(self, stream: asyncio.StreamReader, kept: bytearray) -> None:
-        while chunk := await stream.read(65_536):
-            kept += chunk
-            del kept[: max(0, len(kept) - limits.RUN_OUTPUT_SIZE_BYTES_MAX // 2)]
-            if self._listener is not None:
-                self._listener(plain(chunk.decode("utf-8", "replace")))
-
-    def errors(self) -> str:
-        return self.stderr.decode("utf-8", "replace")
-
-    def as_blob(self) -> bytes:
-        """Both streams, as they are stored; nothing where nothing was printed."""
-        if not self.stdout and not self.stderr:
-            return b""
-        return msgspec.json.encode(
-            {"stdout": self.stdout.decode("utf-8", "replace"), "stderr": self.errors()}
-        )
-
-
-def plain(text: str) -> str:
-    """Text from outside, fit for a terminal: no escape sequence, no control character."""
-    return _CONTROL.sub("", text)
 
 
 async def outcome(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ring0 import limits
 from ring0.errors import EffectUnknown, Ring0Error, RunDead, StoreFailed, StoreFull
 from ring0.kernel import agents
 from ring0.kernel.agents import Agent, Family
@@ -16,7 +17,7 @@ from ring0.types import LIVE, Call, CallState, Effect, Mode
 async def cut_off(store: Store) -> list[Call]:
     """At boot: marks each `once` call without an outcome as unknown. Returns those."""
     unknown = []
-    for row in await store.runs(states=LIVE, most=100_000):
+    for row in await store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX):
         for call in await store.calls(row.id):
             if call.state is CallState.INTENDED and call.effect is Effect.ONCE:
                 why = EffectUnknown("the kernel ended between the intent and the outcome").what
@@ -36,7 +37,7 @@ async def recover(runs: Runs, functions: Callable[[Family], Agent | None]) -> li
     """
     started = []
     runs.not_recovered = {}
-    for row in reversed(await runs.store.runs(states=LIVE, most=100_000)):
+    for row in reversed(await runs.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)):
         if row.id in runs.at_work():
             continue  # It is at work.
         try:

@@ -19,6 +19,7 @@ from ring0.kernel import agents, kinds, manifests, processes, values
 from ring0.kernel.boot import SNAPSHOTS
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
+from ring0.kernel.printed import Output
 from ring0.kernel.runs import Doors, Runs
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.kernel.waiting import Waiting
@@ -180,7 +181,7 @@ async def _again(run: LiveRun, gate: Gate, doors: Doors) -> bytes:
     async def open_door(sandbox: Sandbox) -> None:
         opened.append(await doors(run, sandbox))
 
-    output = processes.Output()
+    output = Output()
     spec = processes.agent_spec(run.agent, gate.sandboxes)
     sandbox = await gate.sandboxes.start(run.id, spec, "replay", open_door)
     reading = asyncio.ensure_future(output.read(sandbox))

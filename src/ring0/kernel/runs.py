@@ -33,6 +33,7 @@ from ring0.kernel.agents import Agent
 from ring0.kernel.children import Children
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
+from ring0.kernel.printed import Output
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.runtime import Runtime
 from ring0.store import GuardFailed, Store, Write, address, base
@@ -238,9 +239,7 @@ class Runs:
 
     async def _live(self, run: LiveRun) -> None:
         """Runs the agent, and ends the run by what came of it."""
-        output = processes.Output(
-            None if self.heard is None else lambda text: self.heard(run.id, text)
-        )
+        output = Output(lambda text: self._hear(run.id, text))
         try:
             left_s = (run.row.deadline_us - self.runtime.now_us()) / 1_000_000
             try:
@@ -302,7 +301,11 @@ class Runs:
             self.agents.pop(run.id, None)
             self.children.forget(run.id)
 
-    async def _process(self, run: LiveRun, output: processes.Output) -> Any:
+    def _hear(self, run: str, text: str) -> None:
+        if self.heard is not None:
+            self.heard(run, text)
+
+    async def _process(self, run: LiveRun, output: Output) -> Any:
         """The agent's result; what it prints goes into `output`. Raises its error."""
         if run.row.mode is Mode.EMBEDDED:
             assert self.embed is not None, "no SDK was given to embed with"

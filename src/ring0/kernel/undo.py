@@ -7,17 +7,14 @@ on record, and refused where what was done has been changed since.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ring0.errors import NotFound, Ring0Error, UndoRefused
-from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.store import Store
-from ring0.tools import files, sql
 from ring0.tools.driver import CallContext, Prepared, Result
-from ring0.tools.workspace import Workspace
 from ring0.types import (
     AgentManifest,
     Budget,
@@ -30,6 +27,10 @@ from ring0.types import (
     Request,
     ToolManifest,
 )
+
+if TYPE_CHECKING:
+    from ring0.kernel.live import LiveRun
+    from ring0.tools.workspace import Workspace
 
 TOOL = "undo"
 AGENT = "ring0.undo"
@@ -91,6 +92,9 @@ class UndoDriver:
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
+        # Here, so that the CLI can ask `why_not` without all that the drivers import.
+        from ring0.tools import files, sql
+
         call: Call = prepared.state
         evidence = await self._store.blob(call.undo)
         if evidence_of(evidence) == "file":

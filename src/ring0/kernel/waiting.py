@@ -108,13 +108,19 @@ class Waiting:
         run.approvals[approval.call] = approval
         return approval
 
-    async def answered(self, run: LiveRun, approval: Approval) -> Approval:
-        """The approval once somebody has answered it, or its time is over."""
+    async def answered(
+        self, run: LiveRun, approval: Approval, over: asyncio.Event | None = None
+    ) -> Approval:
+        """The approval once somebody has answered it, or its time is over. `over`: set when nobody
+        waits for what was asked for any more; then it is revoked."""
         if approval.state is not ApprovalState.PENDING:
             return approval
         event = self._waiters.setdefault(approval.id, asyncio.Event())
-        timer = self._runtime.start(self._expire(approval), name=f"expiry of {approval.id}")
-        self._timers.add(timer)
+        timers = {self._runtime.start(self._expire(approval), name=f"expiry of {approval.id}")}
+        if over is not None:
+            name = f"withdrawal of {approval.id}"
+            timers.add(self._runtime.start(self._withdraw(approval, over), name=name))
+        self._timers |= timers
         try:
             # After a crash the answer may have come before the process asked for it again.
             found = await self._store.approval(approval.id)
@@ -122,8 +128,9 @@ class Waiting:
                 async with self.state(run, "approval"):
                     await event.wait()
         finally:
-            self._timers.discard(timer)
-            timer.cancel()
+            self._timers -= timers
+            for timer in timers:
+                timer.cancel()
             self._waiters.pop(approval.id, None)
         found = await self._store.approval(approval.id)
         assert found is not None
@@ -133,6 +140,14 @@ class Waiting:
     async def _expire(self, approval: Approval) -> None:
         left_us = approval.expires_us - self._runtime.now_us()
         await self._runtime.sleep(max(0, left_us) / 1_000_000)
+        await self._take_away(approval, ApprovalState.EXPIRED, "nobody answered in time")
+
+    async def _withdraw(self, approval: Approval, over: asyncio.Event) -> None:
+        await over.wait()
+        note = "the call that it was asked for in has ended"
+        await self._take_away(approval, ApprovalState.REVOKED, note)
+
+    async def _take_away(self, approval: Approval, state: ApprovalState, note: str) -> None:
         try:
             await self._store.append(
                 Write(
@@ -141,10 +156,7 @@ class Waiting:
                     guards=[base.ApprovalPending(approval=approval.id, or_expired=True)],
                     events=[
                         ev.ApprovalAnswered(
-                            approval=approval.id,
-                            state=ApprovalState.EXPIRED,
-                            by="kernel",
-                            note="nobody answered in time",
+                            approval=approval.id, state=state, by="kernel", note=note
                         )
                     ],
                 )

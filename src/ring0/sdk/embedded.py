@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 
 from ring0.errors import AgentInvalid, RunFailed
+from ring0.identity import operator_name
 from ring0.kernel import values
 from ring0.kernel.agents import Agent, Family
-from ring0.kernel.boot import Kernel, open_kernel, operator_name
+from ring0.kernel.boot import Kernel, open_kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.sdk.declare import agent_of

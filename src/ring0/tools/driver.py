@@ -7,6 +7,7 @@ exactly what it prepared or refuses.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -100,6 +101,8 @@ class Within(msgspec.Struct, kw_only=True):
     """Keeps the cookies and tokens of its answers (`egress.Keeper`)."""
     given: Any = None
     """What the request brought: too large for the journal, handed to who asked."""
+    over: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    """The tool's call has ended: what has not gone out by now does not go out."""
 
 
 class CallContext(msgspec.Struct, kw_only=True):

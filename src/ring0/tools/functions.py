@@ -41,13 +41,7 @@ class Function:
         self._runtime = runtime
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
-        pure = self.manifest.effect is Effect.PURE
-        return Prepared(
-            driver_bytes=msgspec.json.encode(args, order="sorted"),
-            own=pure,
-            mutates=not pure,
-            reserve_microusd=self.manifest.cost_microusd,
-        )
+        return _prepared(self.manifest, args)
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
@@ -60,8 +54,8 @@ class Function:
                 )
         except TimeoutError:
             raise self._cut_off(f"it took longer than {self.manifest.wall_s} s") from None
-        if answer is None:
-            raise self._cut_off("it died without an answer")
+        except _NoAnswer as error:
+            raise self._cut_off(str(error)) from None
         return self._result(answer, context)
 
     def _cut_off(self, why: str) -> errors.Ring0Error:
@@ -87,19 +81,39 @@ class Function:
                 why=str(error.get("why", ""))[:2000],
                 todo=str(error.get("todo", ""))[:2000],
             )
-        label = Label(
-            integrity=self.manifest.output, sources=(f"{self.manifest.name}@{context.call}",)
-        )
+        return _result(self.manifest, answer["value"], context)
+
+
+def _prepared(manifest: ToolManifest, args: dict[str, Any]) -> Prepared:
+    pure = manifest.effect is Effect.PURE
+    return Prepared(
+        driver_bytes=msgspec.json.encode(args, order="sorted"),
+        own=pure,
+        mutates=not pure,
+        reserve_microusd=manifest.cost_microusd,
+        lines=(
+            *(f"  that may reach {rule}" for rule in manifest.egress),
+            *(f"  with the credential {name}" for name in manifest.secrets),
+        ),
+    )
+
+
+def _result(manifest: ToolManifest, value: Any, context: CallContext) -> Result:
+    label = Label(integrity=manifest.output, sources=(f"{manifest.name}@{context.call}",))
+    return Result(
+        value=value,
+        cost_microusd=manifest.cost_microusd,
         # What a function makes of its arguments is no better than they are.
-        return Result(
-            value=answer["value"],
-            cost_microusd=self.manifest.cost_microusd,
-            label=label.join(Label(integrity=context.run.label.integrity)),
-        )
+        label=label.join(Label(integrity=context.run.label.integrity)),
+    )
+
+
+class _NoAnswer(Exception):
+    """The function's process gave none; the message says why."""
 
 
 async def _exchange(sandbox: Sandbox, frame: bytes) -> Any:
-    """One frame in, one frame out; None where the function died first."""
+    """One frame in, one frame out. Raises _NoAnswer."""
     drain = asyncio.ensure_future(_drain(sandbox.stderr))
     try:
         sandbox.stdin.write(_HEADER.pack(len(frame)) + frame)
@@ -107,17 +121,19 @@ async def _exchange(sandbox: Sandbox, frame: bytes) -> Any:
         sandbox.stdin.close()
         (size,) = _HEADER.unpack(await sandbox.stdout.readexactly(_HEADER.size))
         if size > limits.RESULT_SIZE_BYTES_MAX:
-            return None
+            raise _NoAnswer(f"its answer has {size} bytes")
         return msgspec.json.decode(await sandbox.stdout.readexactly(size))
-    except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
-        return None
+    except (asyncio.IncompleteReadError, ConnectionError):
+        raise _NoAnswer("it died without an answer") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise _NoAnswer("it answered with something that is no answer") from None
     finally:
         drain.cancel()
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:
     """What it prints is thrown away, so that it can't block on a full pipe."""
-    while await stream.read(65_536):
+    while await stream.read(limits.SANDBOX_PIECE_SIZE_BYTES):
         pass
 
 
@@ -129,13 +145,7 @@ class EmbeddedFunction:
         self._call = call
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
-        pure = self.manifest.effect is Effect.PURE
-        return Prepared(
-            driver_bytes=msgspec.json.encode(args, order="sorted"),
-            own=pure,
-            mutates=not pure,
-            reserve_microusd=self.manifest.cost_microusd,
-        )
+        return _prepared(self.manifest, args)
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
@@ -150,14 +160,7 @@ class EmbeddedFunction:
                 why="The tool's own fault.",
                 todo="See the tool's code.",
             ) from error
-        label = Label(
-            integrity=self.manifest.output, sources=(f"{self.manifest.name}@{context.call}",)
-        )
-        return Result(
-            value=value,
-            cost_microusd=self.manifest.cost_microusd,
-            label=label.join(Label(integrity=context.run.label.integrity)),
-        )
+        return _result(self.manifest, value, context)
 
 
 __all__ = ["EmbeddedFunction", "Function"]

@@ -53,14 +53,17 @@ class Reach(Protocol):
     async def __call__(self, sandbox: Sandbox, rules: tuple[str, ...]) -> Outlet: ...
 
 
-def environment() -> dict[str, str]:
-    """What tells a program where its proxy is and whom to trust."""
-    return proxy_environment(f"/work/{AUTHORITY}")
+def environment(rules: tuple[str, ...]) -> dict[str, str]:
+    """What tells a program where its proxy is and whom to trust. Its own loopback is reached
+    without it, but for a name there that a rule is about."""
+    found = proxy_environment(f"/work/{AUTHORITY}")
+    own = [host for host in found["no_proxy"].split(",") if not any(host in rule for rule in rules)]
+    return {**found, "no_proxy": ",".join(own), "NO_PROXY": ",".join(own)}
 
 
-def with_way_out(spec: SandboxSpec) -> SandboxSpec:
+def with_way_out(spec: SandboxSpec, rules: tuple[str, ...]) -> SandboxSpec:
     """The same sandbox with a proxy, and a program that knows of it."""
-    env = {**spec.env, **environment()}
+    env = {**spec.env, **environment(rules)}
     return msgspec.structs.replace(spec, egress=True, workspace=True, env=env)
 
 
@@ -89,7 +92,7 @@ async def sandbox_for(
             if before_go is not None:
                 await before_go(sandbox)
 
-        wanted = with_way_out(spec) if tool.egress else spec
+        wanted = with_way_out(spec, tool.egress) if tool.egress else spec
         sandbox = await context.sandboxes.start(context.run.id, wanted, tool.name, prepare)
         stack.push_async_callback(context.sandboxes.end, sandbox)
         yield sandbox
@@ -100,5 +103,9 @@ async def open_outlet(reach: Reach, sandbox: Sandbox, rules: tuple[str, ...]) ->
     `egress` and a workspace, before its program starts."""
     outlet = await reach(sandbox, rules)
     assert sandbox.files is not None, "its spec asked for a workspace"
-    sandbox.files.write(AUTHORITY, outlet.authority, 0o444)
+    try:
+        sandbox.files.write(AUTHORITY, outlet.authority, 0o444)
+    except BaseException:
+        await outlet.close()
+        raise
     return outlet

@@ -10,9 +10,10 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
+from ring0 import limits
 from ring0.errors import CallInvalid, ManifestInvalid
 from ring0.runtime import Runtime
-from ring0.tools import files, mcp, programs, sql
+from ring0.tools import files, mcp, programs, schemas, sql
 from ring0.tools.driver import Driver
 from ring0.tools.egress import http
 from ring0.tools.reach import Outside, Reach
@@ -29,6 +30,7 @@ class Tool:
         self.manifest: ToolManifest = driver.manifest
         self.digest = digest(driver.manifest)
         try:
+            self._parts = schemas.parts(driver.manifest.schema)
             self._schema = jsonschema_rs.validator_for(
                 # A reference to elsewhere is an error: the kernel fetches nothing for a schema.
                 driver.manifest.schema,
@@ -60,6 +62,11 @@ class Tool:
                 f"{self.manifest.name} has no argument {unknown[0][:80]!r}.",
                 why=f"It takes: {', '.join(allowed) or 'none'}.",
                 todo="Leave it out, or correct its name.",
+            )
+        if schemas.values(args) * self._parts > limits.SCHEMA_CHECKS_MAX:
+            raise CallInvalid(
+                f"{self.manifest.name} is given too many values to check them.",
+                todo="Send fewer at a time.",
             )
         error = next(iter(self._schema.iter_errors(args)), None)
         if error is not None:

@@ -6,6 +6,7 @@ anywhere else it is a meaningless word. Lives and dies with its sandbox.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import OrderedDict
@@ -53,17 +54,21 @@ class Kept:
         return f"Kept({len(self._values)})"
 
     def keep(self, origin: str, name: str, value: str) -> str:
-        """A new handle; the oldest goes where there are too many."""
+        """A new handle; the oldest goes where there are too many.
+
+        Several threads may be here: what one has looked up, another may have dropped.
+        """
         handle = self._handles.get((origin, value), "")
         if handle:
-            self._values.move_to_end(handle)
-            return handle
+            with contextlib.suppress(KeyError):
+                self._values.move_to_end(handle)
+                return handle
         handle = "ring0-kept-" + self._runtime.random_bytes(16).hex()
-        self._values[handle] = (origin, value)
         self._handles[origin, value] = handle
+        self._values[handle] = (origin, value)
         while len(self._values) > limits.EGRESS_KEPT_MAX:
             _, oldest = self._values.popitem(last=False)
-            del self._handles[oldest]
+            self._handles.pop(oldest, None)
         return handle
 
     def find(self, origin: str, handle: str) -> str | None:

@@ -69,6 +69,8 @@ class Proxy:
         self.turns = asyncio.Semaphore(limits.EGRESS_ASKS_AT_ONCE_MAX)
         self._server: asyncio.Server | None = None
         self._conversations: set[asyncio.Task[None]] = set()
+        self.tunnels: set[asyncio.Task[None]] = set()
+        """Those of them that are opaque, or wait to become so."""
 
     async def open(self, listener: socket.socket) -> None:
         self._server = await asyncio.start_server(
@@ -84,6 +86,13 @@ class Proxy:
             conversation.cancel()
         await asyncio.gather(*conversations, return_exceptions=True)
 
+    async def close_tunnels(self) -> None:
+        """Ends what is not seen request by request, and so can't be refused by request."""
+        tunnels = list(self.tunnels)
+        for tunnel in tunnels:
+            tunnel.cancel()
+        await asyncio.gather(*tunnels, return_exceptions=True)
+
     def count(self) -> int:
         """Connections as they stand."""
         return len(self._conversations)
@@ -95,6 +104,7 @@ class Proxy:
         task = self.runtime.start(self._serve(reader, writer), name="egress connection")
         self._conversations.add(task)
         task.add_done_callback(self._conversations.discard)
+        task.add_done_callback(self.tunnels.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -219,6 +229,7 @@ class Conversation:
             await self._end_tls(host, port)
             return
         # On record: a tunnel that is let through, and a place that is not.
+        self._proxy.tunnels |= {task for task in (asyncio.current_task(),) if task}
         answer = await self._ask(canonical(CONNECT, "https", host, port, "/"))
         if answer.status != 200 or self._proxy.rules.tunnels(host, port) is None:
             no = forbidden(f"{host}:{port} is not let out to.", why="No rule names it.")

@@ -67,13 +67,16 @@ class Egress:
         *,
         trust: ssl.SSLContext | None = None,
         plain_credentials: Iterable[str] = (),
+        models: Iterable[str] = (),
     ) -> None:
         """`trust`: a client's context; default: the system's roots. `plain_credentials`: hosts that
-        an operator lets have credentials without TLS. Raises InvalidInput for a lax context."""
+        an operator lets have credentials without TLS. `models`: hosts beside the well-known ones
+        that are asked at the model door only. Raises InvalidInput for a lax context."""
         self._runtime = runtime
         self._addresses = addresses
         self._trust = _strict(trust or ssl.create_default_context())
         self._plain_credentials = frozenset(plain_credentials)
+        self._models = frozenset(models)
 
     async def send(
         self,
@@ -124,6 +127,7 @@ class Egress:
         )
         if same != request:
             raise malformed("It is not in its canonical form.")
+        self._check_is_no_model(request.host)
         if not rule.allows(request):
             raise forbidden(
                 f"{request.method} {request.url[:200]} is not let out.",
@@ -135,6 +139,7 @@ class Egress:
 
         `hello`: what was read of it and judged. Raises CallDenied, ToolFailed.
         """
+        self._check_is_no_model(host)
         addresses = await self._addresses.find(host, port)
         try:
             reader, writer = await self._dial(addresses, port, None, host)
@@ -160,6 +165,13 @@ class Egress:
             for copy in copies:
                 copy.cancel()
             await asyncio.gather(*copies, return_exceptions=True)
+
+    def _check_is_no_model(self, host: str) -> None:
+        if host in self._models:
+            raise forbidden(
+                f"{host} is not let out to.",
+                why="A model is there: it is asked at the model door, where it is counted.",
+            )
 
     def _check_is_private(self, request: EgressRequest) -> None:
         if request.scheme == "https" or request.host in self._plain_credentials:

@@ -18,9 +18,12 @@ from ring0 import limits
 from ring0.errors import ManifestInvalid
 from ring0.tools.mcp.pins import Unit
 
-LEFT_OUT: Final = frozenset({"__pycache__", ".git", ".cache"})
-SECRETS: Final = frozenset({".env", ".netrc", ".ssh", ".aws", ".gnupg", ".npmrc", ".pypirc"})
-"""What is never shown to a sandbox: a tree that holds one is refused."""
+LEFT_OUT: Final = frozenset({"__pycache__", ".git"})
+SECRETS: Final = frozenset(
+    {".env", ".netrc", ".ssh", ".aws", ".gnupg", ".npmrc", ".pypirc", "vault.json", "journal.db"}
+)
+"""What is never shown to a sandbox: a tree that holds one is refused. The last two are of ring0's
+own data folder, which may lie beside an agent's code."""
 PACKAGES: Final = frozenset({"node_modules", "site-packages", "dist-packages"})
 """Trees of published packages: what is called like a secret there is an example."""
 _CHUNK_SIZE_BYTES: Final = limits.MIB

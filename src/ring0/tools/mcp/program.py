@@ -32,6 +32,10 @@ _NOT_A_PLACE: Final = ("/dev", "/etc", "/proc", "/run", "/sys", "/tmp", "/work")
 """Where a sandbox has folders of its own: what lies there outside is mounted elsewhere inside."""
 _ELSEWHERE: Final = "/opt/mcp"
 _PYTHON: Final = re.compile(r"python(3(\.\d+)?)?")
+_BYTE_CODE: Final = "/tmp/byte-code"  # noqa: S108  # of the sandbox
+_FRESH: Final = (f"-Xpycache_prefix={_BYTE_CODE}",)
+"""Byte code is no part of a pin, so none that lies on the host is run. (An argument, too: `-I`
+would not look at the environment. It costs a start the time to compile.)"""
 _NODE: Final = re.compile(r"node(js)?")
 _LOCKS: Final = ("package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock")
 _SHEBANG_SIZE_BYTES: Final = 256
@@ -87,8 +91,9 @@ def find(instance: str, settings: Settings, folder: Path) -> Program:
         shown.append(binary)
     trees.append((f"program:{binary.name}", binary.resolve()))
     mounts, places = _mounts(shown)
+    first, *rest = (_inside(part, folder, places) for part in argv)
     return Program(
-        argv=tuple(_inside(part, folder, places) for part in argv),
+        argv=(first, *(_FRESH if _PYTHON.fullmatch(binary.name) else ()), *rest),
         path=f"{_place(binary.parent, places)}:{_SYSTEM_PATH}",
         mounts=mounts,
         trees=tuple(dict.fromkeys(trees)),
@@ -126,6 +131,7 @@ def spec(settings: Settings, program: Program) -> SandboxSpec:
         "NO_COLOR": "1",
         **settings.env,
         "PATH": program.path,
+        "PYTHONPYCACHEPREFIX": _BYTE_CODE,
     }
     if program.module:
         # `-m` would look for modules in the workspace first, which the agent writes.
@@ -143,7 +149,7 @@ def spec(settings: Settings, program: Program) -> SandboxSpec:
         workspace=settings.workspace,
         tier=settings.tier,
     )
-    return with_way_out(wanted) if settings.egress else wanted
+    return with_way_out(wanted, settings.egress) if settings.egress else wanted
 
 
 # --- the program --------------------------------------------------------------------------------

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-import jsonschema_rs
 import msgspec
 
 from ring0 import limits
 from ring0.errors import ToolFailed
+from ring0.tools import schemas
+from ring0.tools.mcp.schema import Promise
 from ring0.tools.mcp.session import Answer
 from ring0.tools.mcp.wording import clean
 
@@ -17,7 +18,7 @@ _MIME: Final = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", re.IGNORECASE)
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 
-def value_of(name: str, answer: Answer, promised: jsonschema_rs.Validator | None) -> Any:
+def value_of(name: str, answer: Answer, promised: Promise | None) -> Any:
     """The value of a call of the tool `name`: the structured one, or the text where there is
     nothing else, or `{"parts": […]}`. Raises ToolFailed."""
     if len(answer.parts) > limits.MCP_PARTS_MAX:
@@ -77,8 +78,14 @@ def _data(mime: Any, data: Any) -> dict[str, str]:
     return {"mime_type": mime if known else "application/octet-stream", "base64": text}
 
 
-def _check_promise(name: str, value: Any, promised: jsonschema_rs.Validator) -> None:
-    error = next(iter(promised.iter_errors(value)), None) if value is not None else None
+def _check_promise(name: str, value: Any, promised: Promise) -> None:
+    if schemas.values(value) * promised.parts > limits.SCHEMA_CHECKS_MAX:
+        raise ToolFailed(
+            f"{name} answered with too many values to check them.",
+            why="Its output schema has many parts.",
+            todo="Ask for less.",
+        )
+    error = next(iter(promised.validator.iter_errors(value)), None) if value is not None else None
     if value is None or error is not None:
         why = "It holds no structured value." if error is None else clean(error.message, 500)
         raise ToolFailed(

@@ -6,12 +6,13 @@ kernel) and what has no end.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jsonschema_rs
 import msgspec
 
 from ring0 import limits
+from ring0.tools import schemas
 from ring0.tools.mcp.wording import cleaned, hidden
 
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -44,9 +45,20 @@ def checked(schema: Any) -> dict[str, Any]:
     return usable
 
 
-def validator(schema: Any) -> jsonschema_rs.Validator | None:
+class Promise(NamedTuple):
+    """What a tool promises of its structured results."""
+
+    validator: jsonschema_rs.Validator
+    parts: int
+    """How much work it is to check one value."""
+
+
+def validator(schema: Any) -> Promise | None:
     """What checks structured results; None where the tool promises nothing. Raises Unusable."""
-    return None if schema is None else _compiled(_copy(schema))
+    if schema is None:
+        return None
+    usable = _copy(schema)
+    return Promise(_compiled(usable), schemas.parts(usable))
 
 
 def _copy(schema: Any) -> dict[str, Any]:
@@ -77,7 +89,10 @@ def _readable(value: Any) -> Any:
 
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Validator:
     try:
+        schemas.parts(schema)
         return jsonschema_rs.validator_for(schema, offline=True)
+    except schemas.Endless as error:
+        raise Unusable(f"its schema takes too long to check anything: {error}") from None
     except (jsonschema_rs.ValidationError, ValueError, RecursionError) as error:
         raise Unusable(f"its schema is not JSON Schema: {str(error)[:200]}") from None
 

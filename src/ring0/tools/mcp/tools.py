@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import jsonschema_rs
 import msgspec
 
 from ring0.errors import EffectUnknown, ManifestInvalid, Ring0Error, ToolFailed
@@ -37,7 +36,7 @@ class McpTool:
 
     def __init__(
         self, server: Server, pin: Pin, tool: PinnedTool, said: Operation, manifest: ToolManifest,
-        promised: jsonschema_rs.Validator | None,
+        promised: schema.Promise | None,
     ) -> None:  # fmt: skip
         self.manifest = manifest
         self._server = server

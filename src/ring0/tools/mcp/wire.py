@@ -25,6 +25,9 @@ from ring0.tools.mcp.wording import clean
 _READ_SIZE_BYTES: Final = 64 * limits.KIB
 _CHANGED: Final = "notifications/tools/list_changed"
 _EXCERPT_CHARS: Final = 120
+_FREE: Final = frozenset({"structuredContent", "inputSchema", "outputSchema", "_meta"})
+"""What the library takes as it is; all else it compares with each thing that it might be, and
+keeps a record of each that it is not: a message of 2 MiB would cost it gigabytes."""
 
 for _name in ("mcp", "client", "server"):
     # The library logs what servers send; without a handler that ends on a terminal, raw.
@@ -98,6 +101,8 @@ class Judge:
             raise self.fault(f"it answers what nobody asked: id {clean(repr(number), 40)}")
         else:
             self._asked.pop(number)
+        if _is_too_much(value):
+            raise self.fault(f"its message has more than {limits.MCP_VALUES_MAX} values")
         try:
             return jsonrpc_message_adapter.validate_python(value, by_name=False)
         except (ValidationError, RecursionError):
@@ -264,6 +269,22 @@ class Pipes:
     def _listen_again(self) -> None:
         self._said_size_bytes = 0
         self._listen.set()
+
+
+def _is_too_much(message: dict[str, Any]) -> bool:
+    """Has it more values than the library can look through in a moment?"""
+    count = 0
+    waiting: list[Any] = [message]
+    while waiting:
+        value = waiting.pop()
+        inner = value
+        if isinstance(value, dict):
+            inner = [part for name, part in value.items() if name not in _FREE]
+        count += len(value)
+        if count > limits.MCP_VALUES_MAX:
+            return True
+        waiting += [part for part in inner if isinstance(part, dict | list)]
+    return False
 
 
 def _excerpt(line: bytes) -> str:

@@ -50,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Names of credentials that are put into its requests on the far side."""
     effect: Effect | None = None
     timeout_s: Annotated[int, msgspec.Meta(ge=1, le=_WALL_S_MAX)] = _WALL_S_DEFAULT
-    tier: str = ""
+    tier: Literal["", "landlock", "ns", "container", "gvisor", "microvm"] = ""
     """The weakest sandbox that will do; empty: the operator's minimum."""
     limits: _Limits = _Limits()
 

@@ -64,6 +64,7 @@ class Program:
             lines=(
                 f"run {source.count(chr(10)) + 1} lines of {self._settings.use} in a sandbox",
                 *(f"  that may reach {rule}" for rule in self._settings.egress),
+                *(f"  with the credential {name}" for name in self._settings.secrets),
             ),
         )
 
@@ -145,15 +146,16 @@ class Program:
     def _cut_off(self, ran: Ran) -> EffectUnknown | ToolFailed:
         what = f"{self.manifest.name} was stopped: {_STOPPED[ran.stopped]}."
         said = _shown(ran.stderr or ran.stdout)[-_LAST_WORDS_CHARS:].strip()
+        said = f"Its last words: {said}" if said else "It said nothing."
         if self.manifest.effect is Effect.ONCE:
             return EffectUnknown(
                 what,
-                why=f"What it had done outside by then, nobody can tell. Its last words: {said}",
+                why=f"What it had done outside by then, nobody can tell. {said}",
                 todo="Look at the world, then `ring0 settle CALL happened` or `did-not-happen`.",
             )
         return ToolFailed(
             what,
-            why=f"Nothing of its files was taken. Its last words: {said}",
+            why=f"Nothing of its files was taken. {said}",
             todo="Let it do less at a time; the operator may raise the tool's limits.",
         )
 

@@ -157,11 +157,11 @@ class Beneath:
         there is more than is looked through."""
         files: list[tuple[str, os.stat_result]] = []
         left_out: list[LeftOut] = []
-        folders, seen = [""], 0
+        folders, seen, chars = [""], 0, 0
         while folders:
             above = folders.pop()
             try:
-                found = self._folder(above, limits.BENEATH_ENTRIES_MAX - seen)
+                found = self._folder(above, limits.BENEATH_ENTRIES_MAX - seen, chars)
             except NotFound:  # it has just been removed
                 continue
             except (InvalidInput, ToolFailed) as error:
@@ -170,6 +170,7 @@ class Beneath:
                 left_out.append(LeftOut(above, error.why))
                 continue
             seen += len(found)
+            chars += sum(len(path) for path, _ in found)
             for path, status in found:
                 if stat.S_ISREG(status.st_mode):
                     files.append((path, status))
@@ -182,8 +183,10 @@ class Beneath:
         kept, more = _counted_once(sorted(files))
         return Listing(tuple(kept), tuple(sorted(left_out + more)))
 
-    def _folder(self, above: str, most: int) -> builtins.list[tuple[str, os.stat_result]]:
-        """What one folder holds, by the path from the top."""
+    def _folder(
+        self, above: str, most: int, chars: int
+    ) -> builtins.list[tuple[str, os.stat_result]]:
+        """What one folder holds, by the path from the top. `chars`: of the paths so far."""
         found: builtins.list[tuple[str, os.stat_result]] = []
         with self._as_owner(above), self._open(above, _FOLDER) as fd, os.scandir(fd) as names:
             for entry in names:
@@ -193,8 +196,16 @@ class Beneath:
                         why="That is more than is looked through.",
                         todo="Put many small files into one archive.",
                     )
+                path = f"{above}/{entry.name}" if above else entry.name
+                chars += len(path)
+                if chars > limits.BENEATH_PATHS_CHARS_MAX:
+                    raise LimitReached(
+                        "The paths of the files and folders are too long.",
+                        why=f"All together have at most {limits.BENEATH_PATHS_CHARS_MAX}"
+                        " characters.",
+                        todo="Give them shorter names, or put them into one archive.",
+                    )
                 with contextlib.suppress(FileNotFoundError):
-                    path = f"{above}/{entry.name}" if above else entry.name
                     found.append((path, entry.stat(follow_symlinks=False)))
         return found
 

@@ -3,8 +3,8 @@
 Version 2 where a subtree is ours to write in, version 1 as root; nothing else is tried. Where there
 is neither, `create` gives None, rlimits hold for each process alone, and `found` says why.
 
-A sandbox's way: `create`; `join` before "go" (or init writes "0" to each of `join_fds()` before it
-forks or drops its uid); `watch` beside it, which tells when to kill; `remove` once it is dead.
+A sandbox's way: `take`; `join` before "go" (or init writes "0" to each of `join_fds()` before it
+forks or drops its uid); `watch` beside it, which tells when to kill; `give_back` once it is dead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import functools
 import os
 import signal
+from collections import deque
 from collections.abc import Mapping
 
 import msgspec
@@ -45,9 +46,13 @@ class Usage(msgspec.Struct, frozen=True):
 class Group:
     """One sandbox's cgroups. Its processes are its sandbox's, and nobody else's."""
 
-    def __init__(self, base: Base, folders: Mapping[str, str]) -> None:
+    def __init__(self, base: Base, folders: Mapping[str, str], wanted: SandboxLimits) -> None:
         self._base = base
         self._folders = folders
+        self._limits = wanted
+        self._cpu_us_before = 0
+        """What others had used, where it has been another sandbox's."""
+        self._is_over = False
 
     def join_fds(self) -> list[int]:
         """Descriptors to write "0" to, by the process that is to join. The caller closes them."""
@@ -89,7 +94,7 @@ class Group:
             cpu = -1
             if "cpuacct" in self._folders:
                 text = _read(os.path.join(self._folders["cpuacct"], "cpuacct.usage"))
-                cpu = _number(text) // 1_000 if text else -1
+                cpu = _number(text) // 1_000 - self._cpu_us_before if text else -1
             peak = _number(_read(os.path.join(memory, "memory.max_usage_in_bytes")))
             kills = _field(_read(os.path.join(memory, "memory.oom_control")), "oom_kill")
         current = _number(_read(os.path.join(pids, "pids.current")))
@@ -130,13 +135,51 @@ class Group:
 
     def remove(self) -> None:
         """To be called when the sandbox is dead. What Linux still holds is taken up later."""
-        _waiting.extend(dict.fromkeys(self._folders.values()))
-        _remove_waiting()
+        if not self._is_over:
+            self._is_over = True
+            _waiting.extend(dict.fromkeys(self._folders.values()))
+            _remove_waiting()
+
+    def give_back(self) -> None:
+        """`remove`, or keep it for the next sandbox. (Version 2 never forgets its peak.)"""
+        if self._is_over:
+            return
+        if len(_spare) < limits.SANDBOX_GROUPS_SPARE_MAX and self._base.version == 1:
+            self._is_over = True
+            _spare.append(Group(self._base, self._folders, self._limits))
+        else:
+            self.remove()
+
+    def _renew(self, wanted: SandboxLimits) -> bool:
+        """For the next sandbox: counted from here on. False for one of other limits, or where
+        somebody is in it, more than a little is charged to it, or processes were ended for it."""
+        if wanted != self._limits or self.processes():
+            return False
+        memory, pids = self._folders["memory"], self._folders["pids"]
+        charged = _number(_read(os.path.join(memory, "memory.usage_in_bytes")))
+        used = self.usage()
+        if used.memory_kills or not 0 <= charged <= limits.SANDBOX_GROUP_SPARE_BYTES_MAX:
+            return False
+        self._cpu_us_before = max(0, used.cpu_us)
+        # `Group.kill` may have closed it for who forks.
+        return _write(memory, "memory.max_usage_in_bytes", "0") and _write(
+            pids, "pids.max", _processes(wanted)
+        )
 
 
 def found() -> Found:
     """Which mechanism there is on this machine, for this kernel, and why. Looked up once."""
     return _base()[1]
+
+
+def take(name: str, wanted: SandboxLimits) -> Group | None:
+    """`create`, or one that was another sandbox's and is as good as new."""
+    while _spare:
+        spare = _spare.popleft()
+        if spare._renew(wanted):
+            return spare
+        spare.remove()
+    return create(name, wanted)
 
 
 def create(name: str, wanted: SandboxLimits) -> Group | None:
@@ -151,7 +194,7 @@ def create(name: str, wanted: SandboxLimits) -> Group | None:
         controller: os.path.join(folder, _own_folder(), name)
         for controller, folder in base.folders.items()
     }
-    group = Group(base, folders)
+    group = Group(base, folders, wanted)
     try:
         _open_own(base)
         for folder in dict.fromkeys(folders.values()):
@@ -184,7 +227,7 @@ def sweep() -> int:
             for folder in (os.path.join(own, name) for name in _subfolders(own)):
                 found += parent == base.folders["pids"]
                 if parent == base.folders["pids"]:
-                    Group(base, {"pids": folder}).kill()
+                    Group(base, {"pids": folder}, SandboxLimits()).kill()
                 _waiting.append(folder)
             _waiting.append(own)
     _remove_waiting()
@@ -195,6 +238,8 @@ def sweep() -> int:
 
 _waiting: list[str] = []
 """Folders whose sandbox is dead, and that Linux did not let go of yet."""
+_spare: deque[Group] = deque()
+"""Emptied ones, for the next sandboxes. The one that is empty longest comes first."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -243,6 +288,8 @@ def _open_own(base: Base) -> None:
 def _close_own(pid: int, owns: tuple[str, ...]) -> None:
     if os.getpid() != pid:
         return  # a fork of the kernel ends, not the kernel
+    while _spare:
+        _spare.popleft().remove()
     _remove_waiting()
     for own in owns:
         with contextlib.suppress(OSError):
@@ -252,7 +299,6 @@ def _close_own(pid: int, owns: tuple[str, ...]) -> None:
 def _set_limits(version: int, folders: Mapping[str, str], wanted: SandboxLimits) -> None:
     """Files of a sandbox are in memory: its total is both."""
     memory = str(wanted.memory_bytes + wanted.tmp_bytes)
-    processes = str(wanted.processes + 1)  # init is one of them
     if version == 2:
         _must_write(folders["memory"], "memory.max", memory)
         _write(folders["memory"], "memory.swap.max", "0")  # not there without swap
@@ -260,7 +306,11 @@ def _set_limits(version: int, folders: Mapping[str, str], wanted: SandboxLimits)
     else:
         _must_write(folders["memory"], "memory.limit_in_bytes", memory)
         _write(folders["memory"], "memory.memsw.limit_in_bytes", memory)  # dito
-    _must_write(folders["pids"], "pids.max", processes)
+    _must_write(folders["pids"], "pids.max", _processes(wanted))
+
+
+def _processes(wanted: SandboxLimits) -> str:
+    return str(wanted.processes + 1)  # init is one of them
 
 
 def _remove_waiting() -> None:
@@ -287,11 +337,20 @@ def _subfolders(folder: str) -> list[str]:
 
 
 def _read(path: str) -> str:
+    """Whole, without what `open` does beside it: these are read for every sandbox."""
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        parts = []
+        while part := os.read(fd, 64 * limits.KIB):
+            parts.append(part)
+        return b"".join(parts).decode("ascii")
     except (OSError, ValueError):
         return ""
+    finally:
+        os.close(fd)
 
 
 def _number(text: str) -> int:

@@ -156,7 +156,7 @@ class _Making:
         """Tell the init that is to be what to make, and where to go first. It waits in the socket,
         so that the zygote never sees it."""
         name = self._runtime.new_id("box")
-        self._group = cgroups.create(name, self._spec.limits)
+        self._group = cgroups.take(name, self._spec.limits)
         fds = self._group.join_fds() if self._group else []
         try:
             control.send(fields, fds)
@@ -230,7 +230,7 @@ class _Making:
             except TimeoutError:
                 raise not_dead(init.identity) from None
         if self._group is not None:
-            self._group.remove()
+            self._group.give_back()
 
     async def _born(self, zygote: Maker) -> Init | None:
         """The init, if there is one. A zygote that doesn't say is killed."""

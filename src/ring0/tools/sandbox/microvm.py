@@ -90,11 +90,14 @@ async def _run(runtime: Runtime, vmm: str, guest: str, initramfs_path: str) -> b
             if MARK.strip() in said:
                 return
 
-    with contextlib.suppress(TimeoutError):
+    try:
         await runtime.wait_for(listen(process.stdout), limits.MICROVM_BOOT_S_MAX)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # whoever it started holds the console too
-    await process.wait()
+    except TimeoutError:
+        pass  # It is said by what it did not say.
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # whoever it started holds the console too
+        await process.wait()
     return bytes(said)
 
 

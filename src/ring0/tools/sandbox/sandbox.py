@@ -193,7 +193,7 @@ class Sandbox:
         if group is not None:
             self._usage = group.usage()
             self.stopped = self.stopped or ("memory" if self._usage.memory_kills else "")
-            group.remove()
+            group.give_back()
         return said or seen
 
     async def _watch_totals(self, group: Group) -> None:

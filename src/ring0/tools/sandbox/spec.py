@@ -163,7 +163,7 @@ def check_image(image: tuple[str, ...], named: Collection[str] = ()) -> None:
             raise InvalidInput(
                 f"The module {first} is not imported ahead.",
                 why="That happens outside of any sandbox, with all that the kernel may do.",
-                todo="Let the program import it itself, or have the operator name it as trusted.",
+                todo="Let the program import it, or name it under [sandbox] image of ring0.toml.",
             )
 
 

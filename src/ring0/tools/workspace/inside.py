@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -111,8 +111,9 @@ async def collect(
     nothing is taken. Ask for `workspace.turn()` before: another may change one right after."""
     found = await _in_thread(runtime, _take, beneath, laid)
     changes: dict[str, bytes | None] = dict(found.changed)
+    strange = {left.path for left in found.left_out}
     for path in laid.files.keys() - found.paths:
-        if not any(_at_or_beneath(path, left.path) for left in found.left_out):
+        if strange.isdisjoint(_with_those_above(path)):
             changes[path] = None
     rows = {file.path: file for file in await workspace.list()}
     replaced: dict[str, Replaced] = {}
@@ -174,6 +175,7 @@ def _take(beneath: Beneath, laid: LaidOut, stop: _Stop) -> _Found:
     left_out += strange
     check_fits({entry.path: entry.size_bytes for entry in entries})
     found = _Found(paths=set(), changed={}, left_out=left_out)
+    size_bytes = 0  # a program that still lives may have made its files larger meanwhile
     for entry in entries:
         if stop.now:
             return found
@@ -184,6 +186,9 @@ def _take(beneath: Beneath, laid: LaidOut, stop: _Stop) -> _Found:
         except Ring0Error as error:
             left_out.append(LeftOut(entry.path, error.why or error.what))
             continue
+        size_bytes += len(content)
+        if size_bytes > limits.WORKSPACE_SIZE_BYTES_MAX:
+            raise _grew_meanwhile()
         found.paths.add(entry.path)
         was = laid.files.get(entry.path)
         if was is None or was.digest != digest(content):
@@ -214,6 +219,14 @@ def _changed_meanwhile(path: str) -> ToolFailed:
     )
 
 
+def _grew_meanwhile() -> LimitReached:
+    return LimitReached(
+        "The files grew while they were read.",
+        why=f"A workspace holds {limits.WORKSPACE_SIZE_BYTES_MAX} bytes.",
+        todo="Write less, and let it be written before the call ends.",
+    )
+
+
 def _check_fits(rows: Mapping[str, File], changes: Mapping[str, bytes | None]) -> None:
     """With what other calls have written meanwhile."""
     sizes = {path: file.size_bytes for path, file in rows.items() if path not in changes}
@@ -222,6 +235,13 @@ def _check_fits(rows: Mapping[str, File], changes: Mapping[str, bytes | None]) -
 
 def _is_own(path: str) -> bool:
     return _at_or_beneath(path, OWN)
+
+
+def _with_those_above(path: str) -> Iterator[str]:
+    """A path and each folder above it."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 def _at_or_beneath(path: str, folder: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import ctypes
+import errno
 import os
 import resource
 import select
@@ -93,8 +94,12 @@ def take(fds: list[int]) -> tuple[_socket.socket, _socket.socket]:
     control, go, *streams = fds
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    close_all_but(control, go)
-    return _socket.socket(fileno=control), _socket.socket(fileno=go)
+    if go != tenant.GO:
+        if control == tenant.GO:
+            raise Failure("descriptors", errno.EMFILE, "")
+        os.dup2(go, tenant.GO, inheritable=False)
+    close_all_but(control, tenant.GO)
+    return _socket.socket(fileno=control), _socket.socket(fileno=tenant.GO)
 
 
 def join(groups: list[int]) -> None:

@@ -20,9 +20,18 @@ from .linux import MESSAGE_SIZE_BYTES, call, libc, long, receive, report
 SIGINT, SIGPIPE, SIGCHLD, SIGXFSZ = 2, 13, 17, 25
 GOING = b'{"step":"going"}'
 SYS_CLOSE_RANGE, CLOSE_RANGE_CLOEXEC, FD_MOST = 436, 4, 0x7FFF_FFFF
-CLOSE_ALL = tuple(map(long, (SYS_CLOSE_RANGE, 3, FD_MOST, 0)))
-ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp"}  # noqa: S108
+GO = 63
+"""The descriptor of the socket that the program comes by, so that what closes all others can be
+prepared in the zygote."""
+CLOSE_BELOW = tuple(map(long, (SYS_CLOSE_RANGE, 3, GO - 1, 0)))
+CLOSE_ABOVE = tuple(map(long, (SYS_CLOSE_RANGE, GO + 1, FD_MOST, 0)))
+HOME = "/tmp"  # noqa: S108
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME}
 """What every program has, and may be given otherwise."""
+DRAWN = ("random", "tempfile", "ssl", "numpy.random", "multiprocessing.process")
+"""Modules that have drawn something by chance; see `reseed`."""
+drawn: list[str] = []
+"""Those of them that this image has."""
 
 
 def limit(which: int, soft: int, hard: int) -> None:
@@ -62,6 +71,7 @@ def warm() -> None:
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     sys.argv = ["-c"]
+    drawn.extend(name for name in DRAWN if name in sys.modules)
     sys.modules["__main__"] = type(sys)("__main__")
     sys.modules["__main__"].__dict__.update(__builtins__=builtins, __annotations__={})
 
@@ -84,17 +94,29 @@ def wait(go: _socket.socket) -> object:
     return marshal.loads(data) if data else None  # noqa: S302  # the kernel wrote it
 
 
+def park() -> None:
+    """What needs no program: who asks for one waits for all that comes after it. And no more than
+    little: what is touched here is memory of its own for each that is parked."""
+    libc.syscall(*CLOSE_BELOW)
+    libc.syscall(*CLOSE_ABOVE)
+    os.setsid()
+    os.chdir(HOME)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+    _signal.signal(SIGINT, _signal.default_int_handler)  # exec takes it back
+    gc.enable()
+
+
 def live(go: _socket.socket) -> None:
     """All of the process's life. Returns only where the program could not be started."""
     step = "program"
     try:
+        park()
         program = wait(go)
         if not isinstance(program, dict):
             return
-        os.setsid()
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-        step = "cwd"
-        os.chdir(program["cwd"])
+        if program["cwd"] != HOME:
+            step = "cwd"
+            os.chdir(program["cwd"])
         if program["code"]:
             step = "environment"
             interpret(program, go)
@@ -150,21 +172,21 @@ def execute(program: dict[str, Any], go: _socket.socket) -> None:
 def interpret(program: dict[str, Any], go: _socket.socket) -> None:
     """Run Python source as `python -I -c` would, and end the process. Each line here is paid for
     by every sandbox, most of all in memory that is touched for the first time."""
-    reseed()
+    if drawn:
+        reseed()
     if program["env"]:
         os.environ.update(program["env"])
         if "TZ" in os.environ:
             sys.modules["time"].tzset()
-    sys.argv += program["argv"]
-    _signal.signal(SIGINT, _signal.default_int_handler)
-    gc.enable()
+    if program["argv"]:
+        sys.argv += program["argv"]
     source = program.pop("code")
-    go.detach()
-    libc.syscall(*CLOSE_ALL)  # the end of that socket says that it runs
+    go.close()  # its end says that it runs
     status = 120
     try:
         names = sys.modules["__main__"].__dict__
         status = finish(run(source, names), names)
+        os.closerange(0, 3)  # who reads what it printed need not wait until its memory is freed
     finally:
         os._exit(status)
 

@@ -60,7 +60,9 @@ async def selftest(
         tries = [runtime.start(one(attack), name=attack.name) for attack in attacks]
         try:
             for attempt in tries:
-                finding = await attempt
+                # Not awaited itself: a cancel of ours would be its cancel, and end with it.
+                await asyncio.wait({attempt})
+                finding = attempt.result()
                 findings.append(finding)
                 if found is not None:
                     found(finding)

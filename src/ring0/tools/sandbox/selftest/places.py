@@ -84,8 +84,7 @@ class Taker:
     async def end(self) -> str:
         """One last look, when everything is as the attack left it."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.gather(self._task, return_exceptions=True)
         if not self.taken:
             self._look()
         return self.taken
@@ -181,6 +180,7 @@ async def outside(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        taken = await taker.end() if taker else ""
     code = process.returncode or 0
     return Outcome(
         said=_line(out, err),
@@ -189,7 +189,7 @@ async def outside(
         signal=max(0, -code),
         output_bytes=len(out) + len(err),
         uid=os.geteuid(),
-        taken=await taker.end() if taker else "",
+        taken=taken,
     )
 
 

@@ -6,7 +6,6 @@ An attack counts as held off only where the same program got through outside.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from typing import Any, Final
@@ -117,8 +116,7 @@ class Trial:
             return await self._proven(attack, target, outcome)
         finally:
             knocking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await knocking
+            await asyncio.gather(knocking, return_exceptions=True)
             if attack.prey and attack.proof is not Proof.PREY:
                 await self._world.bury(target["prey"])
 

@@ -107,15 +107,21 @@ def _not_prepared(db: Connection, text: str, error: EngineError) -> Statement:
             todo="Send them one by one.",
         ) from None
     if not db.parses(text):
-        raise ours(error, db.server) from None
+        raise _with_parameters_named(ours(error, db.server), text) from None
     # The engine knows it, and it is none that reads or changes rows. Its first word only names it.
     found = _BEFORE_WORD.match(text)
     word = found[1].lower() if found else ""
     if word in _SCHEMA_WORDS:
-        return Statement(text=text, kind="schema", why=f"is a statement {word.upper()} …")
-    return Statement(
-        text=text, kind="forbidden", why=f"is not SELECT or DML: {word.upper()[:20]} …"
-    )
+        return Statement(text=text, kind="schema", why=f"changes the schema: {word.upper()} …")
+    why = f"neither reads nor changes rows: {word.upper()[:20]} …"
+    return Statement(text=text, kind="forbidden", why=why)
+
+
+def _with_parameters_named(error: errors.Ring0Error, text: str) -> errors.Ring0Error:
+    """The same error; with a word on it to whoever writes parameters as elsewhere."""
+    if isinstance(error, errors.CallInvalid) and not error.todo and re.search(r"\?|%s", text):
+        error.todo = "Write parameters as $1, $2, …: this is PostgreSQL."
+    return error
 
 
 # --- what it would call ---------------------------------------------------------------------------
