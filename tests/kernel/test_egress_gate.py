@@ -193,7 +193,9 @@ async def test_a_credential_that_ring0_toml_does_not_have_is_told_before_anythin
 
 async def test_the_host_of_an_operators_own_model_is_no_egress_host(tmp_path: Path) -> None:
     async with outside(tmp_path, "HOST/v1/*") as (here, server):
-        here.kernel.outside._models = ["localhost"]  # as [models.x] base_url would
+        here.kernel.outside.egress._models = frozenset(
+            {"localhost"}
+        )  # as [models.x] base_url would
         body = "status, _, said = ask('/v1/a'); print(status, b'model door' in said)"
         outcome = await here.call("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}{body}"})
     assert outcome.value["stdout"] == "403 True\n", outcome.value

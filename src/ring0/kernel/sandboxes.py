@@ -89,6 +89,7 @@ class Sandboxes:
             if before_go is not None:
                 await before_go(sandbox)
             await sandbox.go()
+            self._write_claim(name, run)  # not before: nobody should wait for that
         except BaseException:
             await self._end(name, run, sandbox)
             raise
@@ -143,10 +144,13 @@ class Sandboxes:
         self._claims[claimed.name] = ev.SandboxClaimed(
             sandbox=claimed.name, pid=claimed.sandbox.identity.pid, purpose=purpose
         )
-        writing = self._runtime.start(self._record_claim(claimed.name, run), name="claim")
-        self._writing[claimed.name] = writing
-        writing.add_done_callback(lambda _: self._writing.pop(claimed.name, None))
         return claimed
+
+    def _write_claim(self, name: str, run: str) -> None:
+        if name in self._claims:
+            writing = self._runtime.start(self._record_claim(name, run), name="claim")
+            self._writing[name] = writing
+            writing.add_done_callback(lambda _: self._writing.pop(name, None))
 
     async def _record_claim(self, name: str, run: str) -> None:
         """A little later, so that it takes no time from what was claimed."""
@@ -189,7 +193,8 @@ class Sandboxes:
         if self._alive.pop(name, None) is None or self._store is None:
             return
         if (claimed := self._claims.pop(name, None)) is not None:
-            self._writing[name].cancel()
+            if (writing := self._writing.get(name)) is not None:
+                writing.cancel()
         events: list[ev.AnyEvent] = [*([claimed] if claimed else []), ev.SandboxEnded(sandbox=name)]
         await self._store.append(Write(run=run, events=events))
 

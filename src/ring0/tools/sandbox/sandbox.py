@@ -105,12 +105,11 @@ class Sandbox:
             raise SandboxFailed("The sandbox has been started before: it runs one program, once.")
         self._went = True
         program = program_fields(self._spec)
-        if (
-            group := self._parts.group
-        ) is not None and self.alive:  # one that is parked uses up nothing
-            self._totals = self._runtime.start(self._watch_totals(group), name="totals")
         try:
             self._send(program)
+            group = self._parts.group
+            if group is not None and self.alive:  # one that is parked uses up nothing
+                self._totals = self._runtime.start(self._watch_totals(group), name="totals")
             refused = await self._runtime.wait_for(self._answer(), limits.SANDBOX_START_S_MAX)
         except TimeoutError:
             await self.kill()
