@@ -192,9 +192,9 @@ class Sandboxes:
         await sandbox.close()
         if self._alive.pop(name, None) is None or self._store is None:
             return
-        if (claimed := self._claims.pop(name, None)) is not None:
-            if (writing := self._writing.get(name)) is not None:
-                writing.cancel()
+        claimed, writing = self._claims.pop(name, None), self._writing.get(name)
+        if claimed is not None and writing is not None:
+            writing.cancel()
         events: list[ev.AnyEvent] = [*([claimed] if claimed else []), ev.SandboxEnded(sandbox=name)]
         await self._store.append(Write(run=run, events=events))
 

@@ -57,10 +57,20 @@ async def make(spec: SandboxSpec, runtime: Runtime, zygotes: Zygotes | None = No
     if zygotes is None:
         apart = Zygotes(runtime) if image else None
         zygote = apart.of(image) if apart else Zygote(site=bool(spec.code))
+        made = None
         try:
-            return await make_from(spec, fields, runtime, zygote)
+            made = await make_from(spec, fields, runtime, zygote)
         finally:
-            await (apart.close() if apart else zygote.close(runtime))
+            leaving = apart.close() if apart else zygote.close(runtime)
+            ending = runtime.start(leaving, name="zygote-ends")
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:  # else nobody would know of what was made
+                await ending
+                if made is not None:
+                    await made.close()
+                raise
+        return made
     try:
         return await make_from(spec, fields, runtime, zygotes.of(image))
     except ZygoteGone:  # once more, with the next one

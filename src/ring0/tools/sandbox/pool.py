@@ -167,7 +167,7 @@ class Pool:
                 known.ready.append(parked)
             else:  # given up meanwhile
                 self._discard(parked)
-        except Ring0Error:
+        except (Ring0Error, OSError):
             # Whoever needs one makes one, and is told. Here it is only not tried again at once.
             known.not_before_us = self._runtime.monotonic_us() + limits.POOL_PAUSE_S * 1_000_000
         finally:
