@@ -26,8 +26,9 @@ optional: setup
 demo: setup
 	@$(BIN)/ring0 demo $(ARGS)
 
+# Two at a time; `ARGS="-n 0"` for one after the other.
 test: setup
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup
 	$(BIN)/ruff check src tests bench scripts

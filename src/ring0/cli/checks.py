@@ -202,7 +202,7 @@ def _config(place: Place) -> Check:
         config = manifests.read_config(place.home)
         known = manifests.secrets_of(config, place.environment, Vault(place.home).values())
         # Made and thrown away: its credentials, ranges and authorities are read here, not midway.
-        _ = Outside(config, lambda name: known.get(name, ""), place.runtime).egress
+        _ = Outside(config, known.__getitem__, place.runtime).egress
         policies = Policies.load([place.home / name for name in config.policy])
     except Ring0Error as error:
         return Check("configuration", "missing", f"{error.what} {error.why}".strip(), error.todo)

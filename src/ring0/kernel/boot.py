@@ -109,7 +109,9 @@ class Kernel:
             self.waiting,
             self.sandboxes,
         )
-        self.outside = Outside(config, self.secret, runtime)
+        self.outside = Outside(
+            config, self.secret, runtime, model_url=environment.get("OPENAI_BASE_URL", "")
+        )
         means = Means(
             runtime=runtime,
             off_limits=home,

@@ -59,14 +59,20 @@ if TYPE_CHECKING:
 class Outside:
     """What the kernel has beyond itself: one sender, and the credentials by name."""
 
-    def __init__(self, config: Config, secret: Callable[[str], str], runtime: Runtime) -> None:
-        """Raises ManifestInvalid, InvalidInput for what ring0.toml says of them."""
+    def __init__(
+        self,
+        config: Config,
+        secret: Callable[[str], str],
+        runtime: Runtime,
+        model_url: str = "",
+    ) -> None:
+        """`model_url`: where the model of the environment is, if it names one. Raises ManifestInvalid, InvalidInput for what ring0.toml says of them."""
         self._runtime = runtime
         self._addresses = Addresses(runtime, allow_private=config.network.allow_private)
         self._plain = config.network.plain_credentials
         self._authorities = config.network.authorities
         addresses = [model.base_url for model in config.models.values()]
-        found = [urlsplit(address).hostname for address in (*addresses, secret("OPENAI_BASE_URL"))]
+        found = [urlsplit(address).hostname for address in (*addresses, model_url)]
         self._models = [host for host in found if host]
         if self._authorities:
             _ = self.egress  # What can't be read is said now, not in the middle of a run.
