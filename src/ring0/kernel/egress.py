@@ -66,7 +66,8 @@ class Outside:
         runtime: Runtime,
         model_url: str = "",
     ) -> None:
-        """`model_url`: where the model of the environment is, if it names one. Raises ManifestInvalid, InvalidInput for what ring0.toml says of them."""
+        """`model_url`: where the model of the environment is, if it names one. Raises
+        ManifestInvalid, InvalidInput for what ring0.toml says of them."""
         self._runtime = runtime
         self._addresses = Addresses(runtime, allow_private=config.network.allow_private)
         self._plain = config.network.plain_credentials
