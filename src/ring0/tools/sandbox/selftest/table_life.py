@@ -44,7 +44,7 @@ PRIVILEGES = (
                 needs="no such program, or none that starts"),
     _privileges("file-capabilities", "start a program with file capabilities", "program",
                 "capabilities", needs="no such program, or none that starts"),
-    _privileges("become-root", "take uid 0", "become_root", namespaced=True,
+    _privileges("become-root", "take uid 0 and its powers", "become_root", namespaced=True,
                 needs=_NO_NAMESPACES),
     _privileges("capabilities", "have, inherit or hand on any capability", "capabilities",
                 namespaced=True, needs=_NO_NAMESPACES),

@@ -81,8 +81,11 @@ def _is_static(path: str) -> bool:
 
 
 def become_root(target: Target) -> str:
+    """Uid 0 with any of its powers. What a rootless runtime starts is uid 0 of a namespace that
+    owns nothing, and has none."""
     os.setresuid(0, 0, 0)
-    return f"uid {os.geteuid()}"
+    powers = capabilities(target)
+    return f"uid {os.geteuid()} with {powers}" if powers else ""
 
 
 def capabilities(target: Target) -> str:
