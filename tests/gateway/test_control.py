@@ -17,8 +17,9 @@ from gateway_world import control, post
 from kernel_world import Doing
 
 from ring0.errors import CallDenied, KernelBusy, Ring0Error
-from ring0.gateway.control import SOCKET, Direct, Remote, operations
+from ring0.gateway.control import SOCKET, Control, Direct, Remote, operations
 from ring0.identity import operator_name
+from ring0.kernel.boot import open_kernel
 from ring0.runtime import Runtime
 from ring0.types import ApprovalState, CallState, Effect, RunState
 
@@ -216,3 +217,16 @@ async def test_an_answer_after_a_kill_is_refused(tmp_path: Path) -> None:
         assert caught.value.code == CallDenied.code
         await asyncio.gather(call, return_exceptions=True)
         assert w.run.tools["act"].driver.done == 0  # type: ignore[attr-defined]
+
+
+async def test_a_data_folder_may_lie_deeper_than_a_sockets_name_is_long(tmp_path: Path) -> None:
+    home = tmp_path / ("deep" * 30)
+    kernel = await open_kernel(home, Runtime(), {})
+    control = Control(kernel)
+    try:
+        await control.open()
+        assert await Remote(home).kill("all", "") == []
+    finally:
+        await control.close()
+        await kernel.close()
+    assert not (home / SOCKET).exists()

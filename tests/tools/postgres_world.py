@@ -58,9 +58,13 @@ def _reachable(binaries: Path, folder: Path) -> Path:
     """PostgreSQL never runs as root, and another may not get to where a checkout of root's lies."""
     if all(above.stat().st_mode & 0o001 for above in binaries.resolve().parents):
         return binaries
-    shutil.copytree(binaries.parent, folder / "installed", symlinks=True)
+    package = binaries.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")  # where its programs look for them
+    for tree in (binaries.parent, libraries):
+        place = folder / "installed" / tree.relative_to(package.parent)
+        shutil.copytree(tree, place, symlinks=True)
     folder.chmod(0o711)
-    return folder / "installed" / binaries.name
+    return folder / "installed" / binaries.relative_to(package.parent)
 
 
 def why_absent() -> str:

@@ -13,8 +13,8 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -100,11 +100,21 @@ class Direct:
         return await self._kernel.undo(run, by=self._by, only=call)
 
 
+@contextmanager
+def _short(home: Path) -> Iterator[str]:
+    """The socket by a short name: an address has room for 107 bytes, a folder may lie deeper."""
+    folder = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{SOCKET}"
+    finally:
+        os.close(folder)
+
+
 class Remote:
     """Operations on the kernel that has the folder's socket."""
 
     def __init__(self, home: Path) -> None:
-        self._path = str(home / SOCKET)
+        self._home = home
 
     async def answer(self, approval: str, *, yes: bool, note: str = "") -> Approval:
         body = {"approval": approval, "yes": yes, "note": note}
@@ -123,13 +133,13 @@ class Remote:
         return msgspec.convert(await self._ask("undo", {"run": run, "call": call}), Run)
 
     async def _ask(self, verb: str, body: dict[str, Any]) -> Any:
-        connector = aiohttp.UnixConnector(self._path)
         try:
-            async with (
-                aiohttp.ClientSession(connector=connector) as session,
-                session.post(f"http://kernel/v1/{verb}", data=_encode(body)) as response,
-            ):
-                answer = msgspec.json.decode(await response.read())
+            with _short(self._home) as path:
+                async with (
+                    aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session,
+                    session.post(f"http://kernel/v1/{verb}", data=_encode(body)) as response,
+                ):
+                    answer = msgspec.json.decode(await response.read())
         except (aiohttp.ClientError, OSError, msgspec.DecodeError):
             raise KernelBusy(
                 "Another kernel has this folder, and it does not answer.",
@@ -166,7 +176,8 @@ class Control:
         old = os.umask(0o177)
         try:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            listener.bind(str(self._path))
+            with _short(self._path.parent) as path:
+                listener.bind(path)
         finally:
             os.umask(old)
         listener.listen(16)

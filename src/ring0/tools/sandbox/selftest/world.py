@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from ring0 import limits
+from ring0.errors import InvalidInput
 from ring0.runtime import Runtime
 from ring0.tools.sandbox.selftest.outlets import Outlets
 
@@ -30,6 +31,8 @@ HOST_FILES: Final = {
     "secret": "secret.txt",
     "answer": "elsewhere/answer.txt",
 }
+_ADDRESS_BYTES_MAX: Final = 107
+"""Of a socket's name, in struct sockaddr_un."""
 _WAIT: Final = "import signal; signal.alarm(600); signal.pause()"
 """By itself not for ever: whoever starts it may be killed."""
 _ELSEWHERE: Final = ("192.0.2.1", 9)
@@ -127,6 +130,12 @@ class World:
         return host, server.sockets[0].getsockname()[1]
 
     async def _unix(self, path: str) -> None:
+        if len(os.fsencode(path)) > _ADDRESS_BYTES_MAX:
+            raise InvalidInput(
+                "The folder for temporary files lies too deep.",
+                why=f"A socket's name there has more than {_ADDRESS_BYTES_MAX} bytes: {path}",
+                todo="Set TMPDIR to a folder like /tmp.",
+            )
         server = await asyncio.start_unix_server(self._tell, path)
         self._stack.callback(server.close)
 
