@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MUTATION ?= .venv-mutation
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: setup optional demo test check format lock crash bench clean
+.PHONY: setup optional demo test check format lock crash sim mutants bench rivals clean
 
 setup: $(VENV)/ready
 
@@ -44,15 +45,36 @@ format: setup
 bench: setup
 	@$(BIN)/ring0 bench gate $(ARGS)
 
-# 100 kills of the kernel at random moments of a run; `make test` has a short version.
+# What `ring0 bench scheduler` measures beside ring0, in an environment of its own.
+rivals:
+	@$(PYTHON) -m venv .venv-rivals
+	@.venv-rivals/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/requirements.txt
+
+# kill -9 at every named point and at 600 random moments, power loss, stopped processes: an hour or
+# more. `make crash ARGS="--kills 20"` for fewer; `make test` has a short version.
 crash: setup
-	$(BIN)/pytest tests/crash --kills 100 --timeout 1800 -s $(ARGS)
+	$(BIN)/pytest tests/crash --kills 100 --timeout 10800 -s $(ARGS)
+
+# The whole kernel on a simulated clock, disk and world: `ARGS="--seeds 500"`, `ARGS="--seed 4711"`.
+sim: setup
+	@$(BIN)/python tests/sim/run.py $(ARGS)
+
+# Breaks the kernel in one place at a time, and sees whether the tests notice.
+mutants: $(MUTATION)/ready
+	@$(MUTATION)/bin/python scripts/mutants.py $(ARGS)
+
+$(MUTATION)/ready: requirements/mutation.txt
+	@$(PYTHON) -m venv $(MUTATION)
+	@$(MUTATION)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/mutation.txt
+	@touch $@
 
 # Writes the locked versions anew. Needs uv.
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml -o requirements/run.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --group dev -o requirements/dev.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --group dev --group optional -o requirements/optional.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --group dev --group mutation --override requirements/overrides.txt -o requirements/mutation.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate bench/rivals/requirements.in -o bench/rivals/requirements.txt
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

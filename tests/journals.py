@@ -1,4 +1,4 @@
-"""Writes for the tests of the store: a function a kind of write, and a story of all of them."""
+"""Writes for the tests of the store, one function a kind of write. All together: stories.py."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ from ring0.types import (
     Call,
     CallKind,
     CallState,
+    CapUse,
     Confidentiality,
+    Cron,
     Effect,
     FileDelta,
+    Hook,
+    HookScheme,
     Integrity,
     Label,
+    Lock,
+    LockMode,
     Mode,
     Reason,
     Run,
     RunState,
+    Schedule,
     Scope,
     Verdict,
     VerdictKind,
@@ -87,8 +94,16 @@ def queued(
     return Write(run=run, key=key_of(run), blobs=blobs, guards=guards, durable=True, events=[event])
 
 
-def moved(run: str, state: RunState = RunState.RUNNING, *, epoch: int = 0, why: str = "") -> Write:
-    return Write(run=run, events=[ev.RunMoved(state=state, epoch=epoch, waiting_for=why)])
+def moved(
+    run: str,
+    state: RunState = RunState.RUNNING,
+    *,
+    epoch: int = 0,
+    why: str = "",
+    wake_us: int = 0,
+) -> Write:
+    event = ev.RunMoved(state=state, epoch=epoch, waiting_for=why, wake_us=wake_us)
+    return Write(run=run, events=[event])
 
 
 def over(run: str, *, epoch: int = 1, state: RunState = RunState.DONE) -> Write:
@@ -128,6 +143,8 @@ def intended(
     number: int = 0,
     *,
     reserve: int = 0,
+    tokens: int = 0,
+    caps: Sequence[CapUse] = (),
     approval: str = "",
     guards: Sequence[base.Guard] = (),
     durable: bool = False,
@@ -138,7 +155,11 @@ def intended(
         blobs={**named(run, b"{}"), **named(run, b"what was known")},
         guards=guards,
         durable=durable,
-        events=[ev.CallIntended(call=call, reserve_microusd=reserve)],
+        events=[
+            ev.CallIntended(
+                call=call, reserve_microusd=reserve, reserve_tokens=tokens, caps=tuple(caps)
+            )
+        ],
     )
 
 
@@ -147,6 +168,11 @@ def refused(run: str, number: int = 0) -> Write:
     outcome = address(key_of(run), b"no")
     call = call_row(run, number, state=CallState.REFUSED, outcome=outcome, effect=Effect.PURE)
     return Write(run=run, blobs=blobs, events=[ev.CallRefused(call=call)])
+
+
+def refused_alike(run: str, like: int, *numbers: int) -> Write:
+    calls = tuple(f"{run}/0/{number}" for number in numbers)
+    return Write(run=run, events=[ev.CallsRefusedAlike(like=f"{run}/0/{like}", calls=calls)])
 
 
 def ended(
@@ -160,6 +186,9 @@ def ended(
     label: Label | None = None,
     undoes: str = "",
     undo: bytes = b"",
+    tokens: int = 0,
+    received: int = 0,
+    caps_back: Sequence[CapUse] = (),
 ) -> Write:
     """The outcome of a call. `files`: path and content, None to remove."""
     outcome = b"outcome of %d" % number
@@ -184,6 +213,9 @@ def ended(
         outcome=address(key_of(run), outcome),
         run_label=label,
         cost_microusd=cost,
+        tokens=tokens,
+        received=received,
+        caps_back=tuple(caps_back),
         undo=address(key_of(run), undo) if undo else "",
         undoes=undoes,
         files=tuple(deltas),
@@ -272,6 +304,43 @@ def boxed_up(run: str, sandbox: str) -> Write:
     return Write(run=run, events=[ev.SandboxEnded(sandbox=sandbox, how="killed")])
 
 
+def locked(
+    run: str,
+    resource: str,
+    fence: int,
+    *,
+    mode: LockMode = LockMode.EXCLUSIVE,
+    expires_us: int = LATER_US,
+    tenant: str = "acme",
+    guards: Sequence[base.Guard] = (),
+) -> Write:
+    lock = Lock(
+        tenant=tenant,
+        resource=resource,
+        run=run,
+        mode=mode,
+        fence=fence,
+        expires_us=expires_us,
+        call=f"{run}/0/0",
+    )
+    return Write(run=run, guards=guards, events=[ev.LockTaken(lock=lock)])
+
+
+def unlocked(run: str, resource: str, *, how: str = "freed", tenant: str = "acme") -> Write:
+    return Write(run=run, events=[ev.LockFreed(tenant=tenant, resource=resource, how=how)])
+
+
+def sent(run: str, to: str, text: bytes = b"hello", *, key_of_run: str = "") -> Write:
+    """A message, its body under the key of `key_of_run` (empty: under none)."""
+    where = address(key_of(key_of_run) if key_of_run else b"", text)
+    event = ev.MessageSent(to=to, sender=run, body=where, key_of=key_of_run, label=UNTRUSTED)
+    return Write(run=run, blobs={where: text}, events=[event])
+
+
+def raised(run: str, **more: int) -> Write:
+    return Write(run=run, durable=True, events=[ev.BudgetRaised(by="ann (uid 7)", **more)])
+
+
 async def row_of(store: Store, run: str) -> Run:
     """A run that must be there."""
     found = await store.run(run)
@@ -279,63 +348,60 @@ async def row_of(store: Store, run: str) -> Run:
     return found
 
 
-def story(run: str, child: str, parent_row: Run, *, other: str = "") -> list[Write]:
-    """A run with a child, asks, files, memory, an unknown effect and an end: all event kinds.
-
-    `parent_row` is the row that `queued(run)` makes; it is the first write of the story.
-    """
-    guards: list[base.Guard] = [base.RunLive(run=run, epoch=1), base.NotKilled(run=run)]
-    policy = address(b"", b"permit (principal, action, resource);")
-    kernel: list[ev.AnyEvent] = [
-        ev.KernelStarted(version="0.1.0", pid=1),
-        ev.PolicyLoaded(digest="p" * 64, text=policy),
-    ]
-    return [
-        Write(
-            run=ev.KERNEL,
-            durable=True,
-            blobs={policy: b"permit (principal, action, resource);"},
-            events=kernel,
-        ),
-        queued(run),
-        moved(run, epoch=1),
-        sandboxed(run, f"s-{run}"),
-        parked(f"p-{run}"),
-        claimed(run, f"p-{run}"),
-        intended(run, 0, reserve=500, guards=[*guards, base.Room(run=run, reserve_microusd=500)]),
-        ended(run, 0, cost=120, remember="Zoë O'Neil asked to close her account", label=UNTRUSTED),
-        refused(run, 1),
-        asked(run, f"a-{run}", 2),
-        moved(run, RunState.WAITING, why="approval"),
-        answered(run, f"a-{run}"),
-        moved(run),
-        intended(run, 2, approval=f"a-{run}", guards=guards, durable=True),
-        ended(run, 2, files=[("notes/a.md", b"one"), ("notes/b.md", b"two")], undo=b"put back"),
-        intended(run, 3),
-        ended(run, 3, files=[("notes/a.md", None)], undoes=f"{run}/0/2"),
-        queued(child, parent=parent_row, budget=Budget(calls=10, cost_microusd=1_000)),
-        moved(child, epoch=1),
-        intended(child, 0, reserve=100),
-        Write(run=child, events=[ev.CallRetried(call=f"{child}/0/0", epoch=1)]),
-        ended(child, 0, cost=90, remember="the ledger was closed in May"),
-        over(child, epoch=2),
-        intended(run, 4, durable=True),
-        cut_off(run, 4),
-        settled(run, 4, happened=False),
-        asked(run, f"a2-{run}", 5),
-        answered(run, f"a2-{run}", ApprovalState.DENIED),
-        killed("agent", f"nobody-{run}", 1),
-        boxed_up(run, f"s-{run}"),
-        boxed_up(run, f"p-{run}"),
-        over(run, epoch=2),
-        Write(run=ev.KERNEL, durable=True, events=[ev.KernelStopped()]),
-    ]
+def _order(name: str) -> tuple[dict[str, object], dict[str, bytes]]:
+    """What all orders hold, and the blobs of it."""
+    blobs = {**named_openly(b"the family"), **named_openly(b"the task")}
+    family, task = blobs
+    fields: dict[str, object] = {
+        "name": name,
+        "tenant": "acme",
+        "principal": "ann",
+        "agent": "clerk",
+        "agent_digest": "d" * 64,
+        "family": family,
+        "task": task,
+        "set_us": 1,
+    }
+    return fields, blobs
 
 
-async def tell(store: Store, run: str = "r-1", child: str = "r-2") -> None:
-    """Appends the story."""
-    first = queued(run).events[0]
-    assert isinstance(first, ev.RunQueued)
-    for write in story(run, child, first.run):
-        await store.append(write)
-    await store.flush()
+def set_cron(name: str, **changes: object) -> Write:
+    fields, blobs = _order(name)
+    schedule = Schedule(expression="0 3 * * *", timezone="Europe/Berlin")
+    row = Cron(**{**fields, "schedule": schedule, "done_us": 1_000, **changes})
+    return Write(run=ev.KERNEL, blobs=blobs, durable=True, events=[ev.CronSet(cron=row)])
+
+
+def set_hook(name: str) -> Write:
+    fields, blobs = _order(name)
+    row = Hook(**fields, secret=f"hook.{name}", scheme=HookScheme.GITHUB)
+    return Write(run=ev.KERNEL, blobs=blobs, durable=True, events=[ev.HookSet(hook=row)])
+
+
+def named_openly(value: bytes) -> dict[str, bytes]:
+    """A blob of the kernel's own, under no key."""
+    return {address(b"", value): value}
+
+
+def about_order(*events: ev.AnyEvent) -> Write:
+    return Write(run=ev.KERNEL, durable=True, events=events)
+
+
+def fired(
+    run: str, event: ev.CronFired | ev.HookFired, *, guards: Sequence[base.Guard] = ()
+) -> Write:
+    """A run that an order starts."""
+    first = queued(run)
+    return Write(
+        run=run,
+        key=first.key,
+        blobs=first.blobs,
+        guards=guards,
+        durable=True,
+        events=[*first.events, event],
+    )
+
+
+async def cron_of(store: Store, name: str) -> Cron:
+    (found,) = [row for row in await store.crons() if row.name == name]
+    return found

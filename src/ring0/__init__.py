@@ -8,7 +8,8 @@ from __future__ import annotations
 TYPE_CHECKING = False  # mypy takes it for true; importing typing would be most of the cost
 
 if TYPE_CHECKING:
-    from ring0.sdk.context import Answer, Child, Context
+    from ring0.sdk.children import Child
+    from ring0.sdk.context import Answer, Context
     from ring0.sdk.declare import agent, tool
     from ring0.sdk.toolside import ToolContext
 
@@ -20,7 +21,7 @@ _HOME = {
     "agent": "ring0.sdk.declare",
     "tool": "ring0.sdk.declare",
     "Answer": "ring0.sdk.context",
-    "Child": "ring0.sdk.context",
+    "Child": "ring0.sdk.children",
     "Context": "ring0.sdk.context",
     "ToolContext": "ring0.sdk.toolside",
 }

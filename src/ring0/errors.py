@@ -17,6 +17,10 @@ class Ring0Error(Exception):
     exit_code: ClassVar[int] = 1
     tells_of_data: bool = False
     """The message holds text of what a tool has read: it is labelled as the tool's results are."""
+    notice: str = ""
+    """What the kernel says beside it (`Outcome.notice`)."""
+    unspent: bool = False
+    """Nothing of what was reserved for the call can have been spent: it comes back."""
 
     def __init__(self, what: str, *, why: str = "", todo: str = "") -> None:
         # Half a surrogate pair from outside must not keep an error from being told.
@@ -90,10 +94,32 @@ class LimitReached(CallDenied):
     code = "limit_reached"
 
 
+class Busy(LimitReached):
+    """Too much waits already. `after_s`: when to come back; 0 where only the words say it."""
+
+    code = "busy"
+
+    def __init__(self, what: str, *, why: str = "", todo: str = "", after_s: int = 0) -> None:
+        super().__init__(what, why=why, todo=todo)
+        self.after_s = after_s
+
+
 class LoopStopped(LimitReached):
     """The same call came too often."""
 
     code = "loop_stopped"
+
+
+class LockLost(CallDenied):
+    """The run had taken a lock on what the call touches, and holds it no more. Nothing was done."""
+
+    code = "lock_lost"
+
+
+class Deadlock(CallDenied):
+    """Runs waited for each other in a circle; this one's wait was ended. Nothing was done."""
+
+    code = "deadlock"
 
 
 class RunDead(CallDenied):

@@ -14,6 +14,10 @@ CALL_STRING_SIZE_BYTES_MAX: Final = 1 * MIB
 CALL_NAME_CHARS_MAX: Final = 128
 CALL_PATH_CHARS_MAX: Final = 256
 CALLS_IN_FLIGHT_PER_RUN_MAX: Final = 128
+CALLS_SIZE_PER_RUN_BYTES_MAX: Final = 8 * MIB
+"""Of the bodies of a run's calls under way; a larger one is read when it is the only one."""
+CALL_SMALL_SIZE_BYTES: Final = 16 * KIB
+"""A body that is never kept waiting for others to end."""
 REFUSALS_PER_RUN_MAX: Final = 1_000
 REFUSED_ARGS_SIZE_BYTES_MAX: Final = 4 * KIB
 STALE_DECISIONS_MAX: Final = 8
@@ -35,7 +39,7 @@ DOOR_HEADER_SIZE_BYTES_MAX: Final = 4 * KIB
 DOOR_LINGER_S: Final = 2
 """How long the rest of a refused body is thrown away, so that the refusal is read."""
 DOOR_BACKLOG: Final = 128
-CONTROL_CONNECTIONS_MAX: Final = 32
+CONTROL_CONNECTIONS_MAX: Final = 64
 CONTROL_STRANGERS_MAX: Final = 4
 """Connections of processes that the operator's socket refuses: enough to tell them so."""
 CONTROL_IDLE_S_MAX: Final = 10
@@ -49,8 +53,13 @@ RUNS_LIVE_MAX: Final = 100_000
 RUNS_LISTED_MAX: Final = 10_000
 """Runs that a command looks through, the newest first."""
 RUN_CHILDREN_MAX: Final = 64
+CHILD_SHARE: Final = 8
+"""A child that says nothing of a budget gets one part in so many of what its parent has left."""
 RUN_CALLS_DEFAULT: Final = 1_000
 RUN_WALL_S_DEFAULT: Final = 3_600
+RUN_TOKENS_DEFAULT: Final = 2_000_000
+PRIORITY_DEFAULT: Final = 5
+PRIORITY_LAST: Final = 9
 IDENTICAL_CALLS_MAX: Final = 50
 """The absolute loop stop: the same kind, name and arguments, in one run."""
 APPROVALS_PENDING_PER_TREE_MAX: Final = 8
@@ -79,12 +88,33 @@ SCHEMA_RETURNS_MAX: Final = 64
 """Places at which one schema refers to itself."""
 SCHEMA_CHECKS_MAX: Final = 20_000_000
 """Parts of the schema times values to be checked, in one call."""
+SCHEMA_PATTERN_SIZE_BYTES_MAX: Final = 128 * KIB
+"""Of one compiled pattern: what is looked through for each letter, at the worst."""
+SCHEMA_PATTERN_CHARS_MAX: Final = 64 * KIB
+"""Letters that patterns are tried on, times the patterns, in one call: a second or two."""
 
 # The store.
 BATCH_WRITES_MAX: Final = 512
 QUEUED_WRITES_MAX: Final = 16_384
 GROUP_COMMIT_DELAY_MS: Final = 5
 """How long events that nobody waits for may ride before they are put on disk."""
+GROUP_SIZE_BYTES_MAX: Final = 1 * MIB
+"""Events and values after which a group is put on disk; the last write of it may be longer."""
+ROWS_CACHED_MAX: Final = 4_096
+"""Rows that the writer keeps decoded."""
+BLOB_LOOKED_UP_SIZE_BYTES_MIN: Final = 4 * KIB
+"""A shorter value is charged though it may be in the store: to look costs more than it takes."""
+RUN_EVENTS_MAX: Final = 1_000_000
+RUN_STORED_BYTES_MAX: Final = 1024 * MIB
+"""What one run may put in the journal before it is refused more; outcomes are always taken."""
+TENANT_EVENTS_MAX: Final = 200_000_000
+TENANT_STORED_BYTES_MAX: Final = 64 * 1024 * MIB
+DISK_RESERVE_SIZE_BYTES: Final = 8 * MIB
+"""Held beside the journal, so that kills and ends can be put on record when the disk is full."""
+DISK_RESERVE_SHARE_OF_ENDS: Final = 2
+"""Ends of runs and sandboxes use one part in so many of it; the rest is for kills."""
+ESSENTIAL_EVENT_SIZE_BYTES: Final = 8 * KIB
+"""What one essential write is taken to need of the reserve beside its values: its pages."""
 
 # Workspace.
 WORKSPACE_FILES_MAX: Final = 4_096
@@ -343,3 +373,240 @@ TIER_PROBE_S_MAX: Final = 20
 """For one sandbox that a tier makes to see whether it can; a runtime that hangs is no tier."""
 MICROVM_BOOT_S_MAX: Final = 10
 MICROVM_CONSOLE_SIZE_BYTES: Final = 64 * KIB
+
+# The daemon (`daemon/`): a supervisor, its worker, and what the control socket says of them.
+BEAT_S: Final = 0.25
+"""Between two signs of life of a worker's event loop."""
+LEASE_S: Final = 5
+"""A worker that was silent for so long is taken for frozen and killed. Longer than a slow commit,
+which does not hold up the loop, and than looking through many runs, which does."""
+WORKER_LATE_S: Final = 2
+"""A worker that was silent for so long may be frozen: a successor loads its code meanwhile."""
+WORKER_START_S_MAX: Final = 300
+"""From a worker's start until it says that it is at work: a long journal is checked before."""
+WORKER_STOP_S_MAX: Final = 60
+"""For a worker to end when it is asked to; then it is killed."""
+WORKER_DRAIN_S_MAX: Final = 20
+"""For `once` calls under way to end, before what goes on is stopped."""
+WORKER_SETTLED_S: Final = 30
+"""A worker that was at work for so long was no failure, however it ended."""
+WORKER_FAILURES_MAX: Final = 5
+"""Workers in a row that did not come so far: then the supervisor gives up."""
+WORKER_BACKOFF_S: Final = 0.5
+"""Before the second attempt in a row; doubled before each further one."""
+WORKER_FULL_S_MAX: Final = 30
+"""Between two attempts to start a worker while the disk is full."""
+WORKER_DEATHS_CAUTIOUS: Final = 2
+"""Workers in a row that died young: from then on, runs that were at work at the death are held."""
+WORKER_TITLE_CHARS_MAX: Final = 300
+"""Of what a call that is held would do, in the daemon's log."""
+WORKER_TOLD_MAX: Final = 10_000
+"""Asks and unknown effects that a worker remembers to have said once."""
+NOT_RECOVERED_SHOWN_MAX: Final = 1_000
+NOT_RECOVERED_CHARS_MAX: Final = 600
+WORKER_MESSAGE_SIZE_BYTES_MAX: Final = 16 * KIB
+WORKER_SAYING_SIZE_BYTES_MAX: Final = 4 * KIB
+"""Of a text in it, as JSON: three fit, with what is beside them."""
+JOURNAL_LOOK_S: Final = 2
+"""How often a daemon's worker looks whether its journal can be written."""
+JOURNAL_FAILURES_MAX: Final = 3
+"""So many looks in a row that find that it can't: another worker opens it anew."""
+JOURNAL_ROOM_SIZE_BYTES_MIN: Final = 2 * DISK_RESERVE_SIZE_BYTES
+"""After a full disk: enough for the reserve, and for something beside it."""
+CONTROL_RECONNECT_S_MAX: Final = 4 * LEASE_S
+"""How long a command waits for a daemon whose worker is being replaced."""
+PRINTED_KEPT_BYTES_MAX: Final = 4 * MIB
+"""Of what all agents' processes print, so much of the newest is kept for those who follow."""
+PRINTED_PIECE_BYTES: Final = 256
+"""What each piece of it takes beside its text."""
+PRINTED_FOLLOWERS_MAX: Final = 16
+"""A connection each; fewer than CONTROL_CONNECTIONS_MAX, so that a kill still finds one."""
+RUNS_BEGUN_AT_ONCE_MAX: Final = 8
+"""Requests to start a run that are being done: each describes its agent in a sandbox."""
+RUN_FOLLOWED_POLL_S: Final = 0.05
+"""Between two looks at the journal by a command that follows a run."""
+TOP_REFRESH_S: Final = 1
+TOP_RUNS_SHOWN_MAX: Final = 200
+LISTED_DATED_MAX: Final = 200
+"""Of so many runs that wait, a list says since when: each is read from its end."""
+
+# Budgets, caps and asking for more.
+MODEL_TOKENS_SAID_MAX: Final = 100_000_000
+"""What a provider may say that one answer took; more can't be true."""
+BUDGET_CALLS_MAX: Final = 10_000_000
+BUDGET_TOKENS_MAX: Final = 1_000_000_000_000
+BUDGET_MICROUSD_MAX: Final = 1_000_000_000_000
+"""A million US dollars."""
+BUDGET_WALL_S_MAX: Final = 366 * 24 * 3_600
+BUDGET_SPENT_SHOWN_MAX: Final = 5
+"""Kinds of calls that a refusal names, those that spent most."""
+PRICES_AGE_DAYS_MAX: Final = 90
+"""Prices that were read longer ago are pointed out by `ring0 doctor`."""
+BUDGET_CHUNK_CALLS_MAX: Final = 64
+BUDGET_CHUNKS_MIN: Final = 16
+"""The calls of a budget reach the disk in at least so many parts."""
+ASKS_FOR_MORE_PER_TREE_MAX: Final = 5
+"""How often a tree of runs may ask a person for more budget, whatever the answers."""
+ASKS_TREES_KEPT_MAX: Final = 1_024
+"""Trees of which is remembered how often they asked; of others it is counted anew."""
+ASK_WHY_CHARS_MAX: Final = 1_000
+CAPS_MAX: Final = 256
+CAP_WINDOW_S_MAX: Final = 366 * 24 * 3_600
+
+# The fair queue (`scheduler/queue.py`), slots and token buckets.
+CALLS_AT_ONCE_DEFAULT: Final = 256
+"""Calls of tools and models that are carried out at the same time, of the whole kernel."""
+SANDBOXES_AT_ONCE_DEFAULT: Final = 32
+"""Of them, calls that have a sandbox of their own."""
+MODEL_CALLS_AT_ONCE_DEFAULT: Final = 64
+"""Of them, calls of one model provider."""
+AT_ONCE_MAX: Final = 4_096
+"""What an operator may set for one of these."""
+SLOTS_SPARE_FROM: Final = 4
+"""Of a resource with so many slots, one tree (or tenant) never takes all while it waits alone."""
+SLOTS_SPARE_SHARE: Final = 16
+"""One in so many (one at the least) is then left for who comes."""
+QUEUED_CALLS_PER_TENANT_MAX: Final = 4_096
+AGEING_S: Final = 10
+"""A class in which nothing goes for so long counts as the next higher one, and so on up to 0."""
+RUN_STARVED_S: Final = 60
+"""A tree or run of which nothing goes for so long is next in its tenant."""
+TENANT_WEIGHT_MAX: Final = 1_000
+TENANTS_REMEMBERED_MAX: Final = 10_000
+RUNS_ATTAINED_MAX: Final = 100_000
+"""Runs of which is remembered what they have had."""
+CALL_COST_US_MIN: Final = 1_000
+"""What a call costs its tenant and its run at the least: one millisecond of a slot."""
+TOKEN_COST_US: Final = 1_000
+"""What a token of a model costs beside the time: as a millisecond of a slot."""
+BYTES_PER_TOKEN: Final = 4
+"""The estimate of a request's tokens for its provider's bucket."""
+BUCKET_BURST_S: Final = 10
+"""How much of a provider's minute may go in one burst."""
+RATE_PER_MIN_MAX: Final = 1_000_000_000
+BUCKETS_MAX: Final = 256
+RETRY_AFTER_S_MAX: Final = 24 * 3_600
+"""How long a provider's word not to come before counts at most."""
+BUSY_BACK_S_MAX: Final = 600
+"""The longest time after which who was refused is told to come back."""
+STOP_DRAIN_S: Final = 30
+"""How long a kernel that stops waits for `once` calls that are under way."""
+HEAP_SPARE_MAX: Final = 64
+"""Entries of a heap that are out of date before it is tidied."""
+
+# Loops, and calls that are refused (`scheduler/loops.py`, `kernel/steps/refusing.py`).
+LOOP_WARN_AT: Final = 3
+"""The time at which the same call gives the same answer with nothing new in between, and the model
+is told."""
+LOOP_STOP_AT: Final = 5
+"""The time that is refused."""
+POLLED_CALLS_MAX: Final = 500
+"""As IDENTICAL_CALLS_MAX, for calls with a pause before each, and for tools that poll."""
+TREE_IDENTICAL_CALLS_MAX: Final = 500
+"""As IDENTICAL_CALLS_MAX, in all runs of a tree together."""
+LOOP_PAUSE_MS_MIN: Final = 100
+"""A `sleep` that is shorter is no pause."""
+LOOP_STALE_CALLS_MAX: Final = 128
+"""Calls of a tree since it last learned anything new, for each of its live runs."""
+LOOP_KNOWN_MAX: Final = 4_096
+"""Fingerprints that are remembered of one run; a tree remembers four times as many."""
+LOOP_PATHS_MAX: Final = 1_024
+"""Task paths of a run of which a pause is remembered."""
+LOOP_ANCESTORS_MAX: Final = 2
+"""How often one agent may stand on the same task in a chain of parents."""
+LOOP_NOISE_CHARS_MAX: Final = 4 * KIB
+"""Of a longer answer so much of its beginning and of its end is looked through for noise."""
+TREE_CALLS_PER_S_MAX: Final = 5_000
+"""Of a whole tree; beyond it calls wait."""
+TREE_CALLS_BURST_MAX: Final = 5_000
+REFUSALS_PER_S_MAX: Final = 50
+"""Of one run; beyond it a refusal waits before it is on record."""
+REFUSALS_BURST_MAX: Final = 100
+TENANT_REFUSALS_PER_S_MAX: Final = 200
+TENANT_REFUSALS_BURST_MAX: Final = 400
+TENANTS_REFUSED_MAX: Final = 4_096
+"""Tenants of which is remembered how quickly they are refused."""
+REFUSALS_SELDOM_PER_S: Final = 1
+REFUSALS_SELDOM_BURST: Final = 4
+"""Of one run; up to this a refusal does not wait for those of its tenant's other runs."""
+REFUSALS_ALONE_MAX: Final = 8
+"""Equal refusals in a row that have a line of their own, before they share one."""
+REFUSALS_TOGETHER_MAX: Final = 256
+"""Calls that one event may say to be refused as the one before was."""
+REFUSALS_DELAY_MS: Final = 100
+"""How long such an event may be put off."""
+CALLS_WAITING_PER_RUN_MAX: Final = 1_024
+"""Calls of a run that wait for one of its CALLS_IN_FLIGHT_PER_RUN_MAX to end."""
+
+# Locks, and messages between runs (`kernel/calls/locking.py`, `kernel/calls/messages.py`).
+LOCK_NAME_CHARS_MAX: Final = 200
+LOCKS_PER_RUN_MAX: Final = 64
+LOCK_TOUCHES_MAX: Final = 1_000
+"""Named resources that one call may change."""
+LOCK_WAITERS_PER_NAME_MAX: Final = 1_000
+LOCK_LEASE_S_DEFAULT: Final = 60
+LOCK_LEASE_S_MAX: Final = 3_600
+LOCK_WAIT_QUIET_MS: Final = 20
+"""A wait that is shorter than this is not written to the run's row."""
+DEADLOCK_RUNS_SHOWN_MAX: Final = 8
+MESSAGE_SIZE_BYTES_MAX: Final = 64 * KIB
+MESSAGES_WAITING_MAX: Final = 1_000
+"""For one run; who sends more is refused until some are received."""
+MESSAGES_OF_PEOPLE_MAX: Final = 100
+"""Beyond that: what runs of its tree send leaves room for a person's word."""
+MESSAGE_TOLD_TRIES_MAX: Final = 3
+"""How often a person's word is written anew because its run was started meanwhile."""
+
+# The life of a run: at work, put away, woken, stopped (`kernel/life/runs.py` and beside it).
+RUNS_AT_WORK_DEFAULT: Final = 256
+"""Runs that go on at the same time; those that wait do not count."""
+RUNS_QUEUED_PER_TENANT_MAX: Final = 10_000
+RUNS_LOOKED_AT_ONCE_MAX: Final = 256
+"""Waiting runs that are looked at, or ended, at the same time."""
+PARK_AFTER_S: Final = 20
+"""A run that waits for so long with all that it has under way is put away: a row, no process."""
+RUNS_RESIDENT_WAITING_MAX: Final = 512
+"""Waiting processes that give no task paths: they can't be started again, so they stay."""
+ALARMS_SLEEP_S_MAX: Final = 60
+LOOK_AGAIN_S: Final = 30
+"""A run that could not be looked at, or not be started again, is looked at once more."""
+ALARMS_VOID_MAX: Final = 1_024
+"""Alarms that were set anew or dropped, beyond those that stand, before they are cleared out."""
+TIMER_WRITTEN_S_MIN: Final = 1
+"""A shorter `sleep` is no waiting: it is not written, and holds its place among those at work."""
+AGENT_STOP_S_MAX: Final = 10
+"""For an agent function of this process to end when it is stopped; nothing it does then counts."""
+FROZEN_LOOK_S: Final = 5
+FROZEN_S: Final = 15
+"""An agent's process that was stopped by a signal for so long is killed and started again."""
+FROZEN_RESTARTS_MAX: Final = 3
+
+# Orders that start runs by themselves (`scheduler/timetable.py`, `kernel/life/orders.py`).
+ORDERS_MAX: Final = 1_000
+"""Crons of a data folder, and hooks."""
+ORDER_NAME_CHARS_MAX: Final = 64
+ORDER_WHY_CHARS_MAX: Final = 300
+CRON_EXPRESSION_CHARS_MAX: Final = 200
+CRON_EVERY_S_MIN: Final = 10
+CRON_EVERY_S_MAX: Final = 366 * 24 * 3_600
+CRON_AHEAD_S_MAX: Final = 50 * 366 * 24 * 3_600
+"""A moment that is farther ahead never comes."""
+CRON_LATE_S_MAX: Final = 60
+"""A moment that is past by more was missed."""
+CRON_MISSED_MAX: Final = 100
+"""Missed moments that get a run each; of more, the newest ones."""
+CRON_LOOK_S_MAX: Final = 60
+"""A clock may be set while the loop sleeps."""
+CRONS_STARTED_AT_ONCE_MAX: Final = 8
+HOOK_PORT: Final = 7420
+HOOK_BODY_SIZE_BYTES_MAX: Final = 1 * MIB
+HOOK_BODIES_AT_ONCE_MAX: Final = 8
+HOOK_CONNECTIONS_MAX: Final = 64
+HOOK_IDLE_S_MAX: Final = 10
+HOOK_LATE_S_MAX: Final = 300
+"""How old, or how far ahead, a delivery's own time may be."""
+HOOK_ID_CHARS_MAX: Final = 256
+HOOK_SIGNATURES_MAX: Final = 8
+"""In one header: a sender that changes its secret signs with both."""
+HOOK_DELIVERIES_PER_MIN_MAX: Final = 120
+"""Of one hook, signed well; the first twenty may come at once."""

@@ -11,11 +11,65 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+
+POINTS: Final = (
+    # The kernel, after a crash: its start is on record, old sandboxes are dead, cut-off effects are
+    # marked; each run that goes on is taken on.
+    "kernel.started",
+    "kernel.buried",
+    "kernel.cut-off",
+    "kernel.recovers",
+    "kernel.recovered",
+    # A group of writes: in the transaction, on disk, the head follows it.
+    "group.written",
+    "group.committed",
+    "group.headed",
+    # A call's way through the gate.
+    "call.resolved",
+    "call.judged",
+    "approval.asked",
+    "approval.answered",
+    "call.admitted",
+    "call.intended",
+    "approval.consumed",
+    "call.retried",
+    "effect.begins",
+    "effect.over",
+    "call.ends",
+    "call.ended",
+    "call.refused",
+    "call.settled",
+    # A run's life.
+    "run.queued",
+    "run.started",
+    "run.put-away",
+    "run.woken",
+    "run.ends",
+    "run.ended",
+    "child.spawned",
+    "sandbox.recorded",
+    "sandbox.ended",
+    # What runs share.
+    "lock.taken",
+    "lock.freed",
+    "message.told",
+    "message.sent",
+    "message.received",
+    "budget.raised",
+)
+"""Where `Runtime.reached` is called: each moment after which a crash finds something else on disk,
+or outside. `make crash` kills a kernel at every one."""
+
+
+def id_of(prefix: str, eight_bytes: bytes) -> str:
+    """`prefix-` and 12 characters of Crockford base32, of 60 of these bits."""
+    value = int.from_bytes(eight_bytes, "big")
+    return prefix + "-" + "".join(_BASE32[(value >> (5 * i)) & 31] for i in range(12))
 
 
 class Runtime:
@@ -39,8 +93,11 @@ class Runtime:
 
     def new_id(self, prefix: str) -> str:
         """`prefix-` and 12 characters of Crockford base32 (60 bits), easy to read aloud."""
-        value = int.from_bytes(self.random_bytes(8), "big")
-        return prefix + "-" + "".join(_BASE32[(value >> (5 * i)) & 31] for i in range(12))
+        return id_of(prefix, self.random_bytes(8))
+
+    def reached(self, point: str) -> None:
+        """The kernel is at a named point (one of POINTS). Nothing; a test may stop it there. Any
+        thread of the kernel may call it."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait; a simulated runtime jumps."""

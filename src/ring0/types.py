@@ -101,6 +101,11 @@ class ToolManifest(Frozen, frozen=True, kw_only=True):
     egress: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     wall_s: Annotated[int, msgspec.Meta(ge=1)] = limits.TOOL_WALL_S_DEFAULT
+    locks: tuple[str, ...] = ()
+    """What a call touches, as templates over its arguments: `ticket:{id}`. A lock that another run
+    holds on it keeps the call waiting; and two such calls never overlap."""
+    polls: bool = False
+    """It is meant to be asked again and again with the same arguments: a longer cap, no stop."""
     cost_microusd: Annotated[int, msgspec.Meta(ge=0)] = 0
     code_digest: str = ""
     """Digest of the code that carries it out: a tool is more than its schema."""
@@ -110,9 +115,15 @@ class Budget(Frozen, frozen=True, kw_only=True):
     """What a run may use up. A child's is moved from its parent's."""
 
     calls: Annotated[int, msgspec.Meta(ge=1)] = limits.RUN_CALLS_DEFAULT
+    tokens: Annotated[int, msgspec.Meta(ge=0)] = limits.RUN_TOKENS_DEFAULT
+    """Of models, in and out together."""
     cost_microusd: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0: nothing that has a price."""
     wall_s: Annotated[int, msgspec.Meta(ge=1)] = limits.RUN_WALL_S_DEFAULT
+    children: Annotated[int, msgspec.Meta(ge=0)] = limits.RUN_CHILDREN_MAX
+    """Runs beneath it, at any depth, in all."""
+    depth: Annotated[int, msgspec.Meta(ge=0, le=limits.RUN_DEPTH_MAX)] = limits.RUN_DEPTH_MAX
+    """Levels beneath it."""
 
 
 class SandboxProfile(Frozen, frozen=True, kw_only=True):
@@ -139,6 +150,9 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     base_url: str = ""
     price_in_microusd_per_mtok: Annotated[int, msgspec.Meta(ge=0)] | None = None
     price_out_microusd_per_mtok: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    requests_per_min: Annotated[int, msgspec.Meta(ge=0, le=limits.RATE_PER_MIN_MAX)] = 0
+    """What its provider takes; 0: not bounded here."""
+    tokens_per_min: Annotated[int, msgspec.Meta(ge=0, le=limits.RATE_PER_MIN_MAX)] = 0
 
 
 class Grant(Frozen, frozen=True, kw_only=True):
@@ -169,6 +183,8 @@ class AgentManifest(Frozen, frozen=True, kw_only=True):
     imports: tuple[str, ...] = ()
     """Files and folders copied into each run's workspace at the start, labelled untrusted."""
     budget: Budget = Budget()
+    priority: Annotated[int, msgspec.Meta(ge=0, le=limits.PRIORITY_LAST)] = limits.PRIORITY_DEFAULT
+    """0 goes first. A child never goes before its parent."""
     sandbox: SandboxProfile = SandboxProfile()
     folder: str = ""
     """Where the relative paths of this manifest begin."""
@@ -210,7 +226,13 @@ class Run(Frozen, frozen=True, kw_only=True):
     id: str
     state: RunState
     waiting_for: str = ""
-    """`approval`, `child`, `timer`, `unknown` or `diverged` while waiting."""
+    """While waiting: `approval`, `child`, `timer`, `lock`, `budget`, `message`, `pause`,
+    `unknown` or `diverged`."""
+    wake_us: int = 0
+    """When it is to be looked at again though nothing happened; 0: never."""
+    paused_by: str = ""
+    """Who paused it; empty: nobody did."""
+    priority: int = limits.PRIORITY_DEFAULT
     parent: str = ""
     root: str
     depth: int = 0
@@ -228,8 +250,12 @@ class Run(Frozen, frozen=True, kw_only=True):
     label_version: int = 0
     budget: Budget
     calls_used: int = 0
+    """As all that is used: settled, open reservations, and what was moved to children."""
+    tokens_used: int = 0
     cost_used_microusd: int = 0
-    """Settled cost and open reservations together."""
+    children_used: int = 0
+    messages: int = 0
+    """Sent to it so far."""
     kill_seen: int = 0
     started_us: int
     deadline_us: int
@@ -237,6 +263,8 @@ class Run(Frozen, frozen=True, kw_only=True):
     result: str = ""
     """Address of the result (done) or of the error (otherwise)."""
     events: int = 0
+    stored_bytes: int = 0
+    """Of its events' bodies and of the values that came with them."""
 
 
 # --- calls -----------------------------------------------------------------------------------
@@ -250,6 +278,9 @@ class CallKind(enum.StrEnum):
     SPAWN = "spawn"
     WAIT = "wait"
     SLEEP = "sleep"
+    ASK = "ask"
+    LOCK = "lock"
+    SEND = "send"
     NOW = "now"
     RANDOM = "random"
     EGRESS = "egress"
@@ -304,6 +335,8 @@ class Outcome(Frozen, frozen=True, kw_only=True):
     label: Label
     error: dict[str, str] | None = None
     """`Ring0Error.as_dict()`."""
+    notice: str = ""
+    """What the kernel says beside it: that the run seems to be in a loop."""
 
 
 class Call(Frozen, frozen=True, kw_only=True):
@@ -333,6 +366,155 @@ class Call(Frozen, frozen=True, kw_only=True):
     begun_us: int
     ended_us: int = 0
     cost_microusd: int = 0
+    """While it is open: what is reserved for it, and what earlier tries may have cost."""
+    tokens: int = 0
+    """Likewise."""
+    notice: str = ""
+    """What the kernel told the run with it: that it seems to be in a loop."""
+    fingerprint: str = ""
+    """What was asked and what came of it, comparable in all runs of a tree (scheduler/loops.py)."""
+
+
+# --- what the scheduler keeps of runs ---------------------------------------------------------
+
+
+class CapUse(Frozen, frozen=True, kw_only=True):
+    """What a call takes from a cap: a counter that a principal's runs share, all trees of them."""
+
+    key: str
+    """Names principal, tool, what is counted, resource and the window's length."""
+    window: int = 0
+    """Which window of that length: a later one begins at nothing. An earlier one than the counter
+    has seen counts in the newest: a clock that was set back opens none."""
+    amount: int
+    most: int
+
+
+class LockMode(enum.StrEnum):
+    SHARED = "shared"
+    EXCLUSIVE = "exclusive"
+
+
+class Lock(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `lock`: a named resource that a run holds for a time."""
+
+    tenant: str
+    """Names are the tenant's own: two tenants' `table:customers` are two."""
+    resource: str
+    run: str
+    mode: LockMode
+    fence: int
+    """Higher than that of whoever held it before: what comes with a lower one is late."""
+    expires_us: int
+    call: str
+    """The call that took it."""
+
+
+class Message(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `message`: what one run (or a person) tells another."""
+
+    to: str
+    number: int
+    """Counts what `to` was sent, from 1."""
+    sender: str
+    """A run's id, or a principal's name."""
+    body: str
+    """Address of its JSON."""
+    key_of: str = ""
+    """The run under whose key the body lies; empty: under no key."""
+    label: Label
+    sent_us: int
+    taken_by: str = ""
+    """The call that received it; empty: it waits."""
+
+
+# --- orders that stand: what starts runs by itself --------------------------------------------
+
+
+class Schedule(Frozen, frozen=True, kw_only=True):
+    """When: exactly one of an expression, a length of time, a moment."""
+
+    expression: str = ""
+    """The five fields of cron, read in `timezone`."""
+    timezone: str = "UTC"
+    every_s: int = 0
+    at_us: int = 0
+
+
+class Missed(enum.StrEnum):
+    """What becomes of moments at which no kernel was at work."""
+
+    SKIP = "skip"
+    ONCE = "once"
+    """One run for all of them."""
+    ALL = "all"
+    """A run for each, one after another, at most CRON_MISSED_MAX."""
+
+
+class Overlap(enum.StrEnum):
+    """What becomes of a moment at which the run before goes on still."""
+
+    SKIP = "skip"
+    QUEUE = "queue"
+    """It waits for that end; several that wait become one run (with `Missed.ALL`: one each)."""
+
+
+class HookScheme(enum.StrEnum):
+    """What a delivery's signature covers, and which header holds it."""
+
+    STANDARD = "standard"
+    """Standard Webhooks: id, time and body, in `webhook-signature`."""
+    GITHUB = "github"
+    """The body alone, in `X-Hub-Signature-256`."""
+
+
+class Order(Frozen, frozen=True, kw_only=True):
+    """An agent as it was when the order was given, and the task of each run that it starts."""
+
+    name: str
+    version: int = 0
+    """The seq of the event that set it: what was decided under another is void."""
+    tenant: str
+    principal: str
+    """Who gave it: its runs are this principal's, with all caps and budgets."""
+    agent: str
+    agent_digest: str
+    """Of the snapshot: what runs is what was there when it was given."""
+    family: str
+    """Address of the agent's family."""
+    task: str
+    """Address of the task's text."""
+    source: str = ""
+    """The file that was named, for a look at whether it has changed since."""
+    manifest: str = ""
+    """The manifest that was named; likewise."""
+    said_digest: str = ""
+    """Of what those two said."""
+    set_us: int
+    paused_by: str = ""
+    last_run: str = ""
+    runs: int = 0
+    """How many it has started."""
+
+
+class Cron(Order, frozen=True, kw_only=True):
+    """A row of the projection `cron`: an order to start runs at times."""
+
+    schedule: Schedule
+    missed: Missed = Missed.SKIP
+    overlap: Overlap = Overlap.SKIP
+    done_us: int = 0
+    """Every moment up to here has had its run, or will have none. It only ever rises."""
+    skipped: str = ""
+    """Why the newest moment that is dealt with had no run; empty: it had one."""
+
+
+class Hook(Order, frozen=True, kw_only=True):
+    """A row of the projection `hook`: an order to start a run for each delivery."""
+
+    secret: str
+    """The name of the secret that signs deliveries, in the vault."""
+    scheme: HookScheme = HookScheme.STANDARD
 
 
 # --- approvals -------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,21 @@ class World:
         return str(
             self.until(lambda: [row for row in self.live() if row["waiting_for"] == what])[0]["id"]
         )
+
+    def waits_or_runs(self) -> str:
+        """The id of the one run that goes on, once there is one with a call."""
+        return str(self.until(lambda: [row for row in self.live() if row["calls_used"]])[0]["id"])
+
+    @contextlib.contextmanager
+    def holding(self, *arguments: str) -> Iterator[None]:
+        """Meanwhile a kernel is at work for this command; it is killed afterwards."""
+        process = self.start(*arguments)
+        try:
+            self.waits_or_runs()
+            yield
+        finally:
+            process.kill()
+            process.communicate(timeout=WAIT_S)
 
     def live(self) -> list[dict[str, Any]]:
         """The runs that go on."""

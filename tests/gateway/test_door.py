@@ -328,3 +328,49 @@ async def test_a_refusal_has_a_status_that_says_what_kind_of_no_it_is(tmp_path: 
         states = [call.state for call in await d.w.calls()]
         assert states == [CallState.REFUSED, CallState.REFUSED, CallState.OK, CallState.REFUSED]
         assert (await d.w.row()).calls_used == 1
+
+
+LARGE = {"x": ["y" * 1_000_000] * 3}
+
+
+async def under_way(d: Doors, count: int) -> None:
+    """Once so many calls are, and no more come in a while."""
+    async with asyncio.timeout(10):
+        while len(d.w.run._in_flight) < count:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    assert len(d.w.run._in_flight) == count
+
+
+async def test_large_bodies_wait_unread_until_there_is_room_and_small_ones_do_not(
+    tmp_path: Path,
+) -> None:
+    async with doors(tmp_path) as d:
+        slow = d.w.tool(Doing("slow"))
+        d.w.tool(Doing("quick"))
+        held = slow.hold()
+        large = [asyncio.create_task(d.call("slow", LARGE, counter=n)) for n in range(1, 7)]
+        await under_way(d, limits.CALLS_SIZE_PER_RUN_BYTES_MAX // 3_000_000)
+        for number in range(20):
+            assert (await d.call("quick", {"x": number}, counter=100 + number)).status == 200
+        held.set()
+        assert [answer.status for answer in await asyncio.gather(*large)] == [200] * 6
+        assert d.w.run.weight.bytes == 0
+
+
+async def test_who_goes_away_makes_no_room_as_long_as_its_call_goes_on(tmp_path: Path) -> None:
+    async with doors(tmp_path) as d:
+        slow = d.w.tool(Doing("slow"))
+        held = slow.hold()
+        for number in range(1, 7):
+            body = {"kind": "tool", "name": "slow", "args": LARGE, "path": "0", "counter": number}
+            raw = json.dumps(body).encode()
+            line = await d.line()
+            head = f"POST /v1/call HTTP/1.1\r\nHost: r\r\nContent-Length: {len(raw)}\r\n\r\n"
+            line.writer.write(head.encode() + raw)
+            await asyncio.sleep(0.3)
+            line.writer.transport.abort()
+        await under_way(d, limits.CALLS_SIZE_PER_RUN_BYTES_MAX // 3_000_000)
+        held.set()
+        await d.w.run.stop_calls()
+        assert (await d.call("slow", LARGE, counter=10)).status == 200

@@ -23,11 +23,17 @@ def test_a_write_to_the_own_workspace_is_allowed():
     assert decide(mutates=False, own=True) == (ALLOW, ["own-workspace"])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CallKind if kind is not CallKind.TOOL])
+@pytest.mark.parametrize("kind", [kind for kind in CallKind if kind not in ("tool", "ask")])
 def test_every_other_kind_of_call_is_allowed_by_a_rule_with_a_reason(kind):
     verdict = DEFAULT.decide(question(action=kind.value, resource="x", mutates=False))
     assert verdict.kind is ALLOW
     assert verdict.reasons[0].text.endswith(".")
+
+
+def test_more_budget_is_for_a_person_to_give():
+    verdict = DEFAULT.decide(question(action="ask", resource="", mutates=False))
+    assert verdict.kind is ASK
+    assert [reason.rule for reason in verdict.reasons] == ["more-budget"]
 
 
 def test_a_mutation_is_asked():

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from policy_questions import ALLOW, DEFAULT, DENY, decide, question, with_extra
+from policy_questions import ALLOW, DENY, decide, question, with_extra
 
 from ring0.governance import Policies, Question
 from ring0.governance import policy as policy_module
@@ -53,7 +53,7 @@ def test_a_missing_required_attribute_is_a_deny(monkeypatch, name):
         "_context",
         lambda q: {key: value for key, value in whole(q).items() if key != name},
     )
-    assert decide(mutates=False) == (DENY, ["ring0.undecided"])
+    assert decide(Policies.load(), mutates=False) == (DENY, ["ring0.undecided"])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_fault_of_the_engine_is_a_deny(monkeypatch):
         raise Panic("\x1b[2Jboom")
 
     monkeypatch.setattr("cedarpy.is_authorized", panic)
-    verdict = DEFAULT.decide(question(mutates=False))
+    verdict = Policies.load().decide(question(mutates=False))
     assert verdict.kind is DENY
     assert "boom" in verdict.reasons[0].text
     assert "\x1b" not in verdict.reasons[0].text

@@ -10,7 +10,7 @@ import pytest
 from kernel_world import world
 
 from ring0.errors import ManifestInvalid
-from ring0.kernel.boot import merged
+from ring0.kernel.agent.declared import merged
 from ring0.types import (
     AgentManifest,
     ApprovalState,

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_world import UNTRUSTED, Doing
+from locks_world import band
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid, RunDead
-from ring0.kernel import recovery
-from ring0.kernel.agents import Agent, Family, family_of
+from ring0.kernel.agent.agents import Agent, Family, family_of
 from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.life import recovery
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.store import Write
@@ -182,7 +183,7 @@ async def test_a_tree_has_an_end_in_depth(tmp_path: Path) -> None:
 
     async def deeper(t: Tree, run: LiveRun) -> Any:
         depths.append(run.row.depth)
-        outcome = await t.spawn(run, "deeper")
+        outcome = await t.spawn(run, "deeper", f"part {run.row.depth}")
         if outcome.error is not None:
             return outcome.error["code"]
         return (await t.wait(run, outcome.value["run"])).value
@@ -496,5 +497,38 @@ async def test_an_interrupted_agent_finds_its_door_shut_and_its_run_is_not_ended
         row = await t.start("worker")
         await asyncio.sleep(0.05)
         await t.kernel.runs.stop()
-        assert (await t.row(row.id)).state is RunState.RUNNING
+        kept = await t.row(row.id)
+        assert (kept.state, kept.waiting_for) == (RunState.WAITING, "timer")
     assert heard[0] in (asyncio.CancelledError, RunDead) and heard[1:] in ([], [RunDead])
+
+
+async def test_a_parent_keeps_calls_to_wait_for_a_child_that_wants_them_all(tmp_path: Path) -> None:
+    async with band(tmp_path / "home") as b:
+        parent = await b.start(budget=Budget(calls=100))
+        child = await b.child_of(parent)
+        assert (await child.row()).budget.calls + 1 < 100
+        row = await parent.row()
+        assert row.budget.calls - row.calls_used >= 99 // limits.CHILD_SHARE
+
+
+async def test_of_a_dozen_children_that_say_no_budget_the_last_one_still_has_some(
+    tmp_path: Path,
+) -> None:
+    async with band(tmp_path / "home") as b:
+        parent = await b.start()
+        children = [await b.child_of(parent) for _ in range(12)]
+        calls = [(await child.row()).budget.calls for child in children]
+        assert calls == sorted(calls, reverse=True)
+        assert calls[0] > 100 and calls[-1] >= 20
+        row = await parent.row()
+        assert row.calls_used == sum(calls) + len(calls) <= row.budget.calls
+
+
+def test_a_child_gets_what_it_says_as_far_as_there_is_so_much() -> None:
+    said = AgentManifest(name="child", budget=Budget(calls=600, tokens=7))
+    parent = AgentManifest(name="parent", agents=("child",))
+    agent = Agent(Family(manifest=parent, others=(said,)), "d")
+    most = Budget(calls=700, tokens=90, children=3, depth=1)
+    assert agent.child("child", most).manifest.budget.calls == 600
+    assert agent.child("child", most).manifest.budget.tokens == 7
+    assert agent.child("child", Budget(calls=90)).manifest.budget.calls == 90

@@ -5,23 +5,28 @@ out is on record before it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from egress_world import OK
-from kernel_world import World
+from egress_world import OK, Server
+from kernel_world import World, world
 from rich.console import Console
 from test_egress_gate import PROGRAM, outside
 
 from ring0.cli import tree
 from ring0.errors import CallDenied, RunDead
-from ring0.kernel.egress import Outlet
+from ring0.kernel.calls.egress import Outlet
+from ring0.observability import verify
 from ring0.tools.driver import CallContext
 from ring0.tools.reach import AUTHORITY, with_way_out
 from ring0.tools.sandbox import SandboxSpec
-from ring0.types import ApprovalState, CallKind, CallState, Effect, RunState
+from ring0.types import ApprovalState, Call, CallKind, CallState, Effect, RunState
 
 ASKS = """
 @id("every-request") @reason("A person looks at each.")
@@ -143,25 +148,116 @@ async def test_a_way_out_whose_certificate_cannot_be_laid_out_is_closed_again(
     assert [outlet._proxy for outlet in opened] == [None]
 
 
-async def test_what_a_kill_cut_off_is_not_shown_as_going_on(tmp_path: Path) -> None:
-    async def never(request: bytes) -> bytes:
-        await asyncio.sleep(60)
-        return OK
+async def never(request: bytes) -> bytes:
+    await asyncio.sleep(60)
+    return OK
 
+
+async def heard(server: Server) -> None:
+    async with asyncio.timeout(20):
+        while not server.heard:
+            await asyncio.sleep(0.01)
+
+
+async def error_of(here: World, call: Call) -> dict[str, str]:
+    return dict(msgspec.json.decode(await here.store.blob(call.outcome))["error"])
+
+
+@contextlib.asynccontextmanager
+async def after_a_crash(here: World, tmp_path: Path) -> AsyncIterator[World]:
+    """The next kernel, on the disk as it is at this moment."""
+    await here.forget()
+    shutil.copytree(here.home, tmp_path / "later")
+    async with world(tmp_path / "later", start=False) as later:
+        later.run = here.run
+        yield later
+
+
+async def test_what_was_asked_about_a_request_is_revoked_after_a_crash(tmp_path: Path) -> None:
+    async with outside(tmp_path, "POST HOST/v1/*") as (here, server):
+        ask_about_each(here)
+        code = f"PORT = {server.port}\n{PROGRAM}"
+        two = "import threading\nthreading.Thread(target=ask, args=('/v1/a', 'POST')).start()\n"
+        calling = here.start("py.run", {"code": f"{code}{two}ask('/v1/b', 'POST')"})
+        waiting, approved = await here.all_pending(2, 20)
+        here.kernel.gate.admit = lambda *_: asyncio.sleep(60)  # type: ignore[method-assign]
+        await here.kernel.answer(approved.id, yes=True, by="alice")
+        async with after_a_crash(here, tmp_path) as later:
+            found = await later.store.approvals(states=list(ApprovalState))
+            assert [each.state for each in found] == [ApprovalState.REVOKED] * 2
+            with pytest.raises(CallDenied):
+                await later.kernel.answer(waiting.id, yes=True, by="alice")
+            assert (await verify(later.store)).problems == ()
+        calling.cancel()
+    assert server.heard == []
+
+
+async def test_what_was_asked_about_a_tools_own_call_still_waits_after_a_crash(
+    tmp_path: Path,
+) -> None:
+    async with outside(tmp_path, "POST HOST/v1/*") as (here, _):
+        text = here.kernel.policies.text + ASKS.replace('"egress"', '"tool"')
+        here.kernel.gate.policies = type(here.kernel.policies).from_text(text)
+        calling = here.start("py.run", {"code": "print(1)"})
+        approval = await here.pending(20)
+        async with after_a_crash(here, tmp_path) as later:
+            assert (await later.pending()).id == approval.id
+        calling.cancel()
+
+
+async def test_a_request_that_a_crash_cut_off_has_ended(tmp_path: Path) -> None:
     async with outside(tmp_path, "HOST/v1/*") as (here, server):
         server._says = never
         calling = here.start("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}ask('/v1/a')"})
-        async with asyncio.timeout(20):
-            while not server.heard:
-                await asyncio.sleep(0.01)
+        await heard(server)
+        async with after_a_crash(here, tmp_path) as later:
+            program, request = await later.calls()
+            assert (program.effect, program.state) == (Effect.ONCE, CallState.UNKNOWN)
+            assert (request.effect, request.state) == (Effect.IDEMPOTENT, CallState.ERROR)
+            assert "The kernel ended" in (await error_of(later, request))["why"]
+        calling.cancel()
+
+
+async def test_a_post_that_a_crash_cut_off_is_unknown(tmp_path: Path) -> None:
+    async with outside(tmp_path, "POST HOST/v1/*") as (here, server):
+        server._says = never
+        code = f"PORT = {server.port}\n{PROGRAM}ask('/v1/a', 'POST')"
+        calling = here.start("py.run", {"code": code})
+        await heard(server)
+        async with after_a_crash(here, tmp_path) as later:
+            assert [call.state for call in await later.calls()] == [CallState.UNKNOWN] * 2
+        calling.cancel()
+
+
+async def test_a_request_that_a_stop_cut_off_has_ended_when_its_run_goes_on_in_the_same_kernel(
+    tmp_path: Path,
+) -> None:
+    async with outside(tmp_path, "HOST/v1/*") as (here, server):
+        server._says = never
+        calling = here.start("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}ask('/v1/a')"})
+        await heard(server)
+        agent = here.run.agent
+        await here.kernel.runs.stop()
+        calling.cancel()
+        assert await here.kernel.recover(agent) == [here.run.id]
+        _, request = await here.calls()
+    assert (request.effect, request.state) == (Effect.IDEMPOTENT, CallState.ERROR)
+
+
+async def test_what_a_kill_cut_off_is_not_shown_as_going_on(tmp_path: Path) -> None:
+    async with outside(tmp_path, "HOST/v1/*") as (here, server):
+        server._says = never
+        calling = here.start("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}ask('/v1/a')"})
+        await heard(server)
         await here.kernel.kill("run", here.run.id, by="alice")
         with pytest.raises(RunDead):
             await calling
         _, request = await here.calls()
-        assert (request.effect, request.state) == (Effect.IDEMPOTENT, CallState.INTENDED)
+        assert (request.effect, request.state) == (Effect.IDEMPOTENT, CallState.ERROR)
+        assert "Its run ended" in (await error_of(here, request))["why"]
         drawn = io.StringIO()
-        told = await tree.gather(here.store, await here.row())
-        Console(file=drawn, width=200).print(tree.draw(told, here.kernel.runtime.now_us()))
+        seen = await tree.gather(here.store, await here.row())
+        Console(file=drawn, width=200).print(tree.draw(seen, here.kernel.runtime.now_us()))
     assert "goes on" not in drawn.getvalue() and "was cut off" in drawn.getvalue()
 
 

@@ -18,8 +18,8 @@ from kernel_world import World, world
 
 from ring0.errors import ManifestInvalid
 from ring0.identity import Vault
-from ring0.kernel.egress import Outside
-from ring0.kernel.manifests import Config, read_config
+from ring0.kernel.agent.manifests import Config, read_config
+from ring0.kernel.calls.egress import Outside
 from ring0.runtime import Runtime
 from ring0.tools.reach import environment
 from ring0.types import Budget, CallKind, CallState, Effect, Integrity, ModelConfig

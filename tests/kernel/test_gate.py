@@ -271,7 +271,7 @@ async def test_a_budget_of_money_is_never_overspent_by_parallel_calls(tmp_path: 
 async def test_a_tool_that_costs_reserves_its_price_before_it_runs(tmp_path: Path) -> None:
     from ring0.tools.functions import EmbeddedFunction
 
-    async def function(args: dict, call: str) -> str:
+    async def function(args: dict, call: str, fences: dict) -> str:
         raise AssertionError("there was no money for it")
 
     async with world(tmp_path / "home", budget=Budget(cost_microusd=5)) as w:
@@ -280,11 +280,14 @@ async def test_a_tool_that_costs_reserves_its_price_before_it_runs(tmp_path: Pat
         assert code(await w.call("pay", {})) == "limit_reached"
 
 
-async def test_a_money_budget_refuses_a_model_whose_price_is_not_known(tmp_path: Path) -> None:
-    config = {"provider": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+@pytest.mark.parametrize("cost_microusd", [0, 1_000])
+async def test_a_model_whose_price_is_not_known_is_refused_whatever_the_budget(
+    tmp_path: Path, cost_microusd: int
+) -> None:
+    config = {"provider": "openai", "model": "m", "base_url": "https://models.example/v1"}
     manifest = AgentManifest(
         name="clerk",
-        budget=Budget(cost_microusd=1_000),
+        budget=Budget(cost_microusd=cost_microusd),
         models=msgspec.convert({"default": config}, dict[str, ModelConfig]),
     )
     async with world(tmp_path / "home", manifest=manifest) as w:
@@ -330,9 +333,26 @@ async def test_a_run_cannot_ask_for_everything_at_once(
         go = tool.hold()
         calls = [w.start("act", {"x": n}) for n in range(6)]
         await tool.begun.wait()
+        await asyncio.sleep(0.1)
+        assert len(await w.calls()) == 4, "the others wait for a place, and are not on record"
+        go.set()
+        done = await asyncio.gather(*calls)
+        assert [one.state for one in done] == [CallState.OK] * 6 and tool.done == 6
+
+
+async def test_even_what_waits_for_a_place_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CALLS_IN_FLIGHT_PER_RUN_MAX", 2)
+    monkeypatch.setattr(limits, "CALLS_WAITING_PER_RUN_MAX", 3)
+    async with world(tmp_path / "home") as w:
+        tool = w.tool(Doing("act"))
+        go = tool.hold()
+        calls = [w.start("act", {"x": n}) for n in range(7)]
+        await tool.begun.wait()
         go.set()
         done = await asyncio.gather(*calls, return_exceptions=True)
-        assert sum(isinstance(one, CallDenied) for one in done) == 2 and tool.done == 4
+        assert sum(isinstance(one, CallDenied) for one in done) == 2 and tool.done == 5
 
 
 async def test_sleep_ends_at_a_time_that_was_fixed_when_it_was_first_asked(tmp_path: Path) -> None:
@@ -807,7 +827,7 @@ async def test_a_once_effect_that_is_cut_off_waits_until_somebody_says_what_beca
 
 async def again(w: World, run: str, tool: Doing) -> tuple[LiveRun, Doing]:
     """The run of an earlier kernel, recovered, its calls made by the test."""
-    from ring0.kernel.agents import Agent, family_of
+    from ring0.kernel.agent.agents import Agent, family_of
 
     async def agent(run: LiveRun) -> object:
         return await w.end
@@ -1000,11 +1020,11 @@ async def test_a_run_that_was_killed_is_not_recovered_even_if_its_end_was_never_
         async def crash(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(w.kernel.runs, "cancel", crash)
+        monkeypatch.setattr(w.kernel.runs, "end_all", crash)
         with pytest.raises(KeyboardInterrupt):
             await w.kernel.kill("all", "", by="alice")
     async with world(home, start=False) as w:
-        from ring0.kernel.agents import Agent, family_of
+        from ring0.kernel.agent.agents import Agent, family_of
 
         async def agent(run: LiveRun) -> None:
             raise AssertionError("it goes on although it was killed")

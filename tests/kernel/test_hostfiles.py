@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid
-from ring0.kernel import agents, inputs
-from ring0.kernel.agents import Family
+from ring0.kernel.agent import agents, inputs
+from ring0.kernel.agent.agents import Family
 from ring0.types import AgentManifest, Integrity
 
 Take = Callable[..., dict[str, bytes]]

@@ -19,8 +19,9 @@ import pytest
 
 from ring0.errors import Ring0Error, StoreDamaged
 from ring0.gateway import door
-from ring0.kernel import agents
-from ring0.kernel.boot import SNAPSHOTS, Kernel, open_kernel
+from ring0.kernel.agent import agents
+from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.folder import SNAPSHOTS
 from ring0.kernel.replay import Replayed, replay, replay_gate
 from ring0.runtime import Runtime
 from ring0.store.sqlite import open_store
@@ -355,7 +356,7 @@ async def test_other_code_than_the_runs_own_is_refused_and_would_diverge(
     code.write_text(own.replace("VALUES (?)", "VALUES (? || '!')"))
     with pytest.raises(StoreDamaged):
         await replayed(tmp_path, row.id)
-    monkeypatch.setattr(agents, "_digest", lambda *_: stopped.agent_digest)
+    monkeypatch.setattr(agents, "digest", lambda *_: stopped.agent_digest)
     changed = await replayed(tmp_path, row.id)
     assert not changed.ok and "bank.execute" in changed.divergence
     code.write_text(own.replace('seen.append(call("tool", "bank.execute", statement=delete', "#"))

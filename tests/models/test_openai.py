@@ -73,14 +73,14 @@ class Stub:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return answer()
 
-    async def ask(self, clock: Clock | None = None, key: str = KEY) -> Any:
+    async def ask(self, clock: Clock | None = None, key: str = KEY, again: Any = None) -> Any:
         config = ModelConfig(
             provider="openai", model="m-1", base_url=f"http://127.0.0.1:{self.port}/v1/"
         )
         made = provider(config, "", key, clock or Clock())
         assert KEY not in repr(made) + str(made)
         try:
-            return await made.answer(parse_request(REQUEST), "r-1/0/3")
+            return await made.answer(parse_request(REQUEST), "r-1/0/3", again)
         finally:
             await made.close()
 
@@ -185,6 +185,65 @@ async def test_retries_are_bounded_and_back_off() -> None:
     assert len(stub.seen) == limits.MODEL_RETRIES_MAX + 1
     assert clock.slept == [0.5, 1.0]
     assert "500" in error.why and "3 attempts" in error.what
+
+
+class Reserved:
+    """Counts the attempts that were reserved again; has room for so many."""
+
+    def __init__(self, most: int = 9) -> None:
+        self.count = 0
+        self.most = most
+
+    async def __call__(self) -> None:
+        if self.count == self.most:
+            raise errors.LimitReached("No room.")
+        self.count += 1
+
+
+async def test_an_attempt_after_one_that_may_have_been_paid_for_is_reserved_again() -> None:
+    again = Reserved()
+    async with Stub(status(500), status(503), says()) as stub:
+        await stub.ask(again=again)
+    assert again.count == 2
+
+
+async def test_an_attempt_after_one_that_was_turned_away_is_not_reserved_again() -> None:
+    again = Reserved()
+    async with Stub(status(429), says()) as stub:
+        await stub.ask(again=again)
+    assert len(stub.seen) == 2 and again.count == 0
+
+
+async def test_without_room_for_another_attempt_none_is_made() -> None:
+    async with Stub(status(500), says()) as stub:
+        with pytest.raises(errors.LimitReached):
+            await stub.ask(again=Reserved(0))
+    assert len(stub.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "unspent"),
+    [
+        (status(401), True),
+        (status(429), True),
+        (status(500), False),
+        (status(302), False),
+        (lambda: web.Response(text="<html>"), False),
+    ],
+    ids=["turned away", "too many", "down", "elsewhere", "unreadable"],
+)
+async def test_a_failure_says_whether_it_can_have_been_paid_for(answer: Any, unspent: bool) -> None:
+    assert (await failure(Stub(answer))).unspent is unspent
+
+
+async def test_who_counts_no_tokens_or_too_many_has_them_estimated() -> None:
+    for usage in (None, {}, {"prompt_tokens": -1, "completion_tokens": 5},
+                  {"prompt_tokens": 10**15, "completion_tokens": 5}):  # fmt: skip
+        async with Stub(says(usage=usage)) as stub:
+            answer = await stub.ask()
+        assert answer.estimated and answer.tokens_in < 10_000
+    async with Stub(says()) as stub:
+        assert not (await stub.ask()).estimated
 
 
 async def test_what_a_retry_cannot_mend_is_not_retried() -> None:

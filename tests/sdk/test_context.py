@@ -234,3 +234,27 @@ def test_a_plain_function_can_be_an_agent() -> None:
 
     door = FakeDoor(lambda request: None)
     assert asyncio.run(run_agent(desk, door, info())) == "DO IT"
+
+
+def test_asking_for_more_is_one_call_in_whole_numbers() -> None:
+    async def body(ctx: Context) -> Any:
+        return await ctx.ask_for_more(calls=3, usd="0.5", tokens=10, why="two are left")
+
+    given = {"given": {"calls": 3}, "left": {"calls": 3}}
+    value, door = run(body, lambda request: given)
+    assert value == given
+    (asked,) = door.seen
+    assert asked.kind is CallKind.ASK and asked.name == ""
+    assert asked.args == {
+        "calls": 3, "tokens": 10, "cost_microusd": 500_000, "why": "two are left"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("usd", ["much", "-1", float("nan"), "inf"])
+def test_what_is_no_amount_of_dollars_is_not_asked_for(usd: Any) -> None:
+    async def body(ctx: Context) -> Any:
+        with pytest.raises(errors.CallInvalid):
+            ctx.ask_for_more(usd=usd, why="so")
+
+    _, door = run(body, lambda request: None)
+    assert door.seen == []

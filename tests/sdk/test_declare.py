@@ -205,16 +205,26 @@ def test_an_agent_function_takes_a_context_and_at_most_a_task() -> None:
         ("90 s", Budget(wall_s=90)),
         ("1.5 h", Budget(wall_s=5_400)),
         ("0 USD", Budget(cost_microusd=0)),
+        ("100k tokens", Budget(tokens=100_000)),
+        ("1.5M tokens, 0 children", Budget(tokens=1_500_000, children=0)),
+        (
+            "0.50 USD, 200 calls, 10 min, 100k tokens, 5 children, depth 2",
+            Budget(
+                cost_microusd=500_000, calls=200, wall_s=600, tokens=100_000, children=5, depth=2
+            ),
+        ),
+        ("1 child, depth 0", Budget(children=1, depth=0)),
     ],
 )
-def test_a_budget_says_money_calls_and_time(text: str, budget: Budget) -> None:
+def test_a_budget_says_money_calls_tokens_time_and_children(text: str, budget: Budget) -> None:
     assert parse_budget(text) == budget
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "5", "5 EUR", "1 USD, 2 USD", "1 s, 1 min", "0 calls", "1.5 calls", "-1 USD", "1e3 calls",
-     "1 USD,", "1,5 USD", "200k tokens", "0.0000001 USD", "٣ calls", "1 usd", "0.5 s", "inf h"],
+     "1 USD,", "1,5 USD", "200k calls", "1k USD", "0.5 tokens", "1 token, 2 tokens", "depth",
+     "depth 4", "2 depth", "1.5 children", "0.0000001 USD", "٣ calls", "1 usd", "0.5 s", "inf h"],
 )  # fmt: skip
 def test_a_budget_that_can_be_misread_is_refused(text: str) -> None:
     with pytest.raises(errors.ManifestInvalid) as caught:

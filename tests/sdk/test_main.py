@@ -129,6 +129,26 @@ def test_a_file_that_does_not_import_says_where(
     assert error["why"].startswith(place)
 
 
+@pytest.mark.parametrize(
+    ("given", "what", "why"),
+    [
+        ('budget="5 potatoes"', "The budget '5 potatoes' can't be read.", "'5 potatoes' is not an"),
+        ("priority=42", "The declaration of clerk is invalid.", "priority=42"),
+    ],
+)
+def test_what_is_wrong_in_a_declaration_is_said_once(
+    tmp_path: Path, given: str, what: str, why: str
+) -> None:
+    text = f"from ring0 import agent\n@agent({given})\nasync def clerk(ctx, task): ...\n"
+    (tmp_path / "bad.py").write_text(text)
+    done = sdk("describe", str(tmp_path / "bad.py"))
+    error = json.loads(done.stdout)["error"]
+    assert error["what"] == f"bad.py does not import: {what}"
+    assert error["why"].startswith(f"bad.py, line 2, in <module>: {why}") and error["todo"]
+    shown = done.stderr.decode()
+    assert (shown.count("Why:"), shown.count("Do:")) == (1, 1) and "Traceback" not in shown
+
+
 def test_a_file_that_is_not_there_is_an_error_not_a_traceback(tmp_path: Path) -> None:
     done = sdk("describe", str(tmp_path / "none.py"))
     assert done.returncode == 2 and b"Traceback" not in done.stderr
@@ -264,6 +284,15 @@ def test_run_without_a_door_ends_with_a_clear_error(folder: Path) -> None:
     done = sdk("run", str(folder / "desk.py"), "support", RING0_DOOR=str(folder / "none"))
     assert done.returncode == 1
     assert b"The door to the kernel is closed." in done.stderr and b"Traceback" not in done.stderr
+
+
+async def test_a_run_that_is_put_away_or_has_ended_prints_no_error_about_it(folder: Path) -> None:
+    async with Kernel(folder / "s") as kernel:
+        dead = errors.RunDead("r-1 goes on no more.", todo="Start a new run.").as_dict()
+        kernel.answer = web.json_response({"error": dead}, status=403)
+        done = await kernel.play(str(folder / "desk.py"), "support")
+    assert done.returncode == 1 and kernel.results == []
+    assert done.stderr == b"printed at import\n"
 
 
 REQUEST = Request(kind=CallKind.TOOL, name="a", args={}, path="0", counter=1)

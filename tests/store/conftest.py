@@ -6,4 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-pytest.register_assert_rewrite("conformance", "journals")
+SUITES = ("guards", "histories", "rows", "scheduling", "writing")
+pytest.register_assert_rewrite(
+    "conforming", "journals", "stories", *(f"conformance_{s}" for s in SUITES)
+)

@@ -22,6 +22,8 @@ from ring0.observability import verify
 from ring0.runtime import Runtime
 from ring0.store import events as ev
 from ring0.store.sqlite import HEAD, JOURNAL, SqliteStore, open_store
+from ring0.store.sqlite.writer import WriterThread
+from stories import tell
 
 WAL = JOURNAL + "-wal"
 HERE = Path(__file__).parent
@@ -35,7 +37,7 @@ async def written(folder: Path, stories: int = 3) -> None:
     """A journal that was closed in order."""
     store = opened(folder)
     for number in range(stories):
-        await journals.tell(store, f"r-{number}", f"r-{number}-child")
+        await tell(store, f"r-{number}", f"r-{number}-child")
     await store.close()
 
 
@@ -124,6 +126,7 @@ AFTER_A_CRASH = [
 ]
 AFTER_A_CLOSE = [
     ("of a newer ring0", changed("PRAGMA user_version = 99"), "of a newer ring0", False),
+    ("of an older ring0", changed("PRAGMA user_version = 1"), "of an older ring0", False),
     ("without a version", changed("PRAGMA user_version = 0"), "has no version", False),
     ("of another program", foreign, "not a journal", False),
     ("a text file", replaced(JOURNAL, b"Dear diary, " * 900), "is damaged", False),
@@ -297,7 +300,7 @@ def test_a_new_journal_has_its_head_on_disk_before_its_first_event(tmp_path: Pat
 
 async def written_again(folder: Path) -> None:
     store = opened(folder)
-    await journals.tell(store, "r-8", "r-9")
+    await tell(store, "r-8", "r-9")
     await store.close()
 
 
@@ -369,9 +372,9 @@ def test_kill_9_while_the_journal_is_made_leaves_one_that_opens(tmp_path: Path) 
 # --- a full disk ----------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_full_loses_nothing_and_takes_nothing_more(tmp_path: Path) -> None:
-    """On a real file system of 2 MB, in a mount namespace of its own."""
-    mount = f"mount -t tmpfs -o size=2m tmpfs {tmp_path}"
+def test_a_disk_that_is_full_loses_nothing_and_takes_only_kills_and_ends(tmp_path: Path) -> None:
+    """On a real file system of 24 MB, in a mount namespace of its own."""
+    mount = f"mount -t tmpfs -o size=24m tmpfs {tmp_path}"
     try:
         able = subprocess.run(["unshare", "-Urm", "sh", "-c", mount], capture_output=True)
     except FileNotFoundError:
@@ -395,8 +398,8 @@ async def test_a_journal_that_may_not_grow_loses_nothing_and_takes_nothing_more(
     tmp_path: Path,
 ) -> None:
     store = opened(tmp_path)
-    assert store._writer is not None
-    store._writer._db.pragma("max_page_count", 120)
+    assert isinstance(store._writer, WriterThread)
+    store._writer._committer._db.pragma("max_page_count", 120)
     acknowledged: list[str] = []
 
     async def fill(name: str) -> None:

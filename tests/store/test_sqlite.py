@@ -12,10 +12,12 @@ import pytest
 from conformance import Place, StoreConformance
 
 import journals
+import stories
 from journals import queued, row_of
 from ring0.errors import StoreFailed, StoreFull
 from ring0.store import base
-from ring0.store.sqlite import JOURNAL, SqliteStore, open_store, writer
+from ring0.store.sqlite import JOURNAL, SqliteStore, committing, open_store
+from ring0.store.sqlite.writer import WriterThread
 from ring0.types import RunState
 from simulated import Simulated
 
@@ -45,8 +47,8 @@ class TestSqliteStore(StoreConformance):
 
 def connection_of(store: SqliteStore) -> apsw.Connection:
     """The connection that writes."""
-    assert store._writer is not None
-    return store._writer._db
+    assert isinstance(store._writer, WriterThread)
+    return store._writer._committer._db
 
 
 async def test_the_connection_that_writes_waits_for_the_disk(place: SqlitePlace) -> None:
@@ -57,11 +59,13 @@ async def test_the_connection_that_writes_waits_for_the_disk(place: SqlitePlace)
     await store.close()
 
 
-async def test_a_closed_journal_is_one_file(place: SqlitePlace) -> None:
+async def test_a_closed_journal_is_one_file_with_its_head_and_its_reserve(
+    place: SqlitePlace,
+) -> None:
     store = await place.open()
-    await journals.tell(store)
+    await stories.tell(store)
     await store.close()
-    assert sorted(os.listdir(place.folder)) == ["journal.db", "journal.head"]
+    assert sorted(os.listdir(place.folder)) == ["journal.db", "journal.head", "journal.reserve"]
 
 
 async def test_a_flush_of_nothing_writes_nothing(place: SqlitePlace) -> None:
@@ -124,7 +128,7 @@ async def test_a_head_file_that_can_not_be_written_loses_no_acknowledged_write(
         raise OSError(28, "No space left on device")
 
     store = await place.open()
-    monkeypatch.setattr(writer, "write_head", full)
+    monkeypatch.setattr(committing, "write_head", full)
     assert await store.append(queued("r-1")) == 1
     with pytest.raises(StoreFull):
         await store.append(queued("r-2"))
@@ -143,7 +147,7 @@ async def test_a_fault_in_the_writer_itself_leaves_nobody_waiting(
         raise RuntimeError("a fault of ours")
 
     store = await place.open()
-    monkeypatch.setattr(writer.Writer, "_group", broken)
+    monkeypatch.setattr(committing.Committer, "group", broken)
     for _ in range(2):
         with pytest.raises(StoreFailed):
             await asyncio.wait_for(store.append(queued("r-1")), 5)

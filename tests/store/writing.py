@@ -19,8 +19,9 @@ from ring0.observability import verify
 from ring0.runtime import Runtime
 from ring0.store import Write
 from ring0.store import events as ev
-from ring0.store.sqlite import open_store
+from ring0.store.sqlite import RESERVE, SqliteStore, open_store
 from ring0.types import RunState
+from stories import tell
 
 
 def forked(body: Callable[[], None]) -> BaseProcess:
@@ -39,7 +40,7 @@ def kill(process: BaseProcess) -> None:
 async def _story_and_die(folder: Path, stories: int) -> None:
     store = open_store(folder, Runtime(), write=True)
     for number in range(stories):
-        await journals.tell(store, f"r-{number}", f"r-{number}-child")
+        await tell(store, f"r-{number}", f"r-{number}-child")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -92,41 +93,63 @@ async def write_for_ever(folder: Path, run: str, told: int) -> None:
 
 
 async def fill_the_disk(folder: Path, grow: str) -> None:
-    """Writes until the disk is full; then runs `grow`, opens again and looks."""
+    """Writes until the disk is full, kills and ends; then runs `grow`, opens again and looks."""
     store = open_store(folder, Runtime(), write=True)
-    acknowledged = []
-    try:
-        for number in range(100_000):
-            await store.append(journals.queued(f"r-{number}", task="x" * 3_000))
-            acknowledged.append(f"r-{number}")
-    except StoreFull as full:
-        assert full.todo and full.why
-    else:
-        raise AssertionError("the disk was never full")
+    acknowledged = await fill(store)
+    assert not (folder / RESERVE).exists(), "the reserve is held back from what needs it"
     for write in (journals.queued("r-late"), journals.moved("r-0", epoch=1)):
-        try:
-            await store.append(write)
-            raise AssertionError("something was accepted after the disk was full")
-        except StoreFull:
-            pass
+        await refused(store, write)
+    await essential(store, 0)
     assert await store.run("r-late") is None
     await store.close()
-    try:
-        store = open_store(folder, Runtime(), write=True)
-        await store.append(journals.queued("r-still-full", task="x" * 300_000))
-        raise AssertionError("a full disk took a write")
-    except StoreFull:
-        await store.close()
+    store = open_store(folder, Runtime(), write=True)
+    # The WAL is in the file now, which made some room.
+    acknowledged += await fill(store, "s")
+    await refused(store, journals.queued("r-late"))
+    assert await store.kill_generation() == 1
+    await essential(store, 1)
+    await store.close()
     assert os.system(grow) == 0
     store = open_store(folder, Runtime(), write=True)
-    there = {run.id for run in await store.runs(most=1_000_000)}
-    assert there >= set(acknowledged), "an acknowledged write is lost"
-    assert len(there) <= len(acknowledged) + 2
+    assert (folder / RESERVE).exists(), "there is room for it again"
+    assert await store.kill_generation() == 2
+    runs = {run.id: run for run in await store.runs(most=1_000_000)}
+    assert runs.keys() >= set(acknowledged), "an acknowledged write is lost"
+    assert len(runs) <= len(acknowledged) + 2
+    assert [runs[run].state for run in ("r-0", "r-1")] == [RunState.CANCELLED] * 2
     await store.append(journals.queued("r-after"))
     report = await verify(store)
     assert report.ok, report.problems
     await store.close()
     print(f"{len(acknowledged)} acknowledged, all there")
+
+
+async def fill(store: SqliteStore, names: str = "r") -> list[str]:
+    """What was acknowledged before the disk was full."""
+    acknowledged = []
+    for number in range(100_000):
+        try:
+            await store.append(journals.queued(f"{names}-{number}", task="x" * 3_000))
+        except StoreFull as full:
+            assert full.todo and full.why
+            return acknowledged
+        acknowledged.append(f"{names}-{number}")
+    raise AssertionError("the disk was never full")
+
+
+async def refused(store: SqliteStore, write: Write) -> None:
+    try:
+        await store.append(write)
+    except StoreFull:
+        return
+    raise AssertionError("something was accepted after the disk was full")
+
+
+async def essential(store: SqliteStore, number: int) -> None:
+    """What stops and ends something is taken."""
+    run = f"r-{number}"
+    await store.append(journals.killed("run", run, number + 1))
+    await store.append(journals.over(run, state=RunState.CANCELLED))
 
 
 if __name__ == "__main__":

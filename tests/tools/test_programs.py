@@ -15,8 +15,8 @@ from kernel_world import World, world
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid
-from ring0.kernel.egress import EgressKind, Outside, Reach
-from ring0.kernel.manifests import Config, NetworkTable
+from ring0.kernel.agent.manifests import Config, NetworkTable
+from ring0.kernel.calls.egress import EgressKind, Outside, Reach
 from ring0.runtime import Runtime
 from ring0.store.events import CallEnded
 from ring0.tools.programs.settings import read

@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from ring0 import limits
 from ring0.errors import CallInvalid, ManifestInvalid, ToolFailed
 from ring0.tools import registry, schemas
 from ring0.tools.mcp import schema as mcp_schema
@@ -114,3 +115,53 @@ class Driver:
     async def prepare(self, args: Any, context: Any) -> Any: ...
 
     async def execute(self, args: Any, prepared: Any, context: Any) -> Any: ...
+
+
+# --- patterns -----------------------------------------------------------------------------------
+
+
+def tool(schema: dict[str, Any]) -> registry.Tool:
+    class Driver:
+        manifest = ToolManifest(
+            name="t", description="", effect=Effect.PURE, schema={"type": "object", **schema}
+        )
+
+    return registry.Tool(Driver())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pattern", ["(?=(a+)+b)c", r"(a)\1", "(a{1,50}){1,50}b"])
+def test_a_pattern_that_could_be_tried_for_ever_is_refused(pattern: str) -> None:
+    with pytest.raises(ManifestInvalid):
+        tool({"properties": {"x": {"type": "string", "pattern": pattern}}})
+    with pytest.raises(mcp_schema.Unusable):
+        mcp_schema.validator({"type": "object", "properties": {"x": {"pattern": pattern}}})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"x": {"type": "string", "pattern": "[ab]*a[ab]{1000}c"}}},
+        {"properties": {"x": {"$ref": "#/$defs/p"}}, "$defs": {"p": {"pattern": "^a"}}},
+        {"properties": {"x": {}}, "additionalProperties": {"pattern": "^a"}},
+        {"properties": {"x": {}}, "allOf": [{"properties": {"x": {"pattern": "^a"}}}]},
+        {"properties": {"x": {}}, "patternProperties": {"^a": {}}},
+    ],
+)
+def test_patterns_are_tried_on_so_much_text_and_no_more(schema: dict[str, Any]) -> None:
+    found = tool(schema)
+    with pytest.raises(CallInvalid, match="more text than its patterns"):
+        found.validate({"x": "a" * (limits.SCHEMA_PATTERN_CHARS_MAX + 1)})
+
+
+def test_one_pattern_that_is_referred_to_a_thousand_times_counts_a_thousand_times() -> None:
+    often = [{"$ref": "#/$defs/p"}] * 1_000
+    found = tool({"properties": {"x": {"allOf": often}}, "$defs": {"p": {"pattern": "^a"}}})
+    assert found.validate({"x": "a"}) == {"x": "a"}
+    with pytest.raises(CallInvalid, match="more text than its patterns"):
+        found.validate({"x": "a" * 1_000})
+
+
+def test_a_long_text_beside_a_pattern_is_no_text_for_it() -> None:
+    found = tool({"properties": {"id": {"pattern": "^[a-z]+$"}, "text": {}, "pattern": {}}})
+    long = "a" * 1_000_000
+    assert found.validate({"id": "abc", "text": long, "pattern": long})["text"] == long

@@ -11,54 +11,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from sandbox_world import AS_ROOT, REPO, RUNTIME, uids
+from sandbox_world import AS_ROOT, REPO, RUNTIME
+from selftest_world import ATTACK, attacked, maker, named, outcome, states
 
 from ring0.runtime import Runtime
-from ring0.tools.sandbox import Mount, Sandbox, SandboxSpec, launch, spec
-from ring0.tools.sandbox.selftest import ATTACKS, Attack, Finding, Report, State, selftest
+from ring0.tools.sandbox import Mount, spec
+from ring0.tools.sandbox.selftest import ATTACKS, Attack, Finding, State, selftest
 from ring0.tools.sandbox.selftest.outlets import Outlets
-from ring0.tools.sandbox.selftest.places import Make, Outcome, source
+from ring0.tools.sandbox.selftest.places import source
 from ring0.tools.sandbox.selftest.trial import Trial, Verdict, heard, judge
 from ring0.tools.sandbox.selftest.world import VARIABLE, world
-from ring0.tools.sandbox.zygote import Zygotes
 
 USER = 65534
-
-
-@contextlib.asynccontextmanager
-async def maker(**changed: Any) -> AsyncIterator[Make]:
-    """Fresh sandboxes; weaker ones, by what is changed of them."""
-    zygotes = Zygotes(RUNTIME)
-
-    async def make(wanted: SandboxSpec) -> Sandbox:
-        fields = {"host_uid": next(uids), **changed}
-        return await launch(msgspec.structs.replace(wanted, **fields), RUNTIME, zygotes)
-
-    try:
-        yield make
-    finally:
-        await zygotes.close()
-
-
-def named(*names: str) -> list[Attack]:
-    found = [attack for attack in ATTACKS if attack.name in names or attack.family in names]
-    assert found
-    return found
-
-
-async def attacked(attacks: Iterable[Attack], **changed: Any) -> Report:
-    async with maker(**changed) as make:
-        return await selftest(make, RUNTIME, tier="ns", attacks=attacks)
-
-
-def states(report: Report) -> dict[str, State]:
-    return {finding.name: finding.state for finding in report.findings}
 
 
 # --- this machine's sandboxes -----------------------------------------------------------------
@@ -245,13 +215,6 @@ async def test_who_hears_of_a_finding_and_fails_ends_it_all(own_folder: Path) ->
 
 
 # --- judging ----------------------------------------------------------------------------------
-
-ATTACK = Attack(name="a", family="files", tries="", program="read")
-
-
-def outcome(said: dict[str, str], **fields: Any) -> Outcome:
-    whole = {"ended": "exit 0", "stopped": "", "signal": 0, "output_bytes": 0, "uid": 0, **fields}
-    return Outcome(said=said, **whole)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,12 +19,19 @@ from typer._click.exceptions import (
 from ring0 import __version__
 from ring0.cli import (
     auditing,
+    budgeting,
+    crons,
+    following,
+    hooks,
     looking,
     machine,
     operating,
     running,
     sandboxing,
+    serving,
+    steering,
     tooling,
+    topping,
     vaulting,
     workspace,
 )
@@ -34,11 +40,9 @@ from ring0.cli.outlet import OutputFailed, install_outlets
 from ring0.cli.output import print_error
 from ring0.cli.piping import fill_closed_streams
 from ring0.cli.place import Place
+from ring0.daemon.faults import FAULT_EXIT, FAULT_FILE, keep_fault
 from ring0.errors import Interrupted, InvalidInput, Ring0Error
 from ring0.runtime import Runtime
-
-FAULT_EXIT: Final = 70
-FAULT_FILE: Final = "fault.txt"
 
 app = typer.Typer(
     name="ring0",
@@ -51,8 +55,15 @@ app = typer.Typer(
 )
 GROUPS: Final = (
     running,
+    serving,
+    following,
+    crons,
+    hooks,
     looking,
+    topping,
     operating,
+    steering,
+    budgeting,
     workspace,
     auditing,
     tooling,
@@ -158,14 +169,9 @@ def _told(error: Ring0Error, as_json: bool) -> int:
 
 def _fault(fault: Exception, as_json: bool) -> int:
     """A fault of ours: one line, and the traceback in a file, if it can be written."""
-    told = "".join(traceback.format_exception(fault))
     try:
-        home = home_of(os.environ)
-        path = home / FAULT_FILE
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
-            file.write(told)
+        path = home_of(os.environ) / FAULT_FILE
+        keep_fault(path.parent, fault)
         todo = f"Report it, with {path}: it holds the details."
     except Ring0Error as error:
         todo = f"Report it. There is no place for its details: {error.what}"

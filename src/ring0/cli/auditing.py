@@ -11,7 +11,7 @@ from ring0.cli.output import console, indented, line, text
 from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
 from ring0.errors import ReplayDiverged, VerifyFailed
 from ring0.identity import Vault
-from ring0.kernel import manifests
+from ring0.kernel.agent import manifests
 from ring0.observability.verify import Report, verify
 
 if TYPE_CHECKING:

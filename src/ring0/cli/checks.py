@@ -13,13 +13,16 @@ from typing import Final
 
 import apsw
 
+from ring0 import limits
 from ring0.cli.place import Place
 from ring0.errors import Ring0Error
+from ring0.gateway.holding import holder, supervisor
 from ring0.governance import Policies
 from ring0.identity import Vault, operator_name
-from ring0.kernel import manifests
-from ring0.kernel.boot import LOCK
-from ring0.kernel.egress import Outside
+from ring0.kernel.agent import manifests
+from ring0.kernel.calls.egress import Outside
+from ring0.kernel.folder import LOCK
+from ring0.models import prices
 from ring0.store.sqlite.opening import open_store
 from ring0.tools.sandbox import Probe, SandboxSpec, cgroups
 from ring0.tools.sandbox.tiers import at_least, probe_all
@@ -44,7 +47,7 @@ async def checks(place: Place) -> list[Check]:
     found = [_python(), _linux(), _sqlite()]
     found += await _sandbox(place)
     found += _folder(place)
-    found += [_kernel(place.home), _config(place), _model(place.environment)]
+    found += [_kernel(place.home), _config(place), _model(place.environment), _prices(place)]
     if not place.is_new:
         found.append(_journal(place))
     return found
@@ -177,29 +180,22 @@ def _sync_us(place: Place, folder: Path) -> int:
 
 
 def _kernel(home: Path) -> Check:
-    pid = holder(home)
-    if pid is None:
-        return Check("kernel", "ok", "none is at work on this folder")
-    return Check("kernel", "ok", f"process {pid} is at work on this folder")
-
-
-def holder(home: Path) -> int | None:
-    """Who holds the folder's lock. Looked up, not tried: a try could keep a kernel out."""
-    try:
-        inode = (home / LOCK).stat().st_ino
-        with open("/proc/locks", encoding="ascii") as file:
-            for entry in file:
-                part = entry.split()
-                if part[1] == "FLOCK" and int(part[5].rpartition(":")[2]) == inode:
-                    return int(part[4])
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+    pid, daemon = holder(home / LOCK), supervisor(home)
+    if daemon is not None and pid is None:
+        what = f"the daemon (supervisor {daemon}) starts a worker just now"
+    elif daemon is not None:
+        what = f"process {pid} is at work on this folder, as a daemon (supervisor {daemon})"
+    elif pid is not None:
+        what = f"process {pid} is at work on this folder, until its command ends"
+    else:
+        what = "none is at work on this folder; `ring0 serve` keeps one there"
+    return Check("kernel", "ok", what)
 
 
 def _config(place: Place) -> Check:
     try:
         config = manifests.read_config(place.home)
+        manifests.caps_of(config)
         known = manifests.secrets_of(config, place.environment, Vault(place.home).values())
         # Made and thrown away: its credentials, ranges and authorities are read here, not midway.
         _ = Outside(config, known.__getitem__, place.runtime).egress
@@ -221,6 +217,16 @@ def _model(environment: Mapping[str, str]) -> Check:
     return Check(
         "model", "note", "No OPENAI_API_KEY: only models that a manifest or ring0.toml names."
     )
+
+
+def _prices(place: Place) -> Check:
+    found = prices.table()
+    days = max(0, found.age_days(place.runtime.now_us()))
+    what = f"of {len(found.openai)} models of OpenAI, read {found.read} ({days} days ago)"
+    if days <= limits.PRICES_AGE_DAYS_MAX:
+        return Check("prices", "ok", what)
+    todo = "Compare with the provider's page; a price in [models.NAME] comes before the table's."
+    return Check("prices", "note", f"{what}: they may have changed", todo)
 
 
 def _journal(place: Place) -> Check:

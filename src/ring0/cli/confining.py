@@ -29,8 +29,9 @@ from ring0.errors import (
     Ring0Error,
     ToolFailed,
 )
-from ring0.kernel import hostfiles, manifests
-from ring0.kernel.egress import Outside
+from ring0.kernel.agent import hostfiles, manifests
+from ring0.kernel.calls.egress import Outside
+from ring0.kernel.folder import SNAPSHOTS
 from ring0.kernel.sandboxes import UID_COUNT, UID_FIRST
 from ring0.runtime import Runtime
 from ring0.tools.egress import Authority, EgressAnswer, EgressRequest, Rules, parse_rules, serve
@@ -224,7 +225,7 @@ def _copied_in(place: Place, folder: Path | None) -> dict[str, bytes]:
         size_bytes_max=limits.EXEC_FILES_SIZE_BYTES_MAX,
         todo="Name a smaller folder, or show it with --read.",
     )
-    return hostfiles.read(str(folder), (".",), taken, place.home / "snapshots")
+    return hostfiles.read(str(folder), (".",), taken, place.home / SNAPSHOTS)
 
 
 # --- carrying it out --------------------------------------------------------------------------

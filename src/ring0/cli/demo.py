@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ring0.cli.place import work
-from ring0.cli.prompt import Prompt
+from ring0.cli.prompt import Prompt, giving
 from ring0.identity import operator_name
 from ring0.runtime import Runtime
 
@@ -50,7 +50,7 @@ def demo(
 
 
 def _human(kernel: Kernel, screen: Screen) -> Answer:
-    return Prompt(kernel, operator_name(os.getuid()), screen.console).ask
+    return Prompt(giving(kernel, operator_name(os.getuid())), screen.console).ask
 
 
 __all__ = ["demo"]

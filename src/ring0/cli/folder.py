@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ring0.errors import InvalidInput, StoreDamaged
-from ring0.kernel import manifests
+from ring0.kernel.agent import manifests
 from ring0.store.sqlite.opening import HEAD, JOURNAL
 
 TODO: Final = "Set RING0_HOME (or --home) to a folder that you may read and write."

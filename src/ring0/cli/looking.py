@@ -10,22 +10,16 @@ import typer
 from rich.text import Text
 
 from ring0 import limits, memory
-from ring0.cli import output, tree
+from ring0.cli import listing, output, tree
+from ring0.cli.listing import Listed
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Place, RunName, place_of, run_named, work
 from ring0.errors import NotFound
+from ring0.gateway.holding import holder
 from ring0.identity import operator_name
-from ring0.kernel import manifests
-from ring0.types import ENDED, LIVE, Episode, Run, RunState, Scope
-
-STYLES = {
-    RunState.DONE: "green",
-    RunState.FAILED: "red",
-    RunState.CANCELLED: "red",
-    RunState.WAITING: "yellow",
-    RunState.UNKNOWN: "yellow",
-    RunState.RUNNING: "bold",
-}
+from ring0.kernel.agent import manifests
+from ring0.kernel.folder import LOCK
+from ring0.types import ENDED, LIVE, Episode, Scope
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,39 +39,50 @@ def ps(
     place = place_of(context)
     rows = work(lambda: _runs(place, every))
     if as_json:
-        output.print_json({"runs": [row for row, _ in rows]})
+        output.print_json({"runs": [listed.as_dict() for listed in rows]})
     elif not rows:
         console().print(
             "No run goes on." + ("" if every else " `ring0 ps --all` lists those that ended.")
         )
     else:
+        now_us = place.runtime.now_us()
         console().print(
             output.table(
-                ("RUN", "STATE", "AGENT", "FOR", "CALLS", "COST", "STARTED (UTC)", "TOOK", "TASK"),
-                [_row(place, row, task) for row, task in rows],
+                ("RUN", "STATE", "AGENT", "FOR", "PRIO", "CALLS", "COST", "STARTED (UTC)", "TOOK",
+                 "TASK"),
+                [_row(listed, now_us) for listed in rows],
             )
-        )
+        )  # fmt: skip
+        for row in [row for row in rows if row.stuck][: listing.STUCK_MAX]:
+            console().print(text((row.run.id, "bold"), "  ", line(row.stuck, 400)))
+        if any(row.run.state in LIVE for row in rows) and holder(place.home / LOCK) is None:
+            console().print(
+                "No kernel is at work: they go on with `ring0 serve` or `ring0 recover`."
+            )
 
 
-async def _runs(place: Place, every: bool) -> list[tuple[Run, str]]:
+async def _runs(place: Place, every: bool) -> list[Listed]:
     async with place.reading() as store:
         rows = await store.runs(states=() if every else LIVE, most=limits.RUNS_LISTED_MAX)
-        return [(row, (await store.blob(row.task)).decode()) for row in rows]
+        at_work = any(row.state in LIVE for row in rows) and holder(place.home / LOCK) is not None
+        load, _ = await listing.load(place) if at_work else (None, "")
+        return await listing.of(store, rows, load)
 
 
-def _row(place: Place, row: Run, task: str) -> tuple[str | Text, ...]:
-    ends = row.ended_us if row.state in ENDED else place.runtime.now_us()
-    state = f"{row.state} ({row.waiting_for})" if row.waiting_for else str(row.state)
+def _row(listed: Listed, now_us: int) -> tuple[str | Text, ...]:
+    row = listed.run
+    ends_us = row.ended_us if row.state in ENDED else now_us
     return (
-        row.id,
-        text((state, STYLES.get(row.state, ""))),
+        listed.branch + row.id,
+        listing.state(listed, now_us),
         row.agent,
         row.principal,
+        str(row.priority),
         str(row.calls_used),
         output.money(row.cost_used_microusd),
         output.moment(row.started_us),
-        output.lasted(row.started_us, ends),
-        line(task, 60),
+        output.lasted(row.started_us, ends_us),
+        line(listed.task, 60),
     )
 
 

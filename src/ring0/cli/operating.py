@@ -38,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
         app.command(name)(verb)
 
 
-def _operations(place: Place) -> AbstractAsyncContextManager[Operations]:
+def operating(place: Place) -> AbstractAsyncContextManager[Operations]:
     from ring0.gateway.control import operations
 
     return operations(place.home, place.runtime, place.environment)
@@ -123,7 +123,7 @@ def _answer(context: typer.Context, approval: str, yes: bool, note: str, as_json
     place = place_of(context, write=True)
 
     async def answer() -> Approval:
-        async with _operations(place) as operator:
+        async with operating(place) as operator:
             return await operator.answer(approval, yes=yes, note=note)
 
     row = work(answer)
@@ -143,20 +143,24 @@ def kill(
     ] = "",
     agent: Annotated[str, typer.Option(help="Every run of this agent.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Every run.")] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="The whole tree that RUN belongs to, from its root.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """End runs at once, with all beneath them: their handles die, their processes are stopped."""
-    if [bool(run), bool(agent), every].count(True) != 1:
+    if [bool(run), bool(agent), every].count(True) != 1 or (tree and not run):
         raise InvalidInput(
             "Say what to kill: one of RUN, --agent NAME, --all.",
+            why="--tree goes with RUN." if tree else "",
             todo="`ring0 ps` lists what goes on.",
         )
     place = place_of(context, write=True)
 
     async def end() -> list[str]:
-        target = agent or (await _run_id(place, run) if run else "")
+        target = agent or (await run_id(place, run, of_tree=tree) if run else "")
         scope = "run" if run else "agent" if agent else "all"
-        async with _operations(place) as operator:
+        async with operating(place) as operator:
             return await operator.kill(scope, target)
 
     ended = work(end)
@@ -169,9 +173,11 @@ def kill(
             console().print("Nothing goes on: nothing was killed.")
 
 
-async def _run_id(place: Place, name: str) -> str:
+async def run_id(place: Place, name: str, *, of_tree: bool = False) -> str:
+    """The run of that name, or the one that its tree began with. Raises NotFound."""
     async with place.reading() as store:
-        return (await run_named(store, name)).id
+        row = await run_named(store, name)
+        return row.root if of_tree else row.id
 
 
 def undo(
@@ -202,7 +208,7 @@ async def _undo(place: Place, name: str, call: str) -> tuple[Run, dict[str, Any]
     async with place.reading() as store:
         of = await run_named(store, name)
         only = (await call_named(store, of, call)).id if call else ""
-    async with _operations(place) as operator:
+    async with operating(place) as operator:
         row = await operator.undo(of.id, only)
     async with place.reading() as store:
         body = msgspec.json.decode(await store.blob(row.result))
@@ -231,7 +237,7 @@ def settle(
     async def say() -> Call:
         async with place.reading() as store:
             found = await call_named(store, None, call)
-        async with _operations(place) as operator:
+        async with operating(place) as operator:
             return await operator.settle(found.id, happened=what == "happened", note=note)
 
     row = work(say)

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ring0.errors import Ring0Error
-from ring0.kernel.printed import plain
+from ring0.kernel.agent.printed import plain
 
 NOT_A_TERMINAL_COLUMNS: Final = 160
 """How wide the lines are that no terminal shows: enough that nothing in a table is cut."""

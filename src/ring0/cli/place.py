@@ -170,8 +170,8 @@ async def call_named(store: SqliteStore, run: Run | None, name: str) -> Call:
             raise InvalidInput(
                 f"{name[:80]!r} is not the full id of a call.",
                 why="No run is named here, so a place in a run or a seq could be any run's.",
-                todo="Give the full id, `r-…/0/3`: `ring0 show RUN --json` and `ring0 recover`"
-                " print it.",
+                todo="Give the full id, `r-…/0/3`: `ring0 show RUN` and `ring0 recover` print it"
+                " with each call that is unknown.",
             )
         start, _, rest = name.partition("/")
         run = await run_named(store, start)

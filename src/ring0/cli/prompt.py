@@ -9,28 +9,39 @@ import asyncio
 import os
 import sys
 import termios
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ring0.cli.output import text
-from ring0.errors import CallDenied
+from ring0.errors import CallDenied, Ring0Error
 from ring0.types import Approval, Shown
 
 if TYPE_CHECKING:
     from ring0.kernel.boot import Kernel
 
+Give = Callable[[str, bool], Awaitable[None]]
+"""Gives the answer to an approval to whatever kernel has it."""
 QUESTION = "approve? [y]es / [n]o / [l]ater: "
 ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "l": None, "later": None}
 LINE_BYTES = 4_096
 
 
+def giving(kernel: Kernel, by: str) -> Give:
+    """To a kernel of this process, in the name of whoever runs it."""
+
+    async def give(approval: str, yes: bool) -> None:
+        await kernel.answer(approval, yes=yes, by=by)
+
+    return give
+
+
 class Prompt:
     """An `Answer` for a view, in the terminal of whoever runs it."""
 
-    def __init__(self, kernel: Kernel, by: str, out: Console) -> None:
-        self._kernel = kernel
-        self._by = by
+    def __init__(self, give: Give, out: Console) -> None:
+        self._give = give
         self._out = out
         self._terminal = sys.stdin.isatty() and out.is_terminal
         self._gone = False
@@ -63,9 +74,11 @@ class Prompt:
             if isinstance(answer, bool):
                 break
         try:
-            await self._kernel.answer(approval.id, yes=answer, by=self._by)
-        except CallDenied:
-            pass  # Somebody else was quicker; the view shows who.
+            await self._give(approval.id, answer)
+        except Ring0Error as error:  # Of another process it comes as it was told, by its code.
+            if error.code != CallDenied.code:
+                raise
+            # Somebody else was quicker; the view shows who.
 
 
 async def read_line(descriptor: int) -> str | None:

@@ -1,4 +1,6 @@
-"""`run` and `recover`: a kernel in this process, its runs followed until they end."""
+"""`run` and `recover`: a kernel in this process, its runs followed until they end.
+
+Where a daemon has the folder, the runs are its own: following.py."""
 
 from __future__ import annotations
 
@@ -9,26 +11,25 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from ring0 import limits
-from ring0.cli import output
+from ring0.cli import looking, output
+from ring0.cli.following import EXIT, EXIT_WAITING, GOES_ON, print_result, submit
 from ring0.cli.outlet import forgive
 from ring0.cli.output import console, put, text
 from ring0.cli.place import RUN_KEPT, Json, Place, WithCommand, command_of, place_of, work
-from ring0.cli.prompt import Prompt
+from ring0.cli.prompt import Prompt, giving
 from ring0.cli.view import View
-from ring0.errors import Interrupted, InvalidInput, ReplayDiverged, Ring0Error
+from ring0.errors import Interrupted, InvalidInput, ReplayDiverged
+from ring0.gateway.holding import supervisor
 from ring0.identity import operator_name
 from ring0.types import ENDED, LIVE, CallState, Mode, Run, RunState
 
 if TYPE_CHECKING:
-    from ring0.kernel.agents import Family
+    from ring0.kernel.agent.agents import Family
     from ring0.kernel.boot import Kernel
 
-EXIT = {RunState.DONE: 0, RunState.FAILED: 1, RunState.CANCELLED: 3}
-EXIT_WAITING = 4
 WORDS = "The agent's file and the task; or, after `--`, any program and its arguments."
 
 
@@ -52,6 +53,19 @@ def run(
             help="The agent's manifest; else the agent.toml beside FILE.py that names it.",
         ),
     ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(
+            "--priority",
+            min=0,
+            max=limits.PRIORITY_LAST,
+            show_default=False,
+            help="0 goes first; else what its manifest says.",
+        ),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the run's id and return: the daemon has it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run an agent in its sandbox: FILE.py "task", or any program: -- CMD ARGS."""
@@ -61,11 +75,39 @@ def run(
     command = command_of(context)
     file, task = _words(list(words or ()), task, manifest is not None, command is not None)
     if command is not None:
-        bare = agent_of_command(command, manifest, Path.cwd())
+        bare = agent_of_command(command, manifest, _here())
     else:
         bare = agent_of_file(file, manifest)
-    code = work(lambda: _run(place, bare.describe, task, as_json), kept=RUN_KEPT)
+    if supervisor(place.home) is not None:
+        asked = submit(place, bare, task, priority, detach=detach, as_json=as_json)
+        raise typer.Exit(work(lambda: asked, kept=GOES_ON))
+    if detach:
+        raise InvalidInput(
+            "There is no daemon that the run could be left to.",
+            why=f"None serves {place.home}.",
+            todo="Start one: `ring0 serve`.",
+        )
+
+    async def describe(kernel: Kernel) -> Family:
+        from ring0.gateway.operations import prioritised
+
+        found: Family = prioritised(await bare.describe(kernel), priority)
+        return found
+
+    code = work(lambda: _run(place, describe, task, as_json), kept=RUN_KEPT)
     raise typer.Exit(code)
+
+
+def _here() -> Path:
+    """The folder that a command's files lie in. Raises InvalidInput."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise InvalidInput(
+            f"The folder that you are in can't be read: {error.strerror}.",
+            why="It was removed, or it is not yours.",
+            todo="`cd` to another one.",
+        ) from None
 
 
 def _words(words: list[str], task: str, has_manifest: bool, is_command: bool) -> tuple[str, str]:
@@ -96,19 +138,10 @@ def _words(words: list[str], task: str, has_manifest: bool, is_command: bool) ->
 @asynccontextmanager
 async def at_work(place: Place) -> AsyncIterator[Kernel]:
     """A kernel with its doors and its control socket."""
-    from ring0.gateway import door
-    from ring0.gateway.control import Control
-    from ring0.kernel.boot import open_kernel
+    from ring0.gateway.control import at_work as opened
 
-    kernel = await open_kernel(place.home, place.runtime, place.environment)
-    kernel.runs.doors = door.doors(kernel.gate)
-    control = Control(kernel)
-    try:
-        await control.open()
+    async with opened(place.home, place.runtime, place.environment) as (kernel, _):
         yield kernel
-    finally:
-        await control.close()
-        await kernel.close()
 
 
 async def _run(
@@ -126,7 +159,7 @@ async def _run(
             out.print(text((f"{count}: `ring0 recover` goes on with them.", "yellow")))
         family = await describe(kernel)
         row = await kernel.start(family, task, principal=by)
-        view = View(kernel.store, place.runtime, out, answer=Prompt(kernel, by, out).ask)
+        view = View(kernel.store, place.runtime, out, answer=Prompt(giving(kernel, by), out).ask)
         kernel.runs.heard = view.heard
         try:
             row = await view.follow([row.id], kernel.runs.wait(row.id))
@@ -135,36 +168,8 @@ async def _run(
                 f"Interrupted; {row.id} is kept.",
                 todo=f"`ring0 recover` goes on with it, `ring0 kill {row.id}` ends it.",
             ) from None
-        await _print_result(kernel, row, as_json)
+        await print_result(kernel.store, row, as_json)
     return EXIT.get(row.state, EXIT_WAITING)
-
-
-async def _print_result(kernel: Kernel, row: Run, as_json: bool) -> None:
-    body = msgspec.json.decode(await kernel.store.blob(row.result))
-    if as_json:
-        output.print_json(
-            {
-                "run": row.id,
-                "state": row.state,
-                **body,
-                "calls": row.calls_used,
-                "cost_microusd": row.cost_used_microusd,
-            }
-        )
-        return
-    out = console()
-    if (error := body.get("error")) is not None:
-        output.print_error(
-            Ring0Error(error["what"], why=error["why"], todo=error["todo"]), as_json=False
-        )
-    elif isinstance(body["value"], str):
-        out.print(text(body["value"]), soft_wrap=True)
-    else:
-        out.print(
-            text(msgspec.json.format(msgspec.json.encode(body["value"])).decode()), soft_wrap=True
-        )
-    more = f"ring0 show {row.id}  ·  ring0 replay {row.id}"
-    put(out, text((f"More: {more}", "dim")))
 
 
 # --- recover ---------------------------------------------------------------------------------
@@ -180,7 +185,17 @@ def recover(
 ) -> None:
     """Go on with every run that a crash or Ctrl-C stopped."""
     place = place_of(context, write=True)
+    if (daemon := supervisor(place.home)) is not None:
+        _leave_to(daemon, context, as_json)
+        return
     raise typer.Exit(work(lambda: _recover(place, no_wait, as_json), kept=RUN_KEPT))
+
+
+def _leave_to(daemon: int, context: typer.Context, as_json: bool) -> None:
+    """Two kernels never go on with the same runs."""
+    if not as_json:
+        console().print(f"The daemon (supervisor {daemon}) goes on with them by itself:")
+    looking.ps(context, as_json=as_json)
 
 
 async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
@@ -188,7 +203,7 @@ async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
     out = console(error=as_json)
     forgive(out.file)  # A run goes on though nobody can watch it.
     async with at_work(place) as kernel:
-        view = View(kernel.store, place.runtime, out, answer=Prompt(kernel, by, out).ask)
+        view = View(kernel.store, place.runtime, out, answer=Prompt(giving(kernel, by), out).ask)
         kernel.runs.heard = view.heard
         for left in reversed(await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)):
             if left.mode is not Mode.EMBEDDED:

@@ -9,8 +9,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from ring0.errors import AgentInvalid, InvalidInput, ManifestInvalid
-from ring0.kernel import manifests, processes
-from ring0.kernel.agents import LEFT_OUT, NEVER_READ, Family
+from ring0.kernel.agent import manifests, processes
+from ring0.kernel.agent.agents import LEFT_OUT, NEVER_READ, Family
 from ring0.kernel.boot import Kernel
 from ring0.types import AgentManifest
 

@@ -21,7 +21,7 @@ from ring0.cli.output import console, line, put, text
 from ring0.cli.place import Json, Place, place_of, work
 from ring0.errors import InvalidInput, NotFound, ToolFailed
 from ring0.identity import Vault, operator_name
-from ring0.kernel import manifests
+from ring0.kernel.agent import manifests
 from ring0.tools.mcp import Finding, Pin, Server, Settings, pins, scan, sender, settings, usable
 from ring0.tools.mcp.wording import clean, operation_name
 
@@ -230,7 +230,7 @@ def _sender(place: Place, name: str, said: Settings) -> Any:
     """What reaches a server elsewhere; None for one that runs here."""
     if not said.url:
         return None
-    from ring0.kernel.egress import Outside
+    from ring0.kernel.calls.egress import Outside
 
     config = manifests.read_config(place.home)
     vault = Vault(place.home).values()

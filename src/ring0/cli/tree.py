@@ -176,7 +176,10 @@ def _add(tree: Tree, told: Told, now_us: int) -> None:
         files = tree.add(text(("workspace", "bold")))
         for file in told.files:
             files.add(
-                text(line(file.path), (f"  {file.size_bytes} bytes  {file.label.integrity}", "dim"))
+                text(
+                    line(file.path),
+                    (f"  {output.count(file.size_bytes, 'byte')}  {file.label.integrity}", "dim"),
+                )
             )
     if told.result is not None:
         tree.add(_result(told.result))
@@ -225,6 +228,8 @@ def _call(
                 f"ring0 settle {call.id} happened|did-not-happen",
             )
         )
+    if call.notice:
+        parts.append(text(("told: ", "bold yellow"), line(call.notice, 400)))
     if call.undone_by:
         parts.append(text(("taken back by ", "bold"), call.undone_by))
     elif why_not(call) is None:

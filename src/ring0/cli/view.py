@@ -110,9 +110,8 @@ class View:
         self._seen[run.id] = run.events
         await self._queued(run)
         calls = len(await self._store.calls(run.id))
-        self._under(
-            run, text((f"{output.count(calls, 'call')} on record: they are not made again", "dim"))
-        )
+        before = f"{output.count(calls, 'call')} before this: ring0 show {run.id}"
+        self._under(run, text((before, "dim")))
         self._resumed[run.id] = run
 
     async def ask_left(self, run: str = "") -> None:
@@ -198,6 +197,16 @@ class View:
             case ev.RunMoved(state=RunState.RUNNING, epoch=epoch) if epoch > 1:
                 self._line(run, text(("goes on", "bold"), f" (start {epoch})"))
                 await self.ask_left(run.id)
+            case ev.CronFired(cron=name, by=by):
+                who = f", as {by} asked" if by else ""
+                self._line(run, text(("started by cron ", "dim"), name, (who, "dim")))
+            case ev.HookFired(hook=name, delivery=delivery):
+                what = (f", delivery {line(delivery, 80)}", "dim")
+                self._line(run, text(("started by hook ", "dim"), name, what))
+            case ev.RunPaused(by=by, note=note):
+                self._line(run, text(("paused", "yellow"), f" by {by}  ", (line(note), "dim")))
+            case ev.RunResumed(by=by):
+                self._line(run, text(("resumed", "bold"), f" by {by}"))
             case ev.RunMoved(state=RunState.WAITING, waiting_for="diverged", note=note):
                 self._line(run, text(("waits: its replay diverged. ", "yellow"), line(note)))
             case ev.CallRefused(call=call):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from ring0.errors import InvalidInput
-from ring0.kernel.boot import lock_folder
-from ring0.kernel.manifests import home_folder
+from ring0.kernel.agent.manifests import home_folder
+from ring0.kernel.folder import lock_folder
 
 MARK: Final = "this-is-the-demo.txt"
 _MARKED: Final = "Made by `ring0 demo`, which alone may use it, and may empty it.\n"

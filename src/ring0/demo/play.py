@@ -25,8 +25,9 @@ from ring0.demo.tickets import INJECTED
 from ring0.errors import InvalidInput, Ring0Error
 from ring0.gateway.control import Control
 from ring0.identity import operator_name
-from ring0.kernel import manifests, undo
-from ring0.kernel.agents import Family
+from ring0.kernel import undo
+from ring0.kernel.agent import manifests
+from ring0.kernel.agent.agents import Family
 from ring0.kernel.boot import Kernel, open_kernel
 from ring0.kernel.live import LiveRun
 from ring0.observability import verify

@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
-from ring0.kernel.printed import plain
+from ring0.kernel.agent.printed import plain
 from ring0.types import Approval, Origin, Shown, Verdict
 
 COLUMNS: Final = 100

@@ -2,8 +2,8 @@
 
 Who asks is the peer's uid, as the operating system says it, never a name in the request. A process
 in namespaces of its own (a sandbox, which may have our uid) is refused, whatever its uid.
-    POST /v1/answer {approval, yes, note}   POST /v1/settle {call, happened, note}
-    POST /v1/kill {scope, target}           POST /v1/undo {run, call}
+    POST /v1/VERB              what each verb takes is in operations.py
+    GET  /v1/printed?run=&all= what the run's processes print, a JSON row each, as it comes
 """
 
 from __future__ import annotations
@@ -13,142 +13,36 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-import aiohttp
-import msgspec
 from aiohttp import web
 
 from ring0 import limits
-from ring0.errors import CallDenied, CallInvalid, KernelBusy, Ring0Error
-from ring0.gateway.door import Told
+from ring0.errors import Busy, CallDenied, CallInvalid, KernelBusy, LimitReached, Ring0Error
+from ring0.gateway import door
+from ring0.gateway.holding import supervisor
 from ring0.gateway.listening import Listening
+from ring0.gateway.operations import (
+    SOCKET,
+    VERBS,
+    Direct,
+    Operations,
+    Remote,
+    asked_for,
+    encode,
+    short,
+)
+from ring0.gateway.printed import Printed
 from ring0.identity import operator_name
 from ring0.kernel import values
 from ring0.kernel.boot import Kernel, open_kernel
 from ring0.runtime import Runtime
-from ring0.types import Approval, Call, Run
 
-SOCKET = "kernel.sock"
 _PEER = struct.Struct("3i")
 _NAMESPACES: Final = ("user", "pid")
-_encode = msgspec.json.Encoder().encode
-
-
-class _Answer(msgspec.Struct, forbid_unknown_fields=True):
-    approval: str
-    yes: bool
-    note: str = ""
-
-
-class _Settle(msgspec.Struct, forbid_unknown_fields=True):
-    call: str
-    happened: bool
-    note: str = ""
-
-
-class _Kill(msgspec.Struct, forbid_unknown_fields=True):
-    scope: str
-    target: str
-
-
-class _Undo(msgspec.Struct, forbid_unknown_fields=True):
-    run: str
-    call: str = ""
-
-
-_BODIES: Final[dict[str, Any]] = {
-    "answer": _Answer,
-    "settle": _Settle,
-    "kill": _Kill,
-    "undo": _Undo,
-}
-
-
-class Operations(Protocol):
-    """What an operator does, on a kernel at work or on one opened for it."""
-
-    async def answer(self, approval: str, *, yes: bool, note: str = "") -> Approval: ...
-
-    async def settle(self, call: str, *, happened: bool, note: str = "") -> Call: ...
-
-    async def kill(self, scope: str, target: str) -> list[str]: ...
-
-    async def undo(self, run: str, call: str = "") -> Run: ...
-
-
-class Direct:
-    """Operations on a kernel in this process, by whoever runs it."""
-
-    def __init__(self, kernel: Kernel, by: str) -> None:
-        self._kernel = kernel
-        self._by = by
-
-    async def answer(self, approval: str, *, yes: bool, note: str = "") -> Approval:
-        return await self._kernel.answer(approval, yes=yes, by=self._by, note=note)
-
-    async def settle(self, call: str, *, happened: bool, note: str = "") -> Call:
-        return await self._kernel.settle(call, happened=happened, by=self._by, note=note)
-
-    async def kill(self, scope: str, target: str) -> list[str]:
-        return await self._kernel.kill(scope, target, by=self._by)
-
-    async def undo(self, run: str, call: str = "") -> Run:
-        return await self._kernel.undo(run, by=self._by, only=call)
-
-
-@contextmanager
-def _short(home: Path) -> Iterator[str]:
-    """The socket by a short name: an address has room for 107 bytes, a folder may lie deeper."""
-    folder = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{SOCKET}"
-    finally:
-        os.close(folder)
-
-
-class Remote:
-    """Operations on the kernel that has the folder's socket."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-
-    async def answer(self, approval: str, *, yes: bool, note: str = "") -> Approval:
-        body = {"approval": approval, "yes": yes, "note": note}
-        return msgspec.convert(await self._ask("answer", body), Approval)
-
-    async def settle(self, call: str, *, happened: bool, note: str = "") -> Call:
-        body = {"call": call, "happened": happened, "note": note}
-        return msgspec.convert(await self._ask("settle", body), Call)
-
-    async def kill(self, scope: str, target: str) -> list[str]:
-        return msgspec.convert(
-            await self._ask("kill", {"scope": scope, "target": target}), list[str]
-        )
-
-    async def undo(self, run: str, call: str = "") -> Run:
-        return msgspec.convert(await self._ask("undo", {"run": run, "call": call}), Run)
-
-    async def _ask(self, verb: str, body: dict[str, Any]) -> Any:
-        try:
-            with _short(self._home) as path:
-                async with (
-                    aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session,
-                    session.post(f"http://kernel/v1/{verb}", data=_encode(body)) as response,
-                ):
-                    answer = msgspec.json.decode(await response.read())
-        except (aiohttp.ClientError, OSError, msgspec.DecodeError):
-            raise KernelBusy(
-                "Another kernel has this folder, and it does not answer.",
-                why="It is starting, ending, or stuck.",
-                todo="Try again; `ring0 doctor` shows its process.",
-            ) from None
-        if "error" in answer:
-            raise Told(answer["error"])
-        return answer["value"]
 
 
 class Control:
@@ -158,11 +52,22 @@ class Control:
         self._kernel = kernel
         self._listening: Listening | None = None
         self._path = kernel.home / SOCKET
+        self._printed = Printed(kernel.runtime, self._root_of)
+        self._followers = 0
+        self._beginning = 0
+        """Runs that are just being described and started."""
+        self.is_ending = False
+        """Runs are started no more: the kernel is about to end."""
 
-    async def open(self) -> None:
+    async def open(self, *, runs: bool = False) -> None:
+        """`runs`: those may be started through it, and what they print is handed on."""
         app = web.Application()
-        for verb in _BODIES:
-            app.router.add_post(f"/v1/{verb}", self._handler(verb))
+        for verb in VERBS:
+            if runs or verb != "run":
+                app.router.add_post(f"/v1/{verb}", self._handler(verb))
+        if runs:
+            app.router.add_get("/v1/printed", self._print)
+            self._kernel.runs.heard = self._printed.heard
         self._listening = Listening(
             app,
             connections_max=limits.CONTROL_CONNECTIONS_MAX,
@@ -176,7 +81,7 @@ class Control:
         old = os.umask(0o177)
         try:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            with _short(self._path.parent) as path:
+            with short(self._path.parent) as path:
                 listener.bind(path)
         finally:
             os.umask(old)
@@ -192,14 +97,30 @@ class Control:
         async def handle(request: web.Request) -> web.Response:
             try:
                 by = _peer(request.transport)
-                body = values.parse(await self._read(request))
-                value = await self._do(Direct(self._kernel, by), verb, body)
-                answer = {"value": value}
+                asked = asked_for(verb, values.parse(await self._read(request)))
+                async with self._room_for(verb):
+                    answer = {"value": await asked.do(Direct(self._kernel, by))}
             except Ring0Error as error:
                 answer = {"error": error.as_dict()}
-            return web.Response(body=_encode(answer), content_type="application/json")
+            return web.Response(body=encode(answer), content_type="application/json")
 
         return handle
+
+    @asynccontextmanager
+    async def _room_for(self, verb: str) -> AsyncIterator[None]:
+        """A few runs are begun at the same time, so that a kill always finds a connection."""
+        if verb != "run":
+            yield
+            return
+        if self.is_ending:
+            raise _ending()
+        if self._beginning >= limits.RUNS_BEGUN_AT_ONCE_MAX:
+            raise _busy()
+        self._beginning += 1
+        try:
+            yield
+        finally:
+            self._beginning -= 1
 
     async def _read(self, request: web.Request) -> bytes:
         try:
@@ -207,25 +128,57 @@ class Control:
         except TimeoutError:
             raise CallInvalid("The request's body came too slowly.", todo="Try again.") from None
 
-    async def _do(self, direct: Direct, verb: str, body: Any) -> Any:
+    async def _print(self, request: web.Request) -> web.StreamResponse:
+        """Hands on what a tree of runs prints, until who asked goes away."""
         try:
-            asked = msgspec.convert(body, _BODIES[verb])
-        except msgspec.ValidationError as error:
-            # Never a default: a `happened` that is no bool must not become "it did not happen".
-            raise CallInvalid(
-                f"{verb} was asked for without what it needs.",
-                why=str(error),
-                todo="Use the `ring0` command of the same version.",
-            ) from None
-        match asked:
-            case _Answer():
-                return await direct.answer(asked.approval, yes=asked.yes, note=asked.note)
-            case _Settle():
-                return await direct.settle(asked.call, happened=asked.happened, note=asked.note)
-            case _Kill():
-                return await direct.kill(asked.scope, asked.target)
-            case _:
-                return await direct.undo(asked.run, asked.call)
+            _peer(request.transport)
+            if self._followers >= limits.PRINTED_FOLLOWERS_MAX:
+                raise _too_many()
+        except Ring0Error as error:
+            return web.Response(body=encode({"error": error.as_dict()}), status=403)
+        run = await self._kernel.store.run(request.query.get("run", ""))
+        root = run.root if run is not None else ""
+        answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        self._followers += 1
+        try:
+            await answer.prepare(request)
+            since_start = request.query.get("all") == "1"
+            async for told in self._printed.of(root, since_start=since_start):
+                await answer.write((encode(told) if told else b"") + b"\n")
+        except ConnectionError:
+            pass  # Nobody looks on any more.
+        finally:
+            self._followers -= 1
+        return answer
+
+    def _root_of(self, run: str) -> str:
+        live = self._kernel.gate.live.get(run)
+        return live.row.root if live is not None else run
+
+
+def _ending() -> KernelBusy:
+    return KernelBusy(
+        "No run is started: the daemon is stopping.",
+        why="What goes on is kept and goes on at its next start.",
+        todo="Try again when it is at work.",
+    )
+
+
+def _busy() -> Busy:
+    return Busy(
+        f"{limits.RUNS_BEGUN_AT_ONCE_MAX} runs are just being started.",
+        why="Each agent is described in a sandbox first.",
+        todo="Try again in a second.",
+        after_s=1,
+    )
+
+
+def _too_many() -> LimitReached:
+    return LimitReached(
+        f"{limits.PRINTED_FOLLOWERS_MAX} commands look on already.",
+        why="Each holds a connection, and a kill must find one that is free.",
+        todo="End one of them.",
+    )
 
 
 def _peer(transport: asyncio.BaseTransport | None) -> str:
@@ -261,16 +214,41 @@ def _is_stranger(transport: asyncio.Transport) -> bool:
 
 
 @asynccontextmanager
+async def at_work(
+    home: Path, runtime: Runtime, environment: Mapping[str, str], *, runs: bool = False
+) -> AsyncIterator[tuple[Kernel, Control]]:
+    """A kernel with its doors and its control socket; `runs`: others may start runs on it."""
+    kernel = await open_kernel(home, runtime, environment)
+    kernel.runs.doors = door.doors(kernel.gate)
+    control = Control(kernel)
+    try:
+        await control.open(runs=runs)
+        yield kernel, control
+    finally:
+        await control.close()
+        await kernel.close()
+
+
+@asynccontextmanager
 async def operations(
     home: Path, runtime: Runtime, environment: Mapping[str, str]
 ) -> AsyncIterator[Operations]:
-    """The kernel at work on this folder, or one opened just for this."""
+    """The kernel at work on this folder, or one opened just for this.
+
+    Where a daemon is, none is opened though its worker may be gone just now: it has the folder.
+    """
+    if supervisor(home) is not None:
+        yield Remote(home, runtime)
+        return
     try:
         kernel = await open_kernel(home, runtime, environment)
     except KernelBusy:
-        yield Remote(home)
+        yield Remote(home, runtime)
         return
     try:
         yield Direct(kernel, operator_name(os.getuid()))
     finally:
         await kernel.close()
+
+
+__all__ = ["SOCKET", "Control", "Direct", "Operations", "Remote", "at_work", "operations"]

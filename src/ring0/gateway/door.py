@@ -1,7 +1,8 @@
 """The native door: the small JSON API that the SDK speaks, on a run's own listeners.
 
 Which listener a request came in on is the identity: nothing in a request can name another run.
-    POST /v1/call    {kind, name, args, path, counter} -> {value, label} or {error}
+    POST /v1/call    {kind, name, args, path, counter} -> {value, label} or {error}, with a `notice`
+                     where the kernel has something to say: that the run seems to be in a loop
     GET  /v1/run     what this run is, and what it may ask for
     POST /v1/result  {value} or {error}: the end of the agent's work
 """
@@ -134,11 +135,17 @@ class Door:
         return bytes(found)
 
     async def call(self, request: web.Request) -> bytes:
-        asked = to_request(await self._body(request))
+        length = request.content_length
+        if length is None or length > limits.CALL_BODY_SIZE_BYTES_MAX:
+            length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
+        async with self._run.weight.room(length):
+            asked = to_request(await self._body(request))
+        # Nothing is awaited until the call itself has that weight.
         outcome = await self._gate.call(self._run.handle, asked)
         if outcome.error is not None:
-            raise Told(outcome.error)
-        return _encode({"value": outcome.value, "label": outcome.label})
+            raise Told(outcome.error, outcome.notice)
+        told = {"notice": outcome.notice} if outcome.notice else {}
+        return _encode({"value": outcome.value, "label": outcome.label, **told})
 
     async def describe(self, request: web.Request) -> bytes:
         return _encode(await describe(self._gate, self._run))
@@ -175,8 +182,9 @@ def _too_large() -> BodyRefused:
 
 
 def _refusal(error: Ring0Error, status: int = 0) -> web.Response:
+    told = {"notice": error.notice} if error.notice else {}
     return web.Response(
-        body=_encode({"error": error.as_dict()}),
+        body=_encode({"error": error.as_dict(), **told}),
         status=status or STATUS.get(error.code, 422),
         content_type="application/json",
     )
@@ -194,9 +202,10 @@ async def _not_there(request: web.Request) -> web.Response:
 class Told(Ring0Error):
     """An outcome's error, handed on as it stands in the journal."""
 
-    def __init__(self, error: dict[str, str]) -> None:
+    def __init__(self, error: dict[str, str], notice: str = "") -> None:
         super().__init__(error["what"], why=error["why"], todo=error["todo"])
         self._error = error
+        self.notice = notice
         self.code = error["code"]  # type: ignore[misc]
 
     def as_dict(self) -> dict[str, str]:

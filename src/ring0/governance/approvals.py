@@ -40,12 +40,9 @@ def bound_to(
         dry_run_digest.encode(),
         *(source.encode() for source in label.sources),  # last: their number varies
     ]
-    digest = hashlib.sha256(_DOMAIN)
-    digest.update(len(parts).to_bytes(8, "big"))
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.hexdigest()
+    framed = [len(part).to_bytes(8, "big") + part for part in parts]
+    whole = b"".join([_DOMAIN, len(parts).to_bytes(8, "big"), *framed])
+    return hashlib.sha256(whole).hexdigest()
 
 
 def check(approval: Approval, bound: str, now_us: int) -> None:
@@ -55,7 +52,11 @@ def check(approval: Approval, bound: str, now_us: int) -> None:
     """
     if approval.state is not ApprovalState.APPROVED:
         why, todo = _NOT_APPROVED.get(approval.state, ("its state is unknown", _ASK_AGAIN))
-        raise _refused(approval, why, todo)
+        raise CallDenied(
+            f"The call is not approved: {why}.",
+            why=f"It was held until a person answers (approval {approval.id}).",
+            todo=todo,
+        )
     if now_us >= approval.expires_us:
         raise _refused(approval, "it has expired since it was given", _ASK_AGAIN)
     if not bound or approval.bound_to != bound:

@@ -17,16 +17,20 @@ from typing import Any, Final
 import cedarpy
 import msgspec
 from cedarpy import Entities, PolicySet, Schema
+from msgspec.structs import replace
 
 from ring0 import limits
 from ring0.errors import PolicyInvalid
 from ring0.governance import statements
-from ring0.governance.statements import Statement
+from ring0.governance.statements import VARYING, Statement
 from ring0.types import CallKind, Effect, Frozen, Integrity, Reason, Verdict, VerdictKind
 
 ENTITIES_KEPT_MAX: Final = 1_024
+DECISIONS_KEPT_MAX: Final = 4_096
+"""About half a KiB each."""
 ENGINE_MESSAGE_CHARS_MAX: Final = 400
 
+_UNDECIDED: Final = "ring0.undecided"
 NO_PERMIT: Final = Reason(rule="ring0.no-permit", text="No rule permits it.")
 
 _RESOURCE_TYPE: Final = {
@@ -106,6 +110,9 @@ class Policies:
         self._statements = tuple(parsed)
         self._named = frozenset(s.resource for s in self._statements if s.resource)
         self._slices: dict[tuple[str, tuple[str, str] | None], _Slice] = {}
+        self._decided: dict[bytes, Verdict] = {}
+        """By all that its policies can tell questions apart by: the same question has the same
+        answer, and to ask Cedar costs more than all else that the gate does."""
 
     @classmethod
     def load(cls, extra: Sequence[Path] = ()) -> Policies:
@@ -137,12 +144,23 @@ class Policies:
     def decide(self, question: Question) -> Verdict:
         """Allow, ask or deny, with the rules that decided. Never raises: a fault is a deny."""
         try:
-            kind, reasons = self._decide(question)
+            resource = _resource(question)
+            part = self._slice(question.action, resource)
+            alike = part.alike(question)
+            if (known := self._decided.get(alike)) is not None:
+                return known
+            kind, reasons = self._decide(question, resource, part)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic of Cedar's is no Exception
-            kind, reasons = VerdictKind.DENY, (_fault(f"{type(error).__name__}: {error}"),)
-        return Verdict(kind=kind, reasons=reasons, policy_digest=self.digest)
+            fault = _fault(f"{type(error).__name__}: {error}")
+            return Verdict(kind=VerdictKind.DENY, reasons=(fault,), policy_digest=self.digest)
+        verdict = Verdict(kind=kind, reasons=reasons, policy_digest=self.digest)
+        if not any(reason.rule == _UNDECIDED for reason in reasons):  # Its text names the run.
+            self._decided[alike] = verdict
+            if len(self._decided) > DECISIONS_KEPT_MAX:
+                del self._decided[next(iter(self._decided))]
+        return verdict
 
     def explain(self, question: Question) -> Explanation:
         """The verdict again, with the full text of what determined it."""
@@ -159,9 +177,9 @@ class Policies:
             context=_context(question),
         )
 
-    def _decide(self, question: Question) -> tuple[VerdictKind, tuple[Reason, ...]]:
-        resource = _resource(question)
-        part = self._slice(question.action, resource)
+    def _decide(
+        self, question: Question, resource: tuple[str, str], part: _Slice
+    ) -> tuple[VerdictKind, tuple[Reason, ...]]:
         entities = _described(question)
         facts = msgspec.json.encode(_context(question)).decode()[1:]
         request: dict[str, Any] = {
@@ -195,6 +213,10 @@ class Policies:
         return found
 
 
+_SAME: Final[dict[str, Any]] = {"run": "", "calls_used": 0, "cost_microusd": 0}
+"""What stands for each of VARYING where no policy reads it."""
+_LONG_MAX: Final = 2**63 - 1
+
 _NUMBERED: Final = re.compile(r"(?<=`)policy\d+(?=`)")
 
 
@@ -216,6 +238,14 @@ class _Slice:
             f"policy{index}": (index, Reason(rule=s.rule, text=s.reason))
             for index, s in enumerate(parsed)
         }
+        unread = VARYING.difference(*(s.reads for s in parsed))
+        self._same = {name: value for name, value in _SAME.items() if name in unread}
+
+    def alike(self, question: Question) -> bytes:
+        """The same for all questions that these policies can't tell apart."""
+        return msgspec.json.encode(
+            replace(question, **self._same) if _is_plain(question) else question
+        )
 
     def evaluate(self, request: dict[str, Any], entities: Entities, schema: Schema) -> _Evaluation:
         result = cedarpy.is_authorized(request, self._policies, entities, schema)
@@ -232,6 +262,16 @@ class _Slice:
     def _rule(self, numbered: re.Match[str]) -> str:
         found = self._reasons.get(numbered.group())
         return found[1].rule if found else numbered.group()
+
+
+def _is_plain(question: Question) -> bool:
+    """Whether Cedar takes what is left out of `alike`: it is a fault whether it is read or not."""
+    run, numbers = question.run, (question.calls_used, question.cost_microusd)
+    return (
+        type(run) is str
+        and run.isascii()
+        and all(type(number) is int and 0 <= number <= _LONG_MAX for number in numbers)
+    )
 
 
 # --- what Cedar is given -------------------------------------------------------------------------
@@ -304,7 +344,7 @@ def _entities(
 def _fault(message: str) -> Reason:
     """The engine's message holds text from outside: bounded, and nothing that moves a cursor."""
     plain = "".join(c if c.isprintable() else "?" for c in message[:ENGINE_MESSAGE_CHARS_MAX])
-    return Reason(rule="ring0.undecided", text=f"The policy could not be decided: {plain}")
+    return Reason(rule=_UNDECIDED, text=f"The policy could not be decided: {plain}")
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ STATEMENT_CHARS_MAX: Final = 64 * limits.KIB
 REASON_CHARS_MAX: Final = 120
 RESERVED_PREFIX: Final = "ring0."
 """Rules of the kernel itself in a verdict; no @id may begin so, that no file can forge one."""
+VARYING: Final = frozenset({"run", "calls_used", "cost_microusd"})
+"""What differs from one call of a run to the next, or from run to run."""
 
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n\r]*|\bif\b|[;(){}\[\]]|\S', re.DOTALL)
 
@@ -40,6 +42,8 @@ class Statement(Frozen, frozen=True):
     """Actions that its scope names; None: any."""
     resource: tuple[str, str] | None
     """Type and id that its scope names with `==`; None: any."""
+    reads: frozenset[str]
+    """What of VARYING it may look at."""
 
     def concerns(self, action: str, resource: tuple[str, str]) -> bool:
         """False only where the scope alone says that this request is none of its business."""
@@ -109,6 +113,7 @@ def _parse(text: str, file: str, line: int, number: int) -> Statement:
         line=line,
         actions=_actions(policy["action"]),
         resource=_resource(policy["resource"]),
+        reads=_reads(policy),
     )
 
 
@@ -123,6 +128,38 @@ def _resource(scope: dict[str, Any]) -> tuple[str, str] | None:
     if scope["op"] != "==":
         return None
     return scope["entity"]["type"], scope["entity"]["id"]
+
+
+def _reads(policy: dict[str, Any]) -> frozenset[str]:
+    """All of VARYING that could change what the policy says, or more.
+
+    `context.rows` reads that one fact; `context` in any other place, all. Which run it is can be
+    told only beside a run that the text names: nothing else that a policy knows is a run.
+    """
+    found: set[str] = set()
+    left: list[Any] = [policy]
+    while left:
+        node = left.pop()
+        if isinstance(node, list):
+            left += node
+        elif isinstance(node, dict):
+            if node.get("Var") == "context":
+                return VARYING
+            if node.get("type") == "Run":
+                found.add("run")
+            for name, inner in node.items():
+                fact = _fact(inner) if name in (".", "has") else ""
+                found.add(fact)
+                left += () if fact else (inner,)
+    return VARYING & found
+
+
+def _fact(access: Any) -> str:
+    """The fact that `context.fact` or `context has fact` names; empty: it is something else."""
+    if not isinstance(access, dict) or access.get("left") != {"Var": "context"}:
+        return ""
+    fact = access.get("attr")
+    return fact if isinstance(fact, str) else ""
 
 
 def _invalid(file: str, line: int, why: str, todo: str) -> PolicyInvalid:

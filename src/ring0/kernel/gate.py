@@ -7,6 +7,7 @@ primitive that knows; what decides does not also do, and what does has been deci
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from ring0 import limits
 from ring0.errors import (
@@ -19,19 +20,24 @@ from ring0.errors import (
     RunDead,
     StoreFailed,
     StoreFull,
-    ToolFailed,
 )
 from ring0.governance import Policies, approvals
 from ring0.guardrails import Secrets
 from ring0.identity import Handle, Handles
-from ring0.kernel import judging, recording, values
-from ring0.kernel.judging import Judged
+from ring0.kernel import values
+from ring0.kernel.calls import asking
 from ring0.kernel.live import Held, LiveRun
-from ring0.kernel.recording import Taken
 from ring0.kernel.sandboxes import Sandboxes
-from ring0.kernel.waiting import Waiting
+from ring0.kernel.steps import executing, intending, judging, looping, recalling, recording
+from ring0.kernel.steps.judging import Judged
+from ring0.kernel.steps.recording import Taken
+from ring0.kernel.steps.refusing import Refusals
+from ring0.kernel.steps.spending import Spending
+from ring0.kernel.steps.turns import Turns
+from ring0.kernel.steps.waiting import Waiting
 from ring0.runtime import Runtime
-from ring0.scheduler import check_deadline, refusal
+from ring0.scheduler.budgets import check_deadline
+from ring0.scheduler.caps import Cap
 from ring0.store import GuardFailed, Store, Write, base
 from ring0.store import events as ev
 from ring0.tools.driver import CallContext, Result, Within
@@ -44,12 +50,8 @@ from ring0.types import (
     Effect,
     Outcome,
     Request,
-    RunState,
     VerdictKind,
 )
-
-UNCOUNTED = frozenset({CallKind.NOW, CallKind.RANDOM, CallKind.SLEEP, CallKind.WAIT})
-"""Kinds that the loop stop leaves to the budget: they take no arguments, or wait."""
 
 
 class Gate:
@@ -64,6 +66,8 @@ class Gate:
         secrets: Secrets,
         waiting: Waiting,
         sandboxes: Sandboxes,
+        turns: Turns,
+        caps: Sequence[Cap] = (),
     ) -> None:
         self.store = store
         self.runtime = runtime
@@ -72,9 +76,13 @@ class Gate:
         self.secrets = secrets
         self.waiting = waiting
         self.sandboxes = sandboxes
+        self.turns = turns
         self.kinds: dict[CallKind, Tool] = {}
         """The kernel's own drivers: every kind but `tool`."""
         self.live: dict[str, LiveRun] = {}
+        self.trees = looping.Trees(store, runtime)
+        self.refusals = Refusals(store, runtime)
+        self.spending = Spending(store, runtime, self.live, caps)
 
     async def call(self, handle: Handle, request: Request, within: Within | None = None) -> Outcome:
         """One call, from the door to its recorded outcome.
@@ -85,15 +93,23 @@ class Gate:
         """
         run = self.authenticate(handle)  # 1
         held = self.resolve(run, request, within)  # 2
+        self.runtime.reached("call.resolved")
         return await run.once(held, self.runtime, lambda: self._pass(run, held))
 
     async def _pass(self, run: LiveRun, held: Held) -> Outcome:
+        try:
+            return await self._steps(run, held)
+        finally:
+            self.turns.give_back(held)
+
+    async def _steps(self, run: LiveRun, held: Held) -> Outcome:
         if (outcome := await self.recall(run, held)) is not None:  # 3
             return outcome
         try:
             self.scan(run, held)  # 4
             for _ in range(limits.STALE_DECISIONS_MAX):
                 judged = await self.decide(run, held)  # 5
+                self.runtime.reached("call.judged")
                 approval = await self.ask(run, judged)  # 6
                 admitted = await self.admit(run, judged, approval)  # 7
                 if admitted is not None:
@@ -107,8 +123,12 @@ class Gate:
         except (RunDead, ReplayDiverged, StoreFull, StoreFailed):
             raise
         except Ring0Error as error:
+            self.turns.give_back(held)  # A refusal may have to wait: it holds nothing meanwhile.
             return await self.refuse(run, held, error)
+        self.runtime.reached("effect.begins")
         result = await self.execute(run, admitted)  # 8
+        self.runtime.reached("effect.over")
+        self.turns.carried_out(held, result)
         taken = self.take_in(run, admitted, result)  # 9
         return await self.record(run, admitted, taken)  # 10
 
@@ -153,16 +173,9 @@ class Gate:
         """What stands under this call id. One step is replay, retry and idempotency."""
         record = run.records.get(held.id)
         if record is None:
-            self._may_go_live(run, held)
+            recalling.check_live(run, held)
             return None
-        if record.request_digest != held.digest:
-            raise self._diverge(
-                run, f"{held.id} was {record.kind} {record.name} with other arguments"
-            )
-        if record.state in (CallState.UNKNOWN, CallState.INTENDED) and run.strict:
-            if run.row.state is RunState.DONE:
-                raise self._diverge(run, f"{held.id} has no outcome on record")
-            raise self._stop_at_the_end(run)
+        recalling.check_same(run, held, record)
         if record.state is CallState.INTENDED and record.effect is Effect.ONCE:
             # Begun here, and what came of it was never written: it is not begun again.
             record = await self._cut_off(run, held, "its outcome could not be recorded")
@@ -176,36 +189,6 @@ class Gate:
         outcome = await recording.load(self.store, record)
         recording.learn(run, held, outcome)
         return outcome
-
-    def _stop_at_the_end(self, run: LiveRun) -> RunDead:
-        """A strict replay of a run that was stopped in the middle of a call ends there too."""
-        error = RunDead(f"The record of {run.id} ends here.", todo="Nothing.")
-        run.cut_off = True
-        if not run.result.done():
-            run.result.set_result(error)
-        return error
-
-    def _may_go_live(self, run: LiveRun, held: Held) -> None:
-        """A replay never goes live by itself; a recovery only at the end of what is on record."""
-        if run.strict:
-            raise self._diverge(run, f"{held.id} ({held.kind} {held.name}) is not on record")
-        if "/~" in held.id and run.unmet:
-            raise self._diverge(
-                run,
-                f"{held.kind} {held.name} fits nothing, and {len(run.unmet)} recorded calls"
-                " were not asked for",
-            )
-
-    def _diverge(self, run: LiveRun, why: str) -> ReplayDiverged:
-        run.diverged = ReplayDiverged(
-            f"The replay of {run.id} diverged.",
-            why=why,
-            todo="Its code or its inputs are not what they were: see `ring0 show`. A recovered run"
-            " waits as `diverged`; `ring0 kill` ends it.",
-        )
-        if not run.result.done():
-            run.result.set_result(run.diverged)  # Whatever the agent makes of the error.
-        return run.diverged
 
     # 4 ----------------------------------------------------------------------------------------
 
@@ -221,15 +204,8 @@ class Gate:
         """Liveness, deadline and loop by host code; then the driver's dry run; then Cedar, once."""
         self.handles.check(run.handle)
         check_deadline(run.row, self.runtime.now_us())
-        if held.retry is None and not held.counted and held.kind not in UNCOUNTED:
-            held.counted = True
-            run.repeats.add(held.digest)
-        judged = await judging.judge(
-            run, held, self._context(run, held), self.policies, self.secrets
-        )
-        if judged.verdict.kind is VerdictKind.DENY:
-            raise judging.denied(judged)
-        return judged
+        await looping.check(run, held, self.store)
+        return await self._judged(run, held)
 
     # 6 ----------------------------------------------------------------------------------------
 
@@ -240,9 +216,11 @@ class Gate:
             return None
         approval = run.approvals.get(judged.held.id)
         if approval is None or approval.bound_to != judged.bound_to:
+            await self.spending.look(run, judged)
             approval = await self.waiting.open(run, judged, approval)
         within = judged.held.within
-        answered = await self.waiting.answered(run, approval, within.over if within else None)
+        over, reason = within.over if within else None, asking.reason(judged)
+        answered = await self.waiting.answered(run, approval, over, reason)
         try:
             approvals.check(answered, judged.bound_to, self.runtime.now_us())
         except CallDenied as no:
@@ -252,107 +230,71 @@ class Gate:
     # 7 ----------------------------------------------------------------------------------------
 
     async def admit(self, run: LiveRun, judged: Judged, approval: Approval | None) -> Judged | None:
-        """Decides again with what holds now, and writes the intent. None: ask and decide anew.
+        """Waits for its turn, decides again with what holds now, and writes the intent.
 
-        One transaction: liveness, kill, label, budget and approval are checked, the approval is
-        consumed, the budget reserved. A `once` intent is on disk before its effect begins.
+        None: ask and decide anew; nothing is held meanwhile. One transaction: liveness, kill,
+        label, locks, budget and approval are checked, the approval is consumed, the budget
+        reserved. A `once` intent is on disk before its effect begins.
         """
-        if approval is not None:
-            judged = await judging.judge(
-                run, judged.held, self._context(run, judged.held), self.policies, self.secrets
-            )
-            if judged.verdict.kind is VerdictKind.DENY:
-                raise judging.denied(judged)
-            if judged.bound_to != approval.bound_to:
+        await self.refusals.flush(run)
+        waited = await self.turns.take(run, judged)
+        if approval is not None or waited:
+            judged = await self._judged(run, judged.held)
+            asks = approval is None and judged.verdict.kind is VerdictKind.ASK
+            changed = approval is not None and judged.bound_to != approval.bound_to
+            if asks or changed or not self.turns.covers(judged):
+                self.turns.give_back(judged.held)
                 return None
-        if judged.held.retry is not None:
-            return await self._admit_again(run, judged)
-        call = judging.call_row(run, judged, approval, CallState.INTENDED, self.runtime.now_us())
-        guards: list[base.Guard] = [
-            base.RunLive(run=run.id, epoch=run.row.epoch),
-            base.NotKilled(run=run.id),
-            base.LabelUnmoved(run=run.id, version=run.row.label_version),
-            base.Room(run=run.id, reserve_microusd=judged.prepared.reserve_microusd),
-            base.CallFresh(call=call.id),
-        ]
-        if approval is not None:
-            guards.append(base.ApprovalGood(approval=approval.id, bound_to=approval.bound_to))
+        held = judged.held
+        if held.retry is None:
+            self.runtime.reached("call.admitted")
+            taken, now_us = self.spending.reserve(run, judged, approval), self.runtime.now_us()
+            locks = self.turns.guards(run, judged)
+            write = intending.first(run, judged, approval, taken, locks, now_us)
+        else:
+            taken = self.spending.again(run, held.kind, held.name, judged.prepared)
+            write = intending.again(run, judged, taken, self.turns.guards(run, judged))
         try:
-            await self.store.append(
-                Write(
-                    run=run.id,
-                    guards=guards,
-                    blobs=judged.blobs,
-                    events=[
-                        ev.CallIntended(
-                            call=call, reserve_microusd=judged.prepared.reserve_microusd
-                        )
-                    ],
-                    durable=call.effect is Effect.ONCE or judged.prepared.reserve_microusd > 0,
-                )
-            )
+            await self.store.append(write)
         except GuardFailed as failure:
-            if isinstance(failure.guard, base.LabelUnmoved):
+            stale = isinstance(failure.guard, base.LabelUnmoved)
+            if stale or self.turns.may_try_again(run, failure):
+                self.turns.give_back(held)
                 return None
-            raise self._not_admitted(run, failure) from None
-        run.records[call.id] = call
-        run.row = recording.admitted(run.row, judged.prepared.reserve_microusd)
+            raise await self.spending.refusal(run, failure, taken) from None
+        if held.retry is not None:
+            self.runtime.reached("call.retried")
+        else:
+            self.runtime.reached("call.intended" if approval is None else "approval.consumed")
+        recording.admitted(run, judged, write)
+        self.spending.reserved(run, held.id, taken, durable=write.durable)
         return judged
 
-    async def _admit_again(self, run: LiveRun, judged: Judged) -> Judged:
-        """After a crash: the intent stands already; a pure or idempotent call runs again."""
-        await self.store.append(
-            Write(
-                run=run.id,
-                events=[ev.CallRetried(call=judged.held.id, epoch=run.row.epoch)],
-                guards=[base.RunLive(run=run.id, epoch=run.row.epoch), base.NotKilled(run=run.id)],
-            )
-        )
+    async def _judged(self, run: LiveRun, held: Held) -> Judged:
+        """By the driver's dry run and by Cedar, as they are now. Raises Denied."""
+        context = self._context(run, held)
+        judged = await judging.judge(run, held, context, self.policies, self.secrets)
+        if judged.verdict.kind is VerdictKind.DENY:
+            raise judging.denied(judged)
         return judged
-
-    def _not_admitted(self, run: LiveRun, failure: GuardFailed) -> Ring0Error:
-        match failure.guard:
-            case base.Room():
-                return refusal(run.row, failure.detail)
-            case base.RunLive() | base.NotKilled():
-                return RunDead(
-                    f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run."
-                )
-            case _:
-                return CallDenied(
-                    "The call was not admitted.",
-                    why=failure.detail,
-                    todo="Ask again with a new call.",
-                )
 
     # 8 ----------------------------------------------------------------------------------------
 
     async def execute(self, run: LiveRun, judged: Judged) -> Result | Ring0Error:
-        """The driver does what it prepared. A `once` effect that is cut off here is unknown."""
-        held, tool = judged.held, judged.tool
+        """The driver does what it prepared. A `once` effect that is cut off here is unknown: it is
+        on record as such, and the run waits until somebody says what became of it."""
+        held = judged.held
         try:
-            return await tool.driver.execute(held.args, judged.prepared, self._context(run, held))
+            result = await executing.carried_out(judged, self._context(run, held))
         except asyncio.CancelledError:
+            self.turns.carried_out(held)  # It was begun: what it may have used is used.
             if judged.effect is Effect.ONCE:
                 await self._cut_off(run, held, "the run was stopped in the middle of it")
             raise
-        except EffectUnknown as error:
-            return await self._settle(run, held, error)
-        except Ring0Error as error:
-            return error
-        except Exception as error:
-            if judged.effect is Effect.ONCE:
-                unknown = EffectUnknown(f"{held.name or held.kind} broke: {type(error).__name__}.")
-                return await self._settle(run, held, unknown)
-            return ToolFailed(
-                f"{held.name or held.kind} broke: {type(error).__name__}.",
-                why="A fault of ring0 or of the driver.",
-                todo="Report it.",
-            )
-
-    async def _settle(self, run: LiveRun, held: Held, error: EffectUnknown) -> Ring0Error:
-        """Nobody knows: on record as unknown, and the run waits until somebody says."""
-        record = await self._cut_off(run, held, error.what)
+        if not isinstance(result, EffectUnknown):
+            return result
+        record = await self._cut_off(run, held, result.what)
+        self.turns.carried_out(held)  # Nothing is held while a person is asked.
         await self.waiting.settled(run, record)
         return recording.Settled(held.id)
 
@@ -385,15 +327,17 @@ class Gate:
         """The outcome with label, cost and digests; the budget settles."""
         if taken.settled:
             return await recording.load(self.store, run.records[judged.held.id])
+        self.runtime.reached("call.ends")
         try:
             await self.store.append(
                 Write(
                     run=run.id,
-                    events=[taken.event],
+                    events=[self.spending.settled(taken.event), *taken.beside],
                     blobs=taken.blobs,
                     guards=[
                         base.RunLive(run=run.id, epoch=run.row.epoch),
                         base.CallOpen(call=judged.held.id),
+                        *taken.guards(run.id),
                     ],
                     durable=judged.effect is Effect.ONCE or taken.event.cost_microusd > 0,
                 )
@@ -402,27 +346,27 @@ class Gate:
             raise RunDead(
                 f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run."
             ) from None
+        self.runtime.reached("call.ended")
         recording.ended(run, judged, taken)
+        self.turns.recorded(run, taken)
         return taken.outcome
 
     async def refuse(self, run: LiveRun, held: Held, error: Ring0Error) -> Outcome:
         """A no is an outcome too: on record, so that a replay hears the same no."""
+        try:
+            await self.refusals.turn(run)
+        except RunDead:
+            self.handles.kill(run.id)  # It is over: what it still asks goes no further than this.
+            raise
         refused = recording.refused(run, held, error, self.secrets, self.runtime.now_us())
         recording.raise_label(run, refused)
-        run.count_refusal()
         try:
-            await self.store.append(
-                Write(
-                    run=run.id,
-                    events=[refused.event],
-                    blobs=refused.blobs,
-                    guards=[base.RunLive(run=run.id, epoch=run.row.epoch)],
-                )
-            )
+            await self.refusals.write(run, refused)
         except GuardFailed as failure:
             raise RunDead(
                 f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run."
             ) from None
+        self.runtime.reached("call.refused")
         run.records[held.id] = refused.call
         return refused.outcome
 
@@ -436,4 +380,6 @@ class Gate:
             sandboxes=self.sandboxes,
             operator=run.agent.operator,
             within=held.within,
+            fences=self.turns.fences(run),
+            notice=looping.told(run, held),
         )

@@ -6,9 +6,10 @@ Nothing here must survive a crash: all of it is made anew from the journal.
 from __future__ import annotations
 
 import asyncio
+import enum
 import re
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from ring0 import limits
@@ -16,14 +17,40 @@ from ring0.errors import CallInvalid, LimitReached, ReplayDiverged, Ring0Error, 
 from ring0.guardrails import Seen
 from ring0.identity import Handle
 from ring0.kernel import values
-from ring0.kernel.agents import Agent
+from ring0.kernel.agent.agents import Agent
+from ring0.kernel.weight import Weight
 from ring0.runtime import Runtime
-from ring0.scheduler import Repeats
+from ring0.scheduler.loops import Asked, Watch
 from ring0.store import Store
 from ring0.tools.driver import Within
 from ring0.tools.registry import Tool
 from ring0.tools.workspace import Workspace
-from ring0.types import Approval, Call, CallKind, CallState, Outcome, Request, Run
+from ring0.types import Approval, ApprovalState, Call, CallKind, CallState, Outcome, Request, Run
+
+_RANKS = {ApprovalState.REVOKED: 0, ApprovalState.DENIED: 1, ApprovalState.EXPIRED: 1}
+
+
+def newest(approvals: Iterable[Approval]) -> dict[str, Approval]:
+    """The one that counts of each call's. An ask that is asked anew keeps the time of the first,
+    but all before the last were revoked."""
+    ranked = sorted(approvals, key=lambda one: (_RANKS.get(one.state, 2), one.expires_us))
+    return {approval.call: approval for approval in ranked}
+
+
+class Stop(enum.Enum):
+    """Why the kernel stops a run's process in the middle, without ending the run."""
+
+    AWAY = "away"
+    """It waits, and is put away until there is something to do."""
+    OVER = "over"
+    """Its deadline has come."""
+    FROZEN = "frozen"
+    """Its process was stopped by a signal and stays so: it is started again."""
+
+
+def _nobody(run: LiveRun) -> None:
+    """A strict replay waits for nothing."""
+
 
 _PATH = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})*")
 
@@ -33,14 +60,15 @@ class Held:
 
     __slots__ = (
         "args",
+        "asked",
         "begun_us",
         "canonical",
-        "counted",
         "digest",
         "id",
         "invalid",
         "kind",
         "name",
+        "notice",
         "retry",
         "tool",
         "within",
@@ -57,8 +85,10 @@ class Held:
         self.begun_us = 0
         self.tool: Tool | None = None
         self.invalid: Ring0Error | None = None
-        self.counted = False
+        self.asked: Asked | None = None
         """Counted towards the loop stop, however often it is judged."""
+        self.notice = ""
+        """What the kernel says with it about a loop."""
         self.retry: Call | None = None
         """The call as a crash left it: intended, not ended, and safe to run again."""
         self.within: Within | None = None
@@ -96,28 +126,72 @@ class LiveRun:
         for is part of that tool's call, which is recalled as a whole."""
         self.recorded = len(self.unmet)
         """How many those are in all."""
-        asked = sorted(approvals, key=lambda approval: approval.expires_us)
-        self.approvals = {approval.call: approval for approval in asked}
+        self.approvals = newest(approvals)
         """The newest approval of each call."""
-        self.repeats = Repeats(call.request_digest for call in self.records.values())
+        self.watch: Watch | None = None
+        """Its loop stop; None in a strict replay, which asks nothing anew."""
+        self.leaving: list[Callable[[], Awaitable[None]]] = []
+        """Told when the run is let go of, once."""
         self.strict = strict
         self.cut_off = False
         """A strict replay has come to the call in whose middle the run was stopped."""
         self.refusals = sum(call.state is CallState.REFUSED for call in self.records.values())
         self.diverged: ReplayDiverged | None = None
         self.waits: Counter[str] = Counter()
+        """What its calls wait for, and how many of them for each."""
+        self.alarms: list[int] = []
+        """When those waits are over though nothing happened (microseconds since 1970)."""
+        self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        """Set where the kernel stops its process in the middle: what that says then counts not."""
+        self.process: asyncio.Task[Any] | None = None
+        self.on_change: Callable[[LiveRun], None] = _nobody
+        """Told when the run begins to wait with all that it has under way, or goes on."""
+        self.waiting = False
+        """As `on_change` was told last."""
+        self.watched = 0
+        """The process that its sandbox began with; 0: it has none."""
+        self.paused_by = row.paused_by
+        self.resumed = asyncio.Event()
+        self.pathless = any("/~" in call for call in self.records)
+        """It asked for something without a path: it can't be put away and started again."""
         self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         """What the agent's process gave as its result, or a Ring0Error."""
         self._occurrences: Counter[str] = Counter()
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
+        self.weight = Weight()
+        self._places = asyncio.Semaphore(limits.CALLS_IN_FLIGHT_PER_RUN_MAX)
         self._digests: dict[str, str] = {}
 
     @property
     def id(self) -> str:
         return self.row.id
 
-    def count_refusal(self) -> None:
-        """A run that is refused without end is ended: what is refused costs it nothing else."""
+    # --- waiting ------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """A call of it began, ended, or began or ceased to wait."""
+        flight = len(self._in_flight)
+        waiting = flight > 0 and self.waits.total() >= flight
+        if waiting != self.waiting:
+            self.waiting = waiting
+            self.on_change(self)
+
+    def may_be_put_away(self) -> bool:
+        """All that it has under way waits, for what comes without it, and it can be replayed."""
+        over = self.stopped.done() or self.result.done()
+        over = over or self.process is None or self.process.done()
+        return self.waiting and not over and not self.pathless and not self.waits["lock"]
+
+    def stop(self, why: Stop) -> None:
+        """Stops it where it stands: from here on none of its calls gets any further."""
+        if not self.stopped.done():
+            self.stopped.set_result(why)
+        for task in self._in_flight.values():
+            task.cancel()
+
+    def count_refusal(self) -> bool:
+        """A run that is refused without end is ended: what is refused costs it nothing else.
+        Whether this is its end."""
         self.refusals += 1
         if self.refusals > limits.REFUSALS_PER_RUN_MAX and not self.result.done():
             self.result.set_result(
@@ -127,10 +201,12 @@ class LiveRun:
                     todo="See `ring0 show` for what it asked.",
                 )
             )
+        return self.refusals > limits.REFUSALS_PER_RUN_MAX
 
     def name_call(self, request: Request, digest: str) -> str:
         """The call id. A process that gives no path is known by what it asks, and how often."""
         if not request.path:
+            self.pathless = True
             self._occurrences[digest] += 1
             return f"{self.id}/~{digest[:24]}/{self._occurrences[digest]}"
         if len(request.path) > limits.CALL_PATH_CHARS_MAX or not _PATH.fullmatch(request.path):
@@ -155,16 +231,20 @@ class LiveRun:
         """
         task = self._in_flight.get(held.id)
         if task is None:
-            if len(self._in_flight) >= limits.CALLS_IN_FLIGHT_PER_RUN_MAX:
+            most = limits.CALLS_IN_FLIGHT_PER_RUN_MAX + limits.CALLS_WAITING_PER_RUN_MAX
+            if len(self._in_flight) >= most:
                 raise LimitReached(
-                    f"{limits.CALLS_IN_FLIGHT_PER_RUN_MAX} calls of this run are under way.",
+                    f"{most} calls of this run are under way or wait to be.",
                     why="A run can't ask for everything at once.",
                     todo="Await some of them first.",
                 )
-            task = runtime.start(go(), name=held.id)
+            task = runtime.start(self._placed(held, go), name=held.id)
             self._in_flight[held.id] = task
             self._digests[held.id] = held.digest
+            self.weight.add(size := len(held.canonical))
             task.add_done_callback(lambda _: self._forget(held.id))
+            task.add_done_callback(lambda _: self.weight.drop(size))
+            self.changed()
         elif self._digests[held.id] != held.digest:
             raise CallInvalid(
                 f"Another call is under way as {held.id}.",
@@ -178,15 +258,24 @@ class LiveRun:
                 raise  # Whoever asked went away; the call goes on.
             raise RunDead(
                 f"{self.id} was stopped in the middle of this call.",
-                why="It was killed, or the kernel is stopping.",
-                todo="`ring0 ps` says which.",
+                why="It was ended (killed, cancelled, its time over) or put away while it waits, or"
+                " the kernel is stopping.",
+                todo="`ring0 ps --all` says which. What was put away or kept is started again.",
             ) from None
+
+    async def _placed(self, held: Held, go: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+        """Waits for one of the run's places; what a tool's sandbox asks for has its tool's."""
+        if held.within is not None:
+            return await go()
+        async with self._places:
+            return await go()
 
     def _forget(self, call: str) -> None:
         task = self._in_flight.pop(call, None)
         self._digests.pop(call, None)
         if task is not None and not task.cancelled():
             task.exception()  # Retrieved: whoever waited has it too.
+        self.changed()
 
     async def close_tools(self) -> None:
         """Ends what its tools kept for it: connections, servers."""
@@ -199,3 +288,6 @@ class LiveRun:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        leaving, self.leaving = self.leaving, []
+        for leave in leaving:
+            await leave()

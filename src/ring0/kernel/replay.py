@@ -15,21 +15,28 @@ from ring0.errors import InvalidInput, NotFound, Ring0Error
 from ring0.governance import Policies
 from ring0.guardrails import Secrets
 from ring0.identity import Handles
-from ring0.kernel import agents, kinds, manifests, processes, values
-from ring0.kernel.boot import SNAPSHOTS
+from ring0.kernel import values
+from ring0.kernel.agent import agents, manifests, processes
+from ring0.kernel.agent.printed import Output
+from ring0.kernel.calls import kinds
+from ring0.kernel.calls.asking import Ask
+from ring0.kernel.calls.lockcalls import LockCall
+from ring0.kernel.calls.locking import Locking
+from ring0.kernel.calls.messages import Mail, Send
+from ring0.kernel.folder import SNAPSHOTS
 from ring0.kernel.gate import Gate
+from ring0.kernel.life.runs import Doors, Runs
 from ring0.kernel.live import LiveRun
-from ring0.kernel.printed import Output
-from ring0.kernel.runs import Doors, Runs
 from ring0.kernel.sandboxes import Sandboxes
-from ring0.kernel.waiting import Waiting
+from ring0.kernel.steps.turns import Turns
+from ring0.kernel.steps.waiting import Waiting
 from ring0.runtime import Runtime
 from ring0.store.sqlite import SqliteStore
 from ring0.tools.egress import Credential, Egress
 from ring0.tools.reach import Outlet
-from ring0.tools.registry import Means
+from ring0.tools.registry import Means, Tool
 from ring0.tools.sandbox import Sandbox
-from ring0.types import ENDED, Frozen, Mode, Run, RunState
+from ring0.types import ENDED, CallKind, Frozen, Mode, Run, RunState
 
 
 class Replayed(Frozen, frozen=True, kw_only=True):
@@ -71,6 +78,7 @@ def replay_gate(
         Secrets(known),
         waiting,
         Sandboxes(None, runtime),
+        Turns(),
     )
 
 
@@ -139,8 +147,22 @@ async def _strict(home: Path, store: SqliteStore, gate: Gate, row: Run) -> LiveR
     gate.kinds = kinds.kinds(
         store,
         gate.runtime,
-        kinds.Ports(provider=_never, model_config=_never, spawn=_never, wait=_never),
+        kinds.Ports(
+            provider=_never,
+            model_config=_never,
+            model_needs=_never,
+            reserve_again=_never,
+            spawn=_never,
+            wait=_never,
+            receive=_never,
+            sleep=_never,
+        ),
     )
+    locking = Locking(store, gate.runtime, gate.waiting, gate.live)
+    mail = Mail(store, gate.runtime, gate.waiting, gate.secrets, gate.live)
+    gate.kinds[CallKind.LOCK] = Tool(LockCall(locking, gate.runtime))
+    gate.kinds[CallKind.SEND] = Tool(Send(mail))
+    gate.kinds[CallKind.ASK] = Tool(Ask(store, gate.live))
     run = LiveRun(
         row,
         await store.run_key(row.id),

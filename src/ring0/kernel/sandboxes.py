@@ -187,6 +187,7 @@ class Sandboxes:
             purpose=purpose,
         )
         await self._store.append(Write(run=run, durable=True, events=[event]))
+        self._runtime.reached("sandbox.recorded")
 
     async def _end(self, name: str, run: str, sandbox: Sandbox) -> None:
         await sandbox.close()
@@ -197,6 +198,7 @@ class Sandboxes:
             writing.cancel()
         events: list[ev.AnyEvent] = [*([claimed] if claimed else []), ev.SandboxEnded(sandbox=name)]
         await self._store.append(Write(run=run, events=events))
+        self._runtime.reached("sandbox.ended")
 
     # --- those that are made ahead --------------------------------------------------------------
 

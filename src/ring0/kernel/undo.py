@@ -24,11 +24,13 @@ from ring0.types import (
     Effect,
     Integrity,
     Label,
+    Mode,
     Request,
     ToolManifest,
 )
 
 if TYPE_CHECKING:
+    from ring0.kernel.agent.agents import Agent
     from ring0.kernel.live import LiveRun
     from ring0.tools.workspace import Workspace
 
@@ -39,6 +41,14 @@ AGENT = "ring0.undo"
 def manifest(calls: int) -> AgentManifest:
     """The agent of an undo; its budget is one call for each step."""
     return AgentManifest(name=AGENT, budget=Budget(calls=max(1, calls)))
+
+
+def agent(manifest: AgentManifest) -> Agent:
+    """It is the operator's, and its code is the kernel's own."""
+    from ring0.kernel.agent import agents
+
+    family = agents.Family(manifest=manifest, mode=Mode.EMBEDDED, operator=True)
+    return agents.embedded(family, {f"agent:{AGENT}": take_back})
 
 
 class UndoDriver:
@@ -85,9 +95,21 @@ class UndoDriver:
             driver_bytes=msgspec.json.encode(args),
             mutates=True,
             own=False,
+            touches=await self._touches(call),
             state=call,
             lines=(f"take back {call.name} ({call.id})",),
         )
+
+    async def _touches(self, call: Call) -> tuple[str, ...]:
+        """The tables whose rows it puts back: a lock on one of them is a lock against this too."""
+        from ring0.kernel.steps import recording
+        from ring0.tools import sql
+
+        evidence = await self._store.blob(call.undo)
+        if evidence_of(evidence) == "file":
+            return ()
+        value = (await recording.load(self._store, call)).value
+        return sql.touched(evidence, value.get("changed", ()))
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
@@ -129,6 +151,19 @@ def why_not(call: Call) -> str | None:
 def undoable(calls: list[Call]) -> list[Call]:
     """The calls of a run that can be taken back, the last one first."""
     return [call for call in reversed(calls) if why_not(call) is None]
+
+
+def steps(run: str, calls: list[Call], only: str = "") -> list[str]:
+    """The calls that an undo of that run takes back, or of that one call. Raises UndoRefused."""
+    found = [call.id for call in undoable(calls) if not only or call.id == only]
+    if not found:
+        why = next((why_not(call) for call in calls if call.id == only), None) if only else None
+        raise UndoRefused(
+            f"There is nothing to take back in {only or run}.",
+            why=why or "No call of it left anything that takes it back.",
+            todo="`ring0 show RUN` says of each call how it can be.",
+        )
+    return found
 
 
 async def take_back(run: LiveRun, gate: Any, calls: list[str]) -> dict[str, Any]:

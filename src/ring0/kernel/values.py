@@ -6,8 +6,6 @@ depth and size are errors. Nothing is normalised: policy, approver and driver se
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from typing import Any, NoReturn
 
@@ -15,6 +13,7 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import CallInvalid
+from ring0.store import address
 
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
@@ -86,11 +85,8 @@ def canonical(value: Any) -> bytes:
 
 def keyed_digest(key: bytes, *parts: bytes) -> str:
     """HMAC-SHA-256 over the parts, each with its length: no two lists of parts share one."""
-    mac = hmac.new(key, digestmod=hashlib.sha256)
-    for part in parts:
-        mac.update(len(part).to_bytes(8, "big"))
-        mac.update(part)
-    return mac.hexdigest()
+    framed = b"".join([len(part).to_bytes(8, "big") + part for part in parts])
+    return address(key, framed)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

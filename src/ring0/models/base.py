@@ -5,6 +5,8 @@ The kernel's one form of a conversation; the doors translate their dialects into
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -12,6 +14,7 @@ import msgspec
 from ring0 import errors, limits
 from ring0.types import Frozen
 
+OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
 MESSAGES_MAX: Final = 4_096
 TOOLS_MAX: Final = 256
 CHARS_PER_TOKEN: Final = 4
@@ -62,13 +65,27 @@ class ModelAnswer(Frozen, frozen=True, kw_only=True):
     tokens_out: int
     model: str
     """What the provider says it was."""
+    estimated: bool = False
+    """The provider did not count the tokens: they are our estimate."""
+
+
+Again = Callable[[], Awaitable[None]]
+"""Asked before another attempt of one call, where the one before may have been paid for: reserves
+as much once more. Raises LimitReached where the budget has no room."""
+
+
+SlowDown = Callable[[float], None]
+"""Told that the provider takes nothing for so many seconds (429 with Retry-After)."""
 
 
 class Provider(Protocol):
     """A model behind one interface."""
 
-    async def answer(self, request: ModelRequest, idempotency_key: str) -> ModelAnswer:
-        """The model's answer. Raises `ModelFailed`; the same key may be asked again."""
+    async def answer(
+        self, request: ModelRequest, idempotency_key: str, again: Again | None = None
+    ) -> ModelAnswer:
+        """The model's answer. Raises `ModelFailed`, `unspent` where its last attempt can't have
+        been paid for; the same key may be asked again."""
 
     async def close(self) -> None:
         """Ends what it holds open."""
@@ -118,6 +135,14 @@ def _check_messages(messages: tuple[Message, ...]) -> None:
             if message.tool_call_id not in open_calls:
                 raise _refused(f"{at}: it answers no open call")
             open_calls.remove(message.tool_call_id)
+
+
+def is_loopback(host: str) -> bool:
+    """Does it name this machine itself?"""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def estimate_tokens(text_chars: int) -> int:

@@ -7,7 +7,6 @@ request, here and nowhere else, and is in no message, `repr` or exception.
 from __future__ import annotations
 
 import email.utils
-import ipaddress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,47 +15,59 @@ import msgspec
 
 from ring0 import errors, limits
 from ring0.models import openai_wire
-from ring0.models.base import ModelAnswer, ModelRequest
+from ring0.models.base import OPENAI_BASE_URL as BASE_URL
+from ring0.models.base import Again, ModelAnswer, ModelRequest, SlowDown, is_loopback
 from ring0.models.names import names_of
 from ring0.models.redact import Redactor
 from ring0.runtime import Runtime
 from ring0.types import ModelConfig
 
-BASE_URL: Final = "https://api.openai.com/v1"
 RETRY_DELAY_S_FIRST: Final = 0.5
 RETRY_AFTER_S_MAX: Final = 60.0
 """A provider that asks for more is not waited for: the error says how long it asked."""
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504, 529})
+_TOO_MANY: Final = 429
 _CHUNK_BYTES: Final = 64 * limits.KIB
 
 
 class _Retry(Exception):
     """An attempt failed in a way that another may not."""
 
-    def __init__(self, why: str, after_s: float | None = None) -> None:
+    def __init__(self, why: str, *, unspent: bool, after_s: float | None = None) -> None:
         super().__init__(why)
         self.why = why
+        self.unspent = unspent
+        """Nothing can have been paid for: it never got there, or was turned away."""
         self.after_s = after_s
 
 
 class OpenAIProvider:
     """Chat completions over HTTP. Raises `ManifestInvalid` for an address that it can't use."""
 
-    __slots__ = ("_config", "_official", "_redact", "_runtime", "_session", "_url")
+    __slots__ = ("_config", "_official", "_redact", "_runtime", "_session", "_slow_down", "_url")
 
-    def __init__(self, config: ModelConfig, key: str, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        key: str,
+        runtime: Runtime,
+        slow_down: SlowDown = lambda after_s: None,
+    ) -> None:
         base = config.base_url or BASE_URL
         self._redact = Redactor(key)
         self._url = _checked_url(base, has_key=bool(key))
         self._official = urlsplit(base).hostname == "api.openai.com"
         self._config = config
         self._runtime = runtime
+        self._slow_down = slow_down
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
         return f"OpenAIProvider({self._config.model!r} at {self._url!r})"
 
-    async def answer(self, request: ModelRequest, idempotency_key: str) -> ModelAnswer:
+    async def answer(
+        self, request: ModelRequest, idempotency_key: str, again: Again | None = None
+    ) -> ModelAnswer:
         names = names_of(request)
         body = msgspec.json.encode(
             openai_wire.payload(request, self._config.model, names, official=self._official)
@@ -67,14 +78,18 @@ class OpenAIProvider:
                 return openai_wire.read_answer(found, request, self._config.model, names)
             except errors.ModelFailed as failed:
                 # Also what is wrong with an answer is told in the provider's words.
-                raise errors.ModelFailed(
+                told = errors.ModelFailed(
                     failed.what, why=self._redact(failed.why), todo=failed.todo
-                ) from None
+                )
+                told.unspent = failed.unspent
+                raise told from None
             except _Retry as failed:
-                delay_s = self._delay_s(attempt, failed.after_s)
+                delay_s, unspent = self._delay_s(attempt, failed.after_s), failed.unspent
                 if attempt == limits.MODEL_RETRIES_MAX or delay_s is None:
-                    raise self._failed(failed.why, tried=attempt + 1) from None
+                    raise self._failed(failed.why, tried=attempt + 1, unspent=unspent) from None
             await self._runtime.sleep(delay_s)
+            if again is not None and not unspent:
+                await again()
         raise AssertionError("the last attempt returns or raises")
 
     async def close(self) -> None:
@@ -90,7 +105,8 @@ class OpenAIProvider:
         except TimeoutError:
             raise self._failed(f"no answer in {limits.MODEL_TIMEOUT_S} s", tried=1) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _Retry(f"{type(error).__name__}: {error}") from None
+            never_there = isinstance(error, aiohttp.ClientConnectorError)
+            raise _Retry(f"{type(error).__name__}: {error}", unspent=never_there) from None
 
     async def _exchange(self, body: bytes, idempotency_key: str) -> bytes:
         headers = {
@@ -109,8 +125,12 @@ class OpenAIProvider:
                 return found
             why = f"status {response.status}: {openai_wire.error_text(found)}"
             if response.status in _RETRIED:
-                raise _Retry(why, _retry_after_s(response.headers, self._runtime.now_us()))
-            raise self._failed(why, tried=1)
+                after_s = _retry_after_s(response.headers, self._runtime.now_us())
+                if response.status == _TOO_MANY and after_s:
+                    self._slow_down(after_s)
+                raise _Retry(why, unspent=response.status == _TOO_MANY, after_s=after_s)
+            # Turned away: 4xx (of redirects nobody knows what is behind them).
+            raise self._failed(why, tried=1, unspent=400 <= response.status < 500)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, as far as it is bounded and plain (a packed one could unfold without end)."""
@@ -145,13 +165,15 @@ class OpenAIProvider:
         jitter = 1 + self._runtime.random_bytes(1)[0] / 255
         return float(RETRY_DELAY_S_FIRST * 2**attempt * jitter)
 
-    def _failed(self, why: str, *, tried: int) -> errors.ModelFailed:
+    def _failed(self, why: str, *, tried: int, unspent: bool = False) -> errors.ModelFailed:
         times = "" if tried == 1 else f" ({tried} attempts)"
-        return errors.ModelFailed(
+        failed = errors.ModelFailed(
             f"The model {self._config.model!r} did not answer{times}.",
             why=self._redact(openai_wire.one_line(why)),
             todo="see the provider's status, the model's name, its base_url and the key",
         )
+        failed.unspent = unspent
+        return failed
 
 
 def _retry_after_s(headers: Any, now_us: int) -> float | None:
@@ -176,7 +198,7 @@ def _checked_url(base: str, *, has_key: bool) -> str:
         raise _bad_url("it must begin with https:// (or http://) and a host")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise _bad_url("it must have no user, password, query or fragment")
-    if parts.scheme == "http" and has_key and not _is_loopback(host):
+    if parts.scheme == "http" and has_key and not is_loopback(host):
         raise _bad_url("a key is never sent over http to another machine")
     return base.rstrip("/") + "/chat/completions"
 
@@ -186,10 +208,3 @@ def _bad_url(why: str) -> errors.ManifestInvalid:
     return errors.ManifestInvalid(
         "The model's base_url can't be used.", why=why, todo=f"write it as in {BASE_URL}"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

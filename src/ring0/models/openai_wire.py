@@ -128,12 +128,14 @@ def read_answer(body: bytes, request: ModelRequest, model: str, names: NameMap) 
         taken.add(calls[-1].id)
     text = said.content or said.refusal or ""
     usage = parsed.usage or _Usage()
+    counts = (usage.prompt_tokens, usage.completion_tokens)
     return ModelAnswer(
         text=text,
         tool_calls=tuple(calls),
         tokens_in=_count(usage.prompt_tokens, _chars(request)),
         tokens_out=_count(usage.completion_tokens, len(text) + sum(_length(c) for c in found)),
         model=one_line(parsed.model or model, limits.CALL_NAME_CHARS_MAX),
+        estimated=any(_said(count) is None for count in counts),
     )
 
 
@@ -183,7 +185,14 @@ def _length(call: _Call) -> int:
 
 def _count(said: int | None, chars: int) -> int:
     """What the provider says it counted, if it can be true; else the estimate."""
-    return said if said is not None and said >= 0 else estimate_tokens(chars)
+    known = _said(said)
+    return estimate_tokens(chars) if known is None else known
+
+
+def _said(count: int | None) -> int | None:
+    if count is None or not 0 <= count <= limits.MODEL_TOKENS_SAID_MAX:
+        return None
+    return count
 
 
 def _chars(request: ModelRequest) -> int:

@@ -19,6 +19,7 @@ import msgspec
 from ring0 import limits
 from ring0.models.base import (
     CHARS_PER_TOKEN,
+    Again,
     Message,
     ModelAnswer,
     ModelRequest,
@@ -91,7 +92,9 @@ class ScriptedProvider:
     def __init__(self, script: Script) -> None:
         self._script = script
 
-    async def answer(self, request: ModelRequest, idempotency_key: str) -> ModelAnswer:
+    async def answer(
+        self, request: ModelRequest, idempotency_key: str, again: Again | None = None
+    ) -> ModelAnswer:
         """Never fails; the key is not needed, since the answer is always the same."""
         results = results_of(request.messages)
         offered = frozenset(tool.name for tool in request.tools)

@@ -90,7 +90,7 @@ class _Verification:
         self._rebuilt = _Rebuilt()
         self._seqs: dict[str, int] = {}
         self._named: dict[str, str] = {}
-        """By blob: the run whose event names it first, and under whose key it must lie."""
+        """By blob: the run under whose key it must lie; that of the event that names it first."""
         self._blobs = self._unnamed = 0
 
     def report(self) -> Report:
@@ -155,8 +155,10 @@ class _Verification:
             if (entry.run, entry.seq) != (run, seq):
                 yield f"event {index}: it calls itself {entry.run} #{entry.seq}, not {run} #{seq}"
                 return
+            said = entry.body
+            owner = (said.key_of or KERNEL) if isinstance(said, ev.MessageSent) else run
             for where in named(entry):
-                self._named.setdefault(where, run)
+                self._named.setdefault(where, owner)
             project(entry, self._rebuilt)
         except Exception as error:  # Whatever the bytes of somebody else do to our own code.
             yield f"event {index} ({run} #{seq}): it can't have happened: {str(error)[:200]}"
@@ -268,6 +270,10 @@ def named(entry: Entry) -> Iterator[str]:
             yield outcome
         case ev.ApprovalAsked(approval=approval):
             yield approval.shown
+        case ev.MessageSent(body=body):
+            yield body
+        case ev.CronSet(cron=order) | ev.HookSet(hook=order):
+            yield from (order.family, order.task)
         case _:
             pass
 

@@ -1,9 +1,70 @@
-"""Budgets: what a run may still use. The hard check is a guard in the store; here are its words."""
+"""Budgets: what a run has used on what, and the words for it. The hard check is a guard in the
+store; how a budget moves between a parent and its children is the projection's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
+from ring0 import limits
 from ring0.errors import LimitReached
-from ring0.types import Run
+from ring0.types import Budget, Call, CallState, Frozen, Run
+
+
+class Spent(Frozen, frozen=True, kw_only=True):
+    """What one kind of calls took; what is reserved for open ones among it."""
+
+    what: str
+    """`tool crm.query`, `model default`, or `moved to children`."""
+    calls: int
+    tokens: int
+    cost_microusd: int
+
+    def words(self) -> str:
+        parts = [f"{self.calls} × {self.what}"]
+        if self.tokens:
+            parts.append(f"{self.tokens:,} tokens")
+        if self.cost_microusd:
+            parts.append(dollars(self.cost_microusd))
+        return parts[0] if len(parts) == 1 else f"{parts[0]} ({', '.join(parts[1:])})"
+
+
+MOVED = "moved to children or lost in a crash"
+"""What a run has used that none of its own calls took."""
+
+
+def spent(run: Run, calls: Iterable[Call]) -> list[Spent]:
+    """By kind and name, those that took most first: money, then tokens, then calls. Refused calls
+    took nothing."""
+    sums: dict[str, list[int]] = {}
+    for call in calls:
+        if call.state is CallState.REFUSED:
+            continue
+        row = sums.setdefault(f"{call.kind} {call.name}".strip(), [0, 0, 0])
+        for place, amount in enumerate((1, call.tokens, call.cost_microusd)):
+            row[place] += amount
+    own = [sum(row[place] for row in sums.values()) for place in range(3)]
+    used = (run.calls_used, run.tokens_used, run.cost_used_microusd)
+    rest = [max(0, a - b) for a, b in zip(used, own, strict=True)]
+    if any(rest):
+        sums[MOVED] = rest
+    found = [
+        Spent(what=what, calls=row[0], tokens=row[1], cost_microusd=row[2])
+        for what, row in sums.items()
+    ]
+    return sorted(found, key=lambda s: (-s.cost_microusd, -s.tokens, -s.calls, s.what))
+
+
+def reserved(calls: Iterable[Call]) -> tuple[int, int]:
+    """Tokens and micro-USD that are held for calls without an outcome."""
+    open_calls = [call for call in calls if call.state in (CallState.INTENDED, CallState.UNKNOWN)]
+    return sum(c.tokens for c in open_calls), sum(c.cost_microusd for c in open_calls)
+
+
+def chunk_calls(budget: Budget) -> int:
+    """How many calls may ride to the disk together. As many count as made, but one, after a crash:
+    so it is a small part of the budget, and 1 where the budget is small."""
+    return min(limits.BUDGET_CHUNK_CALLS_MAX, max(1, budget.calls // limits.BUDGET_CHUNKS_MIN))
 
 
 def check_deadline(run: Run, now_us: int) -> None:
@@ -16,10 +77,33 @@ def check_deadline(run: Run, now_us: int) -> None:
         )
 
 
-def refusal(run: Run, detail: str) -> LimitReached:
-    """What a call is told for which the budget has no room."""
+def refusal(run: Run, detail: str, calls: Iterable[Call] = ()) -> LimitReached:
+    """What a call is told for which the budget has no room: with what was spent on what."""
+    most = [row.words() for row in spent(run, calls)]
+    shown = most[: limits.BUDGET_SPENT_SHOWN_MAX]
+    rest = len(most) - len(shown)
+    took = "; ".join(shown) + (f"; and {rest} more kinds" if rest else "")
     return LimitReached(
         f"The budget has no room for this call: {detail}.",
-        why="A run can't use more than its manifest grants.",
-        todo="Raise `[budget]` in the agent's manifest, or ask for less.",
+        why=f"It went to: {took}." if took else "A run can't use more than it was given.",
+        todo="Ask a person for more: `ctx.ask_for_more(…, why=…)`; or ask for less. An operator"
+        f" gives more with `ring0 budget {run.id}`, or in the agent's `budget`.",
     )
+
+
+def dollars(microusd: int) -> str:
+    return f"{microusd / 1_000_000:.6f} USD"
+
+
+def amounts(fields: Mapping[str, int]) -> str:
+    """An amount of budget in words: `100 calls, 0.500000 USD`."""
+    words = {
+        "calls": "{:,} calls",
+        "tokens": "{:,} tokens",
+        "children": "{:,} children",
+        "wall_s": "{:,} s",
+    }
+    parts = [words[name].format(fields[name]) for name in words if fields.get(name)]
+    if fields.get("cost_microusd"):
+        parts.append(dollars(fields["cost_microusd"]))
+    return ", ".join(parts)

@@ -10,15 +10,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
 from ring0 import errors, limits
-from ring0.sdk import paths, values
+from ring0.sdk import children, paths, values
+from ring0.sdk.budget import microusd
+from ring0.sdk.children import Child
 from ring0.sdk.declare import agent_of
 from ring0.sdk.door import Door, RunInfo
-from ring0.types import CallKind, Request, ToolManifest
+from ring0.sdk.locks import Lock
+from ring0.types import CallKind, Label, Request, ToolManifest
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,6 +48,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     tokens_in: int = 0
     tokens_out: int = 0
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """What another run of the tree, or a person, told this one."""
+
+    value: Any
+    sender: str
+    """A run's id, or a person's name."""
+    number: int
+    """Counts what this run was sent, from 1."""
 
 
 class Context:
@@ -144,7 +158,90 @@ class Context:
         run = value.get("run") if isinstance(value, dict) else None
         if not isinstance(run, str):
             raise errors.Ring0Error("The kernel named no child run.")
-        return Child(self, run)
+        return Child(self._call, run)
+
+    def gather(self, *given: Child, return_errors: bool = False) -> Coroutine[Any, Any, list[Any]]:
+        """The results of these children in their order, once all have ended. Of those that failed
+        the first one's error is raised, unless they are to be returned."""
+        return children.gather(self._call, given, return_errors)
+
+    def wait_any(self, *given: Child) -> Coroutine[Any, Any, Child]:
+        """The one of these children that ends first; its `wait()` then has its result."""
+        return self._winner(children.first(self._call, given, cancel=False))
+
+    async def _winner(self, ended: Coroutine[Any, Any, tuple[Child, Any]]) -> Child:
+        return (await ended)[0]
+
+    def race(self, *given: Child) -> Coroutine[Any, Any, Any]:
+        """The result (or error) of the child that ends first. The others are cancelled: when this
+        returns they and all beneath them have ended."""
+        return self._won(children.first(self._call, given, cancel=True))
+
+    async def _won(self, ended: Coroutine[Any, Any, tuple[Child, Any]]) -> Any:
+        _, result = await ended
+        if isinstance(result, errors.Ring0Error):
+            raise result
+        return result
+
+    def ask_for_more(
+        self,
+        *,
+        why: str,
+        calls: int = 0,
+        tokens: int = 0,
+        usd: Decimal | float | str = 0,
+        children: int = 0,
+        wall_s: int = 0,
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Asks a person for more budget, and waits for the answer: `{"given", "left"}`.
+
+        A no is `CallDenied`. A tree of runs may ask only a few times: ask for what is needed.
+        """
+        more = {
+            "calls": calls,
+            "tokens": tokens,
+            "cost_microusd": microusd(usd),
+            "children": children,
+            "wall_s": wall_s,
+        }
+        args = {name: amount for name, amount in more.items() if amount}
+        return self._call(CallKind.ASK, "", {**args, "why": why})
+
+    def lock(
+        self,
+        resource: str,
+        *,
+        shared: bool = False,
+        lease_s: int = limits.LOCK_LEASE_S_DEFAULT,
+        wait_s: float | None = None,
+    ) -> Lock:
+        """Locks a named resource of the tenant (`table:customers`, `ticket:42`) for this run.
+
+        `async with ctx.lock(…)`, or `lock = await ctx.lock(…)` and `await lock.free()`. shared:
+        beside other shared ones. lease_s: then it is over, unless it is renewed. wait_s: how long
+        to wait for it (None: as long as the run may last); then `LimitReached`. `Deadlock` where
+        runs would wait for each other for ever.
+        """
+        args: dict[str, Any] = {"shared": True} if shared else {}
+        if wait_s is not None:
+            args["wait_s"] = wait_s
+        return Lock(lambda given: self._call(CallKind.LOCK, "", given), resource, args, lease_s)
+
+    def send(self, run: str | Child, value: Any) -> Coroutine[Any, Any, None]:
+        """Tells a run of the same tree something; it has it when it receives next."""
+        to = run.run if isinstance(run, Child) else run
+        return self._call(CallKind.SEND, "", {"run": to, "value": value})
+
+    def receive(self, timeout_s: float | None = None) -> Coroutine[Any, Any, Message]:
+        """The next message for this run, in the order sent; waits as a row until one comes.
+
+        `LimitReached` after timeout_s.
+        """
+        args = {"message": True} | ({} if timeout_s is None else {"timeout_s": timeout_s})
+        return self._received(self._call(CallKind.WAIT, "", args))
+
+    async def _received(self, call: Coroutine[Any, Any, Any]) -> Message:
+        return msgspec.convert(await call, Message)
 
     def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
         """Waits, as a row: the kernel may put the process away meanwhile."""
@@ -170,6 +267,9 @@ class Context:
 
     def _call(self, kind: CallKind, name: str, args: Any) -> Coroutine[Any, Any, Any]:
         """Fixes the id of a call and its arguments, now; sends it when awaited."""
+        return self._send(self._request(kind, name, args))
+
+    def _request(self, kind: CallKind, name: str, args: Any) -> Request:
         if not isinstance(name, str) or len(name) > limits.CALL_NAME_CHARS_MAX:
             raise errors.CallInvalid(
                 "The call was not made.",
@@ -177,24 +277,20 @@ class Context:
             )
         given = values.plain(args, f"What was given to {name or kind.value}")
         path, counter = paths.take()
-        return self._send(Request(kind=kind, name=name, args=given, path=path, counter=counter))
+        return Request(kind=kind, name=name, args=given, path=path, counter=counter)
 
     async def _send(self, request: Request) -> Any:
-        with paths.Outside():
-            value, _ = await self._door.call(request)
+        value, _ = await self._given(request)
         return value
 
+    async def _given(self, request: Request) -> tuple[Any, Label]:
+        with paths.Outside():
+            return await self._door.call(request)
 
-class Child:
-    """A run that this run has started."""
-
-    def __init__(self, context: Context, run: str) -> None:
-        self._context = context
-        self.run: Final = run
-
-    def wait(self) -> Coroutine[Any, Any, Any]:
-        """The child's result once it has ended; its error is raised."""
-        return self._context._call(CallKind.WAIT, "", {"run": self.run})
+    async def _told(self, name: str, args: Any) -> tuple[Any, str]:
+        """As `tool`, with what the kernel says beside the result."""
+        given = await self._given(self._request(CallKind.TOOL, name, args))
+        return given[0], getattr(given, "notice", "")
 
 
 class Memory:

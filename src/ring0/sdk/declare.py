@@ -17,6 +17,7 @@ from ring0 import errors, limits
 from ring0.sdk.budget import parse_budget
 from ring0.sdk.parameters import Parameters, parameters_of
 from ring0.sdk.values import plain
+from ring0.tools.touching import why_not
 from ring0.types import AgentManifest, Budget, Effect, ModelConfig, ToolManifest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,6 +74,8 @@ def tool(
     egress: Sequence[str] = ...,
     secrets: Sequence[str] = ...,
     wall_s: int = ...,
+    polls: bool = ...,
+    locks: Sequence[str] = ...,
 ) -> Callable[[F], F]: ...
 def tool(
     function: F | None = None,
@@ -84,12 +87,17 @@ def tool(
     egress: Sequence[str] = (),
     secrets: Sequence[str] = (),
     wall_s: int = limits.TOOL_WALL_S_DEFAULT,
+    polls: bool = False,
+    locks: Sequence[str] = (),
 ) -> F | Callable[[F], F]:
     """Declares a function, async or plain, as a tool that the kernel carries out in a sandbox.
 
     Its name is the function's, its description the docstring, its schema comes from the type
     hints (a first parameter `ctx` aside). What isn't said is the worst: it acts once and can't
-    be taken back. Raises `ManifestInvalid` where the declaration contradicts itself.
+    be taken back. polls: it is meant to be asked the same again and again, as of a job's state: the
+    loop stop leaves it to a cap. locks: what a call touches, by its arguments, as in
+    `["ticket:{id}"]`: it waits while another run has locked that, and no other call that touches it
+    goes on beside it. Raises `ManifestInvalid` where the declaration contradicts itself.
     """
 
     def declare(inner: F) -> F:
@@ -106,8 +114,16 @@ def tool(
             egress=_names(egress, name, "egress"),
             secrets=_names(secrets, name, "secrets"),
             wall_s=wall_s,
+            polls=bool(polls),
+            locks=_names(locks, name, "locks"),
         )
         _check_critical(manifest)
+        for why in filter(None, (why_not(one, manifest.schema) for one in manifest.locks)):
+            raise _invalid(name, f"locks: {why}", 'write locks=["ticket:{id}"], after an argument'
+                           " that every call has")  # fmt: skip
+        if manifest.polls and manifest.effect is Effect.ONCE:
+            raise _invalid(name, "a tool that polls acts more than once",
+                           "drop polls, or say effect='pure' or 'idempotent'")  # fmt: skip
         if manifest.effect is Effect.PURE and (manifest.egress or manifest.secrets):
             raise _invalid(name, "a pure tool has neither network nor secrets",
                            "drop egress and secrets, or say effect='idempotent'")  # fmt: skip
@@ -128,6 +144,7 @@ def agent(
     tools: Sequence[Callable[..., Any]] = ...,
     builtins: Mapping[str, Mapping[str, Any]] = ...,
     budget: str | Budget = ...,
+    priority: int = ...,
     agents: Sequence[Callable[..., Any] | str] = ...,
     imports: Sequence[str] = ...,
     code: Sequence[str] = ...,
@@ -142,6 +159,7 @@ def agent(
     tools: Sequence[Callable[..., Any]] = (),
     builtins: Mapping[str, Mapping[str, Any]] | None = None,
     budget: str | Budget = Budget(),  # noqa: B008  (frozen)
+    priority: int = limits.PRIORITY_DEFAULT,
     agents: Sequence[Callable[..., Any] | str] = (),
     imports: Sequence[str] = (),
     code: Sequence[str] = (),
@@ -149,8 +167,9 @@ def agent(
     """Declares a function `(ctx)` or `(ctx, task)`, async or plain, as an agent.
 
     tools: `@tool` functions. builtins: built-in tools by instance, as in
-    `{"crm": {"use": "sql", "database": "x.db"}}`. agents: agents that it may spawn. imports:
-    files copied into each run's workspace. code: files of its code that its import doesn't load.
+    `{"crm": {"use": "sql", "database": "x.db"}}`. priority: 0 goes first, 9 last.
+    agents: agents that it may spawn. imports: files copied into each run's workspace.
+    code: files of its code that its import doesn't load.
     Raises `ManifestInvalid` or `AgentInvalid`.
     """
 
@@ -168,6 +187,7 @@ def agent(
             agents=_agents(agents, called),
             imports=_paths(imports, called, "imports"),
             budget=budget if isinstance(budget, Budget) else parse_budget(budget),
+            priority=_priority(priority, called),
         )
         declaration = AgentDeclaration(manifest, inner, declared, model, _takes_task(inner, called))
         setattr(inner, _AGENT_MARK, declaration)
@@ -196,6 +216,14 @@ def _check_tool(name: str, effect: str, reversal: str, wall_s: int) -> None:
                        "say irreversible, reversible or compensable:NAME_OF_A_TOOL")  # fmt: skip
     if isinstance(wall_s, bool) or not isinstance(wall_s, int) or wall_s < 1:
         raise _invalid(name, f"wall_s={wall_s!r}", "say whole seconds, at least 1")
+
+
+def _priority(given: object, owner: str) -> int:
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise _invalid(owner, f"priority={given!r}", "say a whole number")
+    if not 0 <= given <= limits.PRIORITY_LAST:
+        raise _invalid(owner, f"priority={given}", f"say 0 (first) to {limits.PRIORITY_LAST}")
+    return given
 
 
 def _check_critical(manifest: ToolManifest) -> None:

@@ -37,6 +37,18 @@ class RunInfo(Frozen, frozen=True, kw_only=True):
     agents: tuple[str, ...] = ()
 
 
+class Given(tuple[Any, Label]):
+    """The value of a call and where it came from; `notice` is what the kernel says beside it."""
+
+    notice: str = ""
+
+    @classmethod
+    def of(cls, value: Any, label: Label, notice: str) -> Given:
+        given = cls((value, label))
+        given.notice = notice
+        return given
+
+
 class Door(Protocol):
     """What an agent's process may ask of the kernel."""
 
@@ -56,6 +68,7 @@ class _Answer(msgspec.Struct):
     value: Any = None
     label: Label | None = None
     error: dict[str, Any] | None = None
+    notice: str = ""
 
 
 class HttpDoor:
@@ -78,7 +91,7 @@ class HttpDoor:
         if answer.label is None:
             # A value of unknown origin is a value of the worst origin.
             return answer.value, Label(integrity=Integrity.UNTRUSTED)
-        return answer.value, answer.label
+        return Given.of(answer.value, answer.label, answer.notice)
 
     async def describe(self) -> RunInfo:
         return _read(await self._send("GET", "/v1/run", None), RunInfo)
@@ -150,17 +163,19 @@ def _read(body: bytes, kind: type[T]) -> T:
     try:
         answer = msgspec.json.decode(body, type=_Answer)
         if answer.error:
-            raise error_of(answer.error)
+            raise error_of(answer.error, answer.notice)
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise errors.Ring0Error("The kernel's answer can't be read.", why=str(error)) from None
 
 
-def error_of(body: dict[str, Any]) -> errors.Ring0Error:
+def error_of(body: dict[str, Any], notice: str = "") -> errors.Ring0Error:
     """The error that a body says, as the class of its code; an unknown code is a `Ring0Error`."""
     text = {field: str(body.get(field) or "") for field in ("code", "what", "why", "todo")}
     kind = _by_code().get(text["code"], errors.Ring0Error)
-    return kind(text["what"] or text["code"], why=text["why"], todo=text["todo"])
+    error = kind(text["what"] or text["code"], why=text["why"], todo=text["todo"])
+    error.notice = notice
+    return error
 
 
 def _by_code() -> dict[str, type[errors.Ring0Error]]:

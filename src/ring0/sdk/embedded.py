@@ -18,12 +18,12 @@ import msgspec
 from ring0.errors import AgentInvalid, RunFailed
 from ring0.identity import operator_name
 from ring0.kernel import values
-from ring0.kernel.agents import Agent, Family
+from ring0.kernel.agent.agents import Agent, Family
 from ring0.kernel.boot import Kernel, open_kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.sdk.declare import agent_of
-from ring0.sdk.door import RunInfo, error_of
+from ring0.sdk.door import Given, RunInfo, error_of
 from ring0.sdk.runner import run_agent
 from ring0.sdk.toolside import run_tool
 from ring0.types import Label, Mode, Request, Run
@@ -44,8 +44,8 @@ class DirectDoor:
         values.check(request.args, what="The call")
         outcome = await self._gate.call(self._run.handle, request)
         if outcome.error is not None:
-            raise error_of(outcome.error)
-        return outcome.value, outcome.label
+            raise error_of(outcome.error, outcome.notice)
+        return Given.of(outcome.value, outcome.label, outcome.notice)
 
     async def describe(self) -> RunInfo:
         run = self._run
@@ -146,8 +146,8 @@ def _declared(agent: Callable[..., Any]) -> tuple[Any, tuple[Any, ...], dict[str
     return declared.manifest, others, functions
 
 
-def _caller(tool: Any) -> Callable[[dict[str, Any], str], Any]:
-    async def call(args: dict[str, Any], call_id: str) -> Any:
-        return await run_tool(tool, args, call_id)
+def _caller(tool: Any) -> Callable[[dict[str, Any], str, dict[str, int]], Any]:
+    async def call(args: dict[str, Any], call_id: str, fences: dict[str, int]) -> Any:
+        return await run_tool(tool, args, call_id, fences)
 
     return call

@@ -92,6 +92,12 @@ def _import(path: str) -> ModuleType:
         place = place_of(error.__traceback__, folder)
         if isinstance(error, SyntaxError) and error.filename:
             place = f"{os.path.basename(error.filename)}, line {error.lineno}"
+        if isinstance(error, errors.Ring0Error):  # It has said all, in three parts: once is enough.
+            raise errors.AgentInvalid(
+                f"{os.path.basename(path)} does not import: {error.what}",
+                why=": ".join(part for part in (place, error.why) if part),
+                todo=error.todo,
+            ) from None
         raise errors.AgentInvalid(
             f"{os.path.basename(path)} does not import: {exception_line(error)}",
             why=place,

@@ -88,8 +88,9 @@ class Loop:
         """The text that the model reads as the result of its call, whatever came of it."""
         try:
             if call.name in self._kernel:
-                value = await self._context.tool(call.name, **call.args)
-            elif call.name in self._local:
+                value, notice = await self._context._told(call.name, call.args)
+                return _with_notice(values.as_text(value), notice)
+            if call.name in self._local:
                 value = await self._run_local(call)
             else:
                 raise errors.CallInvalid(
@@ -100,7 +101,7 @@ class Loop:
         except ENDS_THE_LOOP:
             raise
         except errors.Ring0Error as error:
-            return values.as_text({"error": error.as_dict()})
+            return _with_notice(values.as_text({"error": error.as_dict()}), error.notice)
 
     async def _run_local(self, call: ToolCall) -> Any:
         function, parameters = self._local[call.name]
@@ -115,6 +116,11 @@ class Loop:
         except Exception as error:
             message = values.clip(f"{type(error).__name__}: {error}", limits.EPISODE_CHARS_MAX)
             raise errors.ToolFailed(message) from error
+
+
+def _with_notice(text: str, notice: str) -> str:
+    """A result, and what the kernel says beside it: on a line of its own, after it."""
+    return f"{text}\n[{notice}]" if notice else text
 
 
 def _chosen(granted: Sequence[ToolManifest], names: Sequence[str] | None) -> list[ToolManifest]:

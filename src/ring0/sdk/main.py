@@ -34,6 +34,7 @@ class ToolFrame(msgspec.Struct, forbid_unknown_fields=True):
 
     args: dict[str, Any]
     call_id: str
+    fences: dict[str, int] = {}
 
 
 def main(arguments: list[str]) -> int:
@@ -107,7 +108,8 @@ async def _run_behind_door(function: Callable[..., Any]) -> int:
         try:
             await door.finish(value=await run_agent(function, door, info))
         except errors.RunDead:
-            raise
+            # It was put away, or it has ended: the kernel knows, and goes on with it or does not.
+            return EXIT_FAILED
         except errors.Ring0Error as error:
             _show(error)
             await door.finish(error=error.as_dict())
@@ -133,7 +135,7 @@ def _tool(file: str, name: str, out: int) -> int:
         _write(out, frame_of({"error": error.as_dict()}))
         return EXIT_INVALID
     try:
-        value = asyncio.run(run_tool(tool, frame.args, frame.call_id))
+        value = asyncio.run(run_tool(tool, frame.args, frame.call_id, frame.fences))
         body, code = {"value": value}, EXIT_OK
     except errors.Ring0Error as error:
         _show(error)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from ring0 import errors, limits
@@ -18,8 +19,11 @@ from ring0.sdk.runner import exception_line, folder_of, place_of
 class ToolContext:
     """What a running tool knows: which call it carries out. `call_id` is the idempotency key."""
 
-    def __init__(self, call_id: str) -> None:
+    def __init__(self, call_id: str, fences: Mapping[str, int] | None = None) -> None:
         self.call_id: Final = call_id
+        self.fences: Final = dict(fences or {})
+        """Of the locks that the run took, by resource. A system that keeps the highest it has seen
+        of a resource, and refuses what comes with a lower one, refuses whoever lost its lock."""
 
     def log(self, text: object) -> None:
         """A line for whoever looks at the call's output."""
@@ -30,12 +34,17 @@ class ToolContext:
             raise AttributeError(name)
         raise errors.CallInvalid(
             f"A tool can't use ctx.{name}.",
-            why="a tool has no door to the kernel: only ctx.call_id and ctx.log",
+            why="a tool has no door to the kernel: only ctx.call_id, ctx.fences and ctx.log",
             todo="do it in the agent, and give the tool what it needs as an argument",
         )
 
 
-async def run_tool(declared: ToolDeclaration, args: object, call_id: str) -> Any:
+async def run_tool(
+    declared: ToolDeclaration,
+    args: object,
+    call_id: str,
+    fences: Mapping[str, int] | None = None,
+) -> Any:
     """The plain value of one run of a tool.
 
     Raises `CallInvalid` for arguments that don't fit, `ToolFailed` for everything that goes wrong
@@ -43,7 +52,7 @@ async def run_tool(declared: ToolDeclaration, args: object, call_id: str) -> Any
     """
     name = declared.manifest.name
     given = declared.parameters.convert(args, name)
-    first = (ToolContext(call_id),) if declared.parameters.takes_context else ()
+    first = (ToolContext(call_id, fences),) if declared.parameters.takes_context else ()
     try:
         value = declared.function(*first, **given)
         value = await value if inspect.isawaitable(value) else value

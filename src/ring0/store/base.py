@@ -7,7 +7,6 @@ disk after a crash is a prefix of them.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -20,9 +19,15 @@ from ring0.types import (
     Approval,
     ApprovalState,
     Call,
+    CapUse,
+    Cron,
     Episode,
     File,
     Frozen,
+    Hook,
+    Lock,
+    LockMode,
+    Message,
     Run,
     RunState,
     Scope,
@@ -53,11 +58,63 @@ class LabelUnmoved(Frozen, frozen=True, kw_only=True, tag=True):
 
 
 class Room(Frozen, frozen=True, kw_only=True, tag=True):
-    """The run's budget has room for this many more calls and this much money."""
+    """The run's budget has room for this much more. What is 0 is not asked for."""
 
     run: str
     reserve_microusd: int = 0
+    tokens: int = 0
+    children: int = 0
     calls: int = 1
+
+
+class CapRoom(Frozen, frozen=True, kw_only=True, tag=True):
+    """None of these counters would pass its cap."""
+
+    uses: tuple[CapUse, ...]
+
+
+class LockHeld(Frozen, frozen=True, kw_only=True, tag=True):
+    """The run holds the resource under this fence, and its lease is not over."""
+
+    run: str
+    tenant: str
+    resource: str
+    fence: int
+
+
+class LockFree(Frozen, frozen=True, kw_only=True, tag=True):
+    """Nobody else holds the resource in a way that shuts this out."""
+
+    run: str
+    tenant: str
+    resource: str
+    mode: LockMode
+
+
+class MessageWaits(Frozen, frozen=True, kw_only=True, tag=True):
+    """The message is there, and no other call has received it."""
+
+    to: str
+    number: int
+
+
+class OrderStands(Frozen, frozen=True, kw_only=True, tag=True):
+    """The order is there as it was read, it is not paused, and no run has been started for this
+    moment or a later one."""
+
+    order: str
+    name: str
+    version: int
+    due_us: int = 0
+    """0: any moment."""
+    paused: bool = False
+    """It may be paused: a person starts it by hand."""
+
+
+class RunNew(Frozen, frozen=True, kw_only=True, tag=True):
+    """There never was a run of that id."""
+
+    run: str
 
 
 class ApprovalGood(Frozen, frozen=True, kw_only=True, tag=True):
@@ -103,6 +160,12 @@ Guard = (
     | CallFresh
     | CallOpen
     | AsksBelow
+    | CapRoom
+    | LockHeld
+    | LockFree
+    | MessageWaits
+    | OrderStands
+    | RunNew
 )
 
 
@@ -180,6 +243,26 @@ class SandboxRow(Frozen, frozen=True, kw_only=True):
     ended: bool = False
 
 
+class CapRow(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `cap`."""
+
+    key: str
+    used: int
+    window: int = 0
+    """The newest that it has seen."""
+
+    def used_in(self, window: int) -> int:
+        return self.used if window <= self.window else 0
+
+
+class TenantRow(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `tenant`: what the journal holds of its runs."""
+
+    tenant: str
+    events: int = 0
+    stored_bytes: int = 0
+
+
 class KillRow(Frozen, frozen=True, kw_only=True):
     """A row of the projection `kill`: the newest generation for one target."""
 
@@ -194,8 +277,14 @@ class Store(Protocol):
     async def append(self, write: Write) -> int:
         """Commits the write; returns the seq of its first event.
 
-        Raises GuardFailed, WriteImpossible, StoreFull, StoreFailed.
+        Raises GuardFailed, WriteImpossible, StoreFull, StoreFailed; LimitReached where the run or
+        its tenant has put as much in the journal as it may: what asks for something and what
+        refuses it, never an outcome or an end.
         """
+        ...
+
+    def now_us(self) -> int:
+        """The clock, or the journal's own time where that is later: as the guards have it."""
         ...
 
     async def flush(self) -> None:
@@ -232,6 +321,44 @@ class Store(Protocol):
         self, *, states: Iterable[ApprovalState] = (), run: str = ""
     ) -> list[Approval]: ...
 
+    async def locks(self, *, tenant: str = "", run: str = "") -> list[Lock]:
+        """Those that are held, expired ones among them, by resource."""
+        ...
+
+    async def newest_fence(self) -> int:
+        """The highest fence that was ever given; 0: none."""
+        ...
+
+    async def messages(self, to: str, *, waiting: bool = True) -> list[Message]:
+        """In the order in which they were sent."""
+        ...
+
+    async def message(self, to: str, number: int) -> Message | None: ...
+
+    async def cap_used(self, key: str, window: int = 0) -> int:
+        """In that window, or in a newer one that the counter has seen."""
+        ...
+
+    async def tenant(self, tenant: str) -> TenantRow:
+        """What the journal holds of its runs."""
+        ...
+
+    async def crons(self) -> list[Cron]:
+        """By name."""
+        ...
+
+    async def hooks(self) -> list[Hook]:
+        """By name."""
+        ...
+
+    async def runs_due(self, now_us: int, most: int) -> list[Run]:
+        """Runs that wait and whose `wake_us` has come, the longest overdue first."""
+        ...
+
+    async def next_wake_us(self) -> int:
+        """The earliest `wake_us` of a run that waits; 0: none."""
+        ...
+
     async def files(self, run: str) -> list[File]: ...
 
     async def file(self, run: str, path: str) -> File | None: ...
@@ -266,4 +393,4 @@ def address(key: bytes, value: bytes) -> str:
 
     Keyed, so that the address of an erased value tells nobody what the value was.
     """
-    return hmac.new(key, value, hashlib.sha256).hexdigest()
+    return hmac.digest(key, value, "sha256").hex()

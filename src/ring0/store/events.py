@@ -13,9 +13,13 @@ from ring0.types import (
     ApprovalState,
     Call,
     CallState,
+    CapUse,
+    Cron,
     FileDelta,
     Frozen,
+    Hook,
     Label,
+    Lock,
     Run,
     RunState,
 )
@@ -60,7 +64,63 @@ class RunMoved(Event, frozen=True, kw_only=True, tag="run-moved"):
     waiting_for: str = ""
     epoch: int = 0
     """0: as it was."""
+    wake_us: int = 0
     note: str = ""
+
+
+class RunPaused(Event, frozen=True, kw_only=True, tag="run-paused"):
+    """From its next call on it waits."""
+
+    by: str
+    note: str = ""
+
+
+class RunResumed(Event, frozen=True, kw_only=True, tag="run-resumed"):
+    by: str
+
+
+class BudgetRaised(Event, frozen=True, kw_only=True, tag="budget-raised"):
+    """A person gave the run more; each run above it has that much more, and has moved it down."""
+
+    by: str
+    calls: int = 0
+    tokens: int = 0
+    cost_microusd: int = 0
+    children: int = 0
+    wall_s: int = 0
+    """Of this run and those above it."""
+    approval: str = ""
+    note: str = ""
+
+
+class CallsLost(Event, frozen=True, kw_only=True, tag="calls-lost"):
+    """After a crash: as many calls may have been made whose intents were not on disk yet. They
+    count as made: a budget is never overspent."""
+
+    calls: int
+
+
+class LockTaken(Event, frozen=True, kw_only=True, tag="lock-taken"):
+    """Taken, or its lease made longer."""
+
+    lock: Lock
+
+
+class LockFreed(Event, frozen=True, kw_only=True, tag="lock-freed"):
+    tenant: str
+    resource: str
+    how: str
+    """`freed`, `expired` or `ended`."""
+
+
+class MessageSent(Event, frozen=True, kw_only=True, tag="message-sent"):
+    """In the sender's journal; a person's, in the receiver's own."""
+
+    to: str
+    sender: str
+    body: str
+    key_of: str = ""
+    label: Label
 
 
 class RunEnded(Event, frozen=True, kw_only=True, tag="run-ended"):
@@ -101,18 +161,33 @@ class CallRefused(Event, frozen=True, kw_only=True, tag="call-refused"):
     """Where the words of the no told of data that the run had not seen."""
 
 
+class CallsRefusedAlike(Event, frozen=True, kw_only=True, tag="calls-refused-alike"):
+    """More calls that asked for the same as one that was refused, and were told the same."""
+
+    like: str
+    calls: tuple[str, ...]
+
+
 class CallIntended(Event, frozen=True, kw_only=True, tag="call-intended"):
     """Admitted: from here on the effect may happen."""
 
     call: Call
     reserve_microusd: int = 0
+    reserve_tokens: int = 0
+    uncounted: bool = False
+    """It takes no call of the budget."""
+    caps: tuple[CapUse, ...] = ()
 
 
 class CallRetried(Event, frozen=True, kw_only=True, tag="call-retried"):
-    """After a crash: a pure or idempotent call runs again under its own id."""
+    """After a crash: a pure or idempotent call runs again under its own id. What was reserved for
+    the try before may have been spent, and stays so; as much is reserved once more."""
 
     call: str
     epoch: int
+    reserve_microusd: int = 0
+    reserve_tokens: int = 0
+    caps: tuple[CapUse, ...] = ()
 
 
 class CallEnded(Event, frozen=True, kw_only=True, tag="call-ended"):
@@ -122,6 +197,13 @@ class CallEnded(Event, frozen=True, kw_only=True, tag="call-ended"):
     run_label: Label | None = None
     """The run's own label, where it rose."""
     cost_microusd: int = 0
+    tokens: int = 0
+    caps_back: tuple[CapUse, ...] = ()
+    """What was taken from caps for it and not used."""
+    notice: str = ""
+    fingerprint: str = ""
+    received: int = 0
+    """The number of the message that this call received; 0: none."""
     undo: str = ""
     undoes: str = ""
     """The call that this one took back."""
@@ -170,17 +252,89 @@ class Killed(Event, frozen=True, kw_only=True, tag="killed"):
     by: str
 
 
+class CronSet(Event, frozen=True, kw_only=True, tag="cron-set"):
+    """Given, or given anew under the same name."""
+
+    cron: Cron
+
+
+class HookSet(Event, frozen=True, kw_only=True, tag="hook-set"):
+    hook: Hook
+
+
+class OrderPaused(Event, frozen=True, kw_only=True, tag="order-paused"):
+    """It starts no run until it is resumed."""
+
+    order: str
+    """`cron` or `hook`."""
+    name: str
+    by: str
+    note: str = ""
+
+
+class OrderResumed(Event, frozen=True, kw_only=True, tag="order-resumed"):
+    order: str
+    name: str
+    by: str
+
+
+class OrderRemoved(Event, frozen=True, kw_only=True, tag="order-removed"):
+    order: str
+    name: str
+    by: str
+
+
+class CronFired(Event, frozen=True, kw_only=True, tag="cron-fired"):
+    """In the journal of the run that it starts, in one transaction with that run's first event."""
+
+    cron: str
+    version: int
+    due_us: int = 0
+    """The moment that the run is for; 0: a person asked for it."""
+    skipped: int = 0
+    """Moments before that one that get no run of their own."""
+    by: str = ""
+
+
+class CronSkipped(Event, frozen=True, kw_only=True, tag="cron-skipped"):
+    """Moments that get no run."""
+
+    cron: str
+    version: int
+    through_us: int
+    """The newest of them."""
+    moments: int
+    why: str
+
+
+class HookFired(Event, frozen=True, kw_only=True, tag="hook-fired"):
+    """As CronFired, for a delivery."""
+
+    hook: str
+    version: int
+    delivery: str
+    """What names it: the sender's id, or the digest of a body that has none."""
+
+
 AnyEvent = (
     KernelStarted
     | KernelStopped
     | PolicyLoaded
     | RunQueued
     | RunMoved
+    | RunPaused
+    | RunResumed
+    | BudgetRaised
+    | CallsLost
+    | LockTaken
+    | LockFreed
+    | MessageSent
     | RunEnded
     | SandboxStarted
     | SandboxClaimed
     | SandboxEnded
     | CallRefused
+    | CallsRefusedAlike
     | CallIntended
     | CallRetried
     | CallEnded
@@ -189,6 +343,14 @@ AnyEvent = (
     | ApprovalAsked
     | ApprovalAnswered
     | Killed
+    | CronSet
+    | HookSet
+    | OrderPaused
+    | OrderResumed
+    | OrderRemoved
+    | CronFired
+    | CronSkipped
+    | HookFired
 )
 
 
@@ -198,8 +360,29 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     seq: int
     at_us: int
+    stored_bytes: int = 0
+    """Of its body as stored, and of the values that came with it and were new."""
     body: AnyEvent
+
+
+class _Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """An `Entry` whose body is encoded already. The same fields in the same order."""
+
+    run: str
+    seq: int
+    at_us: int
+    stored_bytes: int
+    body: msgspec.Raw
 
 
 encode_entry = msgspec.json.Encoder().encode
 decode_entry = msgspec.json.Decoder(Entry).decode
+
+
+def seal(run: str, seq: int, at_us: int, body: AnyEvent, values_bytes: int) -> tuple[Entry, bytes]:
+    """The entry, and its exact bytes: those of `encode_entry`."""
+    raw = encode_entry(body)
+    size = len(raw) + values_bytes
+    entry = Entry(run=run, seq=seq, at_us=at_us, stored_bytes=size, body=body)
+    sealed = _Sealed(run=run, seq=seq, at_us=at_us, stored_bytes=size, body=msgspec.Raw(raw))
+    return entry, encode_entry(sealed)

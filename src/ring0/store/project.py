@@ -6,12 +6,26 @@ how `ring0 audit verify` proves that no table says anything else than the journa
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from ring0.store import events as ev
-from ring0.store.base import KillRow, SandboxRow
+from ring0.store.base import KillRow, SandboxRow, TenantRow
+from ring0.store.holdings import (
+    NEWEST_LOCK,
+    SHARED,
+    Tables,
+    capped,
+    lock_key,
+    locked,
+    message_key,
+    raised,
+    sent,
+    spend,
+    uncapped,
+)
+from ring0.store.orders import fired, ordered
 from ring0.types import (
     ENDED,
     RUN_TRANSITIONS,
@@ -23,6 +37,7 @@ from ring0.types import (
     File,
     FileDelta,
     Label,
+    Message,
     Run,
     RunState,
 )
@@ -36,13 +51,7 @@ ANSWERS: Final = {
 """What an approval may have been before each answer. Only an intent consumes one, for ever."""
 NEWEST_KILL: Final = "newest:"
 
-
-class Tables(Protocol):
-    """Rows by table and key. A row is a struct of types.py; None removes it."""
-
-    def get(self, table: str, key: str) -> Any: ...
-
-    def put(self, table: str, key: str, row: Any) -> None: ...
+__all__ = ["NEWEST_KILL", "NEWEST_LOCK", "SHARED", "Tables", "lock_key", "message_key", "project"]
 
 
 def project(entry: ev.Entry, tables: Tables) -> None:
@@ -60,9 +69,19 @@ def project(entry: ev.Entry, tables: Tables) -> None:
         _killed(body, tables)
     elif isinstance(body, ev.SandboxStarted | ev.SandboxEnded):
         _sandboxed(body, ev.KERNEL, tables)
+    else:
+        ordered(entry, tables)
     if run is not None:
         assert run.events == entry.seq - 1, f"{entry.run}: event {entry.seq} after {run.events}"
-        tables.put("run", run.id, replace(run, events=entry.seq))
+        stored_bytes = run.stored_bytes + entry.stored_bytes
+        tables.put("run", run.id, replace(run, events=entry.seq, stored_bytes=stored_bytes))
+        _charged(run.tenant, entry, tables)
+
+
+def _charged(tenant: str, entry: ev.Entry, tables: Tables) -> None:
+    row: TenantRow = tables.get("tenant", tenant) or TenantRow(tenant=tenant)
+    stored_bytes = row.stored_bytes + entry.stored_bytes
+    tables.put("tenant", tenant, replace(row, events=row.events + 1, stored_bytes=stored_bytes))
 
 
 def _queued(entry: ev.Entry, body: ev.RunQueued, tables: Tables) -> None:
@@ -75,15 +94,9 @@ def _queued(entry: ev.Entry, body: ev.RunQueued, tables: Tables) -> None:
         parent: Run | None = tables.get("run", child.parent)
         assert parent is not None, f"{child.id} has no parent {child.parent}"
         assert (parent.root, parent.tenant) == (child.root, child.tenant), "a child of its tree"
-        tables.put(
-            "run",
-            parent.id,
-            replace(
-                parent,
-                calls_used=parent.calls_used + child.budget.calls,
-                cost_used_microusd=parent.cost_used_microusd + child.budget.cost_microusd,
-            ),
-        )
+        moved = {name: getattr(child.budget, name) for name in SHARED}
+        moved["children"] += 1
+        tables.put("run", parent.id, spend(parent, moved))
     _files(child.id, body.files, tables)
     if body.remembered:
         _remember(entry, "task", body.remembered, child.label, tables)
@@ -118,8 +131,33 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
         case ev.RunMoved():
             assert body.state in RUN_TRANSITIONS[run.state], f"{run.state} to {body.state}"
             return replace(
-                run, state=body.state, waiting_for=body.waiting_for, epoch=body.epoch or run.epoch
+                run,
+                state=body.state,
+                waiting_for=body.waiting_for,
+                wake_us=body.wake_us,
+                epoch=body.epoch or run.epoch,
             )
+        case ev.RunPaused():
+            assert body.by and not run.paused_by, f"{run.id} is paused already"
+            return replace(run, paused_by=body.by)
+        case ev.RunResumed():
+            assert run.paused_by, f"{run.id} is not paused"
+            return replace(run, paused_by="")
+        case ev.BudgetRaised():
+            return raised(body, run, tables)
+        case ev.CallsLost():
+            assert 0 < body.calls <= run.budget.calls - run.calls_used, f"{body.calls} were left"
+            return spend(run, {"calls": body.calls})
+        case ev.LockTaken():
+            locked(body.lock, run, tables)
+        case ev.LockFreed():
+            key = lock_key(body.tenant, body.resource, run.id)
+            assert tables.get("lock", key) is not None, f"{run.id} holds no {body.resource}"
+            tables.put("lock", key, None)
+        case ev.MessageSent():
+            return sent(entry, body, run, tables)
+        case ev.CronFired() | ev.HookFired():
+            fired(body, run, tables)
         case ev.RunEnded():
             return _ended(entry, body, run, tables)
         case ev.SandboxStarted() | ev.SandboxClaimed() | ev.SandboxEnded():
@@ -127,8 +165,16 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
         case ev.CallRefused():
             _open(entry, body.call, run, tables)
             return _risen(run, body.run_label)
+        case ev.CallsRefusedAlike():
+            like = _call(body.like, run, CallState.REFUSED, tables)
+            assert body.calls, "alike to nothing"
+            for alike in body.calls:
+                call = replace(like, id=alike, begun_us=entry.at_us, ended_us=entry.at_us)
+                _open(entry, call, run, tables)
         case ev.CallIntended():
             return _intended(entry, body, run, tables)
+        case ev.CallRetried():
+            return _retried(body, run, tables)
         case ev.CallEnded():
             return _call_ended(entry, body, run, tables)
         case ev.CallCutOff():
@@ -172,20 +218,16 @@ def _ended(entry: ev.Entry, body: ev.RunEnded, run: Run, tables: Tables) -> Run:
     assert body.state in ENDED and run.state not in ENDED and body.epoch == run.epoch + 1
     if run.parent:
         parent: Run = tables.get("run", run.parent)  # It was there when this one was queued.
-        tables.put(
-            "run",
-            parent.id,
-            replace(
-                parent,
-                calls_used=parent.calls_used - (run.budget.calls - run.calls_used),
-                cost_used_microusd=parent.cost_used_microusd
-                - (run.budget.cost_microusd - run.cost_used_microusd),
-            ),
-        )
+        unused = {
+            name: getattr(run, used) - getattr(run.budget, name) for name, used in SHARED.items()
+        }
+        tables.put("run", parent.id, spend(parent, unused))
     return replace(
         run,
         state=body.state,
         waiting_for="",
+        wake_us=0,
+        paused_by="",
         result=body.result,
         ended_us=entry.at_us,
         epoch=body.epoch,
@@ -194,17 +236,31 @@ def _ended(entry: ev.Entry, body: ev.RunEnded, run: Run, tables: Tables) -> Run:
 
 def _intended(entry: ev.Entry, body: ev.CallIntended, run: Run, tables: Tables) -> Run:
     assert run.state not in ENDED, f"{run.id} is {run.state}"
-    call = _open(entry, replace(body.call, cost_microusd=body.reserve_microusd), run, tables)
+    call = replace(body.call, cost_microusd=body.reserve_microusd, tokens=body.reserve_tokens)
+    call = _open(entry, call, run, tables)
+    for use in body.caps:
+        capped(use, tables)
     if call.approval:
         approval: Approval | None = tables.get("approval", call.approval)
         assert approval is not None and approval.call == call.id, f"no approval of {call.id}"
         assert approval.state is ApprovalState.APPROVED, f"{approval.id} is {approval.state}"
         tables.put("approval", approval.id, replace(approval, state=ApprovalState.CONSUMED))
-    return replace(
-        run,
-        calls_used=run.calls_used + 1,
-        cost_used_microusd=run.cost_used_microusd + body.reserve_microusd,
+    reserved = {"cost_microusd": body.reserve_microusd, "tokens": body.reserve_tokens}
+    return spend(run, {"calls": 0 if body.uncounted else 1, **reserved})
+
+
+def _retried(body: ev.CallRetried, run: Run, tables: Tables) -> Run:
+    call = _call(body.call, run, CallState.INTENDED, tables)
+    again = {"cost_microusd": body.reserve_microusd, "tokens": body.reserve_tokens}
+    more = replace(
+        call,
+        cost_microusd=call.cost_microusd + body.reserve_microusd,
+        tokens=call.tokens + body.reserve_tokens,
     )
+    tables.put("call", call.id, more)
+    for use in body.caps:
+        capped(use, tables)
+    return spend(run, again)
 
 
 def _open(entry: ev.Entry, call: Call, run: Run, tables: Tables) -> Call:
@@ -226,7 +282,12 @@ def _call(key: str, run: Run, state: CallState, tables: Tables) -> Call:
 
 def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -> Run:
     call = _call(body.call, run, CallState.INTENDED, tables)
-    reserved = call.cost_microusd
+    settled = {
+        "cost_microusd": body.cost_microusd - call.cost_microusd,
+        "tokens": body.tokens - call.tokens,
+    }
+    for use in body.caps_back:
+        uncapped(use, tables)
     tables.put(
         "call",
         call.id,
@@ -237,8 +298,16 @@ def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -
             ended_us=entry.at_us,
             undo=body.undo,
             cost_microusd=body.cost_microusd,
+            tokens=body.tokens,
+            notice=body.notice,
+            fingerprint=body.fingerprint or call.fingerprint,
         ),
     )
+    if body.received:
+        key = message_key(run.id, body.received)
+        message: Message | None = tables.get("message", key)
+        assert message is not None and not message.taken_by, f"no message {body.received} waits"
+        tables.put("message", key, replace(message, taken_by=call.id))
     if body.undoes and body.state is CallState.OK:
         undone: Call | None = tables.get("call", body.undoes)
         assert undone is not None, f"there is no call {body.undoes} to undo"
@@ -247,8 +316,7 @@ def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -
     if body.remembered:
         label = body.remembered_label or run.label
         _remember(entry, body.remembered_role, body.remembered, label, tables)
-    run = replace(run, cost_used_microusd=run.cost_used_microusd - reserved + body.cost_microusd)
-    return _risen(run, body.run_label)
+    return _risen(spend(run, settled), body.run_label)
 
 
 def _risen(run: Run, label: Label | None) -> Run:

@@ -8,7 +8,7 @@ exactly what it prepared or refuses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -32,6 +32,8 @@ class Prepared(Frozen, frozen=True, kw_only=True):
     """What is out of bounds whatever the policy says; empty: nothing."""
     rows: int = 0
     tables: tuple[str, ...] = ()
+    title: str = ""
+    """What a human reads first; empty: the kernel says it by what the call would change."""
     lines: tuple[str, ...] = ()
     """The dry run, for a human."""
     digest: str = ""
@@ -43,6 +45,21 @@ class Prepared(Frozen, frozen=True, kw_only=True):
     effect: str = ""
     """What the driver found, where it is milder than the manifest's (a write that only reads)."""
     reserve_microusd: int = 0
+    reserve_tokens: int = 0
+    uncounted: bool = False
+    """It only gives back what the run holds: no call of its budget, so that it never lacks one."""
+    amounts: dict[str, int] = msgspec.field(default_factory=dict)
+    """What a cap may count beside calls, money and tokens, as far as the driver can say how many:
+    `rows`, `recipients`, …"""
+    slots: tuple[str, ...] = ()
+    """What it needs one of while it is carried out: `model:openai`, `sandbox`."""
+    bucket: str = ""
+    """Whose requests and tokens a minute it counts to; empty: nobody's."""
+    bucket_tokens: int = 0
+    """The estimate that it reserves there."""
+    touches: tuple[str, ...] = ()
+    """Named resources that it would change: `table:customers`, `file:/x`. A lock that another run
+    holds on one of them keeps the call waiting."""
     host: str = ""
     """Where a request goes; empty for all that goes nowhere."""
     method: str = ""
@@ -68,6 +85,14 @@ class Result(msgspec.Struct, kw_only=True):
     undoes: str = ""
     files: tuple[FileChange, ...] = ()
     cost_microusd: int = 0
+    tokens: int = 0
+    events: tuple[Any, ...] = ()
+    """What goes on record in one write with the call's end: messages sent, a lock freed
+    (`store.events`)."""
+    blobs: dict[str, bytes] = {}
+    """Values that these events name, by address."""
+    received: int = 0
+    """The number of the message that it took."""
     remember: str | None = None
     """Text for the episodes; None: the gate makes one for tools; empty: nothing."""
     remember_role: str = "result"
@@ -117,6 +142,10 @@ class CallContext(msgspec.Struct, kw_only=True):
     run: Run
     workspace: Workspace
     sandboxes: Sandboxes
+    fences: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """Of the locks that the run took, by resource: a system outside can refuse what comes late."""
+    notice: str = ""
+    """What the kernel tells the model that is asked, beside what the agent sends."""
     operator: bool = False
     """A human operator's own call, not an agent's."""
     within: Within | None = None

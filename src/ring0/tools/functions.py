@@ -19,6 +19,7 @@ from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext, Prepared, Result
 from ring0.tools.reach import Reach, sandbox_for
 from ring0.tools.sandbox.host import Sandbox, SandboxSpec
+from ring0.tools.touching import fill
 from ring0.types import Effect, Label, ToolManifest
 
 _HEADER = struct.Struct(">I")
@@ -41,12 +42,15 @@ class Function:
         self._runtime = runtime
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
-        return _prepared(self.manifest, args)
+        prepared = _prepared(self.manifest, args)
+        return msgspec.structs.replace(prepared, slots=("sandbox",))
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
-        frame = msgspec.json.encode({"args": args, "call_id": context.call})
+        frame = msgspec.json.encode(
+            {"args": args, "call_id": context.call, "fences": dict(context.fences)}
+        )
         try:
             async with sandbox_for(self.manifest, self._spec(), context, self._reach) as sandbox:
                 answer = await self._runtime.wait_for(
@@ -91,6 +95,7 @@ def _prepared(manifest: ToolManifest, args: dict[str, Any]) -> Prepared:
         own=pure,
         mutates=not pure,
         reserve_microusd=manifest.cost_microusd,
+        touches=fill(manifest.locks, args),
         lines=(
             *(f"  that may reach {rule}" for rule in manifest.egress),
             *(f"  with the credential {name}" for name in manifest.secrets),
@@ -151,7 +156,7 @@ class EmbeddedFunction:
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
         try:
-            value = await self._call(args, context.call)
+            value = await self._call(args, context.call, dict(context.fences))
         except errors.Ring0Error:
             raise
         except Exception as error:

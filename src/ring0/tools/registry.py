@@ -31,11 +31,8 @@ class Tool:
         self.digest = digest(driver.manifest)
         try:
             self._parts = schemas.parts(driver.manifest.schema)
-            self._schema = jsonschema_rs.validator_for(
-                # A reference to elsewhere is an error: the kernel fetches nothing for a schema.
-                driver.manifest.schema,
-                offline=True,
-            )
+            self._schema = schemas.validator(driver.manifest.schema)
+            self._patterns = schemas.Patterns(driver.manifest.schema)
         except (jsonschema_rs.ValidationError, ValueError) as error:
             raise ManifestInvalid(
                 f"The schema of the tool {driver.manifest.name!r} is not JSON"
@@ -67,6 +64,12 @@ class Tool:
             raise CallInvalid(
                 f"{self.manifest.name} is given too many values to check them.",
                 todo="Send fewer at a time.",
+            )
+        if self._patterns.tries(args) > limits.SCHEMA_PATTERN_CHARS_MAX:
+            raise CallInvalid(
+                f"{self.manifest.name} is given more text than its patterns are tried on.",
+                why=f"Letters times patterns are at most {limits.SCHEMA_PATTERN_CHARS_MAX}.",
+                todo="Send less at a time.",
             )
         error = next(iter(self._schema.iter_errors(args)), None)
         if error is not None:

@@ -7,9 +7,11 @@ agent's code), and the kernel has one thread for all runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, Final
 from urllib.parse import unquote
+
+import jsonschema_rs
 
 from ring0 import limits
 
@@ -31,8 +33,74 @@ _Place = tuple[tuple[str, str], ...]
 """From one value to a value within it: (`member`, its name) or (`item`, its number); "" is any."""
 
 
+_MATCHING: Final = frozenset({"pattern", "patternProperties", *_REFERENCES})
+_LINEAR: Final = jsonschema_rs.RegexOptions(size_limit=limits.SCHEMA_PATTERN_SIZE_BYTES_MAX)
+"""Patterns are tried by an engine without backtracking. One that looks ahead or back is refused:
+`(?=(a+)+b)c` takes minutes for a text of a hundred thousand letters."""
+
+
 class Endless(ValueError):
     """A schema that takes too long to check anything with; the message says why."""
+
+
+def validator(schema: Any) -> jsonschema_rs.Validator:
+    """Raises ValueError, jsonschema_rs.ValidationError."""
+    # A reference to elsewhere is an error: the kernel fetches nothing for a schema.
+    return jsonschema_rs.validator_for(schema, pattern_options=_LINEAR, offline=True)
+
+
+class Patterns:
+    """How much text the patterns of a schema for an object are tried on."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        """Raises Endless."""
+        own = schema.get("properties")
+        own = own if isinstance(own, dict) else {}
+        rest = {key: part for key, part in schema.items() if key != "properties"}
+        looking = _Looking(schema)
+        looking.look(schema, (), {})
+        self._count = looking.patterns
+        rest.pop("$defs", None)  # They count where something refers to them.
+        self._all = _holds(rest, _MATCHING)
+        """They may be for whatever is in the object; else only for what is in these."""
+        self._keys = {key for key, part in own.items() if _holds(part, _MATCHING)}
+
+    def tries(self, value: Any) -> int:
+        """Letters times patterns."""
+        if not self._count:
+            return 0
+        if self._all or not isinstance(value, dict):
+            return self._count * letters(value)
+        return self._count * sum(letters(value[key]) for key in self._keys & value.keys())
+
+
+def letters(value: Any) -> int:
+    """How many letters there are in the texts of a value, the names of fields included."""
+    count, waiting = 0, [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, str):
+            count += len(inner)
+        elif isinstance(inner, dict):
+            count += sum(map(len, inner))
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
+    return count
+
+
+def _holds(schema: Any, words: Container[str]) -> bool:
+    """Does one of the words stand in it, wherever that is?"""
+    waiting = [schema]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            if any(key in words for key in inner):
+                return True
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
+    return False
 
 
 def parts(schema: Any) -> int:
@@ -59,6 +127,8 @@ class _Looking:
     def __init__(self, root: Any) -> None:
         self._root = root
         self._count = 0
+        self.patterns = 0
+        """How many those parts hold."""
         self._returns: dict[str, list[_Place]] = {}
         """Of each reference that is being followed: where it comes back to itself."""
 
@@ -72,6 +142,10 @@ class _Looking:
             return self._count
         if schema is not self._root and isinstance(schema.get("$id"), str):
             raise Endless("a part of it calls itself a document of its own")
+        self.patterns += isinstance(schema.get("pattern"), str)
+        self.patterns += (
+            len(named) if isinstance(named := schema.get("patternProperties"), dict) else 0
+        )
         for key in _REFERENCES:
             if isinstance(name := schema.get(key), str):
                 self._follow(name, place, following)

@@ -7,36 +7,41 @@ or changed in a folder that is refused.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import ExitStack
 from pathlib import Path
 
 import apsw
 
-from ring0.errors import Ring0Error, StoreDamaged, StoreFailed
+from ring0.errors import KernelBusy, Ring0Error, StoreDamaged, StoreFailed
 from ring0.runtime import Runtime
 from ring0.store import merkle
 from ring0.store.base import Head
 from ring0.store.sqlite import sql
+from ring0.store.sqlite.committing import write_head
+from ring0.store.sqlite.failing import explain
+from ring0.store.sqlite.reserve import Reserve
 from ring0.store.sqlite.snapshot import read_head
 from ring0.store.sqlite.store import SqliteStore
 from ring0.store.sqlite.tables import first, tree_of
-from ring0.store.sqlite.writer import Writer, explain, write_head
+from ring0.store.sqlite.writer import WriterThread
 
 JOURNAL = "journal.db"
 HEAD = "journal.head"
+RESERVE = "journal.reserve"
 ASIDE = f"move {JOURNAL}, {JOURNAL}-wal and {HEAD} aside to begin a new one"
 
 
-def open_store(folder: Path, runtime: Runtime, *, write: bool) -> SqliteStore:
-    """Opens (and with `write` creates) the journal in `folder`.
+def open_store(folder: Path, runtime: Runtime, *, write: bool, vfs: str = "") -> SqliteStore:
+    """Opens (and with `write` creates) the journal in `folder`. `vfs`: SQLite's door to the disk.
 
     Raises StoreDamaged, StoreFull, StoreFailed.
     """
     path = folder / JOURNAL
     with ExitStack() as held:
         try:
-            store = (_open_to_write if write else _open_to_read)(path, runtime, held)
+            store = (_open_to_write if write else _open_to_read)(path, runtime, held, vfs)
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
             raise StoreDamaged(
                 f"The journal {path} is damaged: {error}.",
@@ -49,7 +54,7 @@ def open_store(folder: Path, runtime: Runtime, *, write: bool) -> SqliteStore:
         return store
 
 
-def _open_to_read(path: Path, runtime: Runtime, held: ExitStack) -> SqliteStore:
+def _open_to_read(path: Path, runtime: Runtime, held: ExitStack, vfs: str) -> SqliteStore:
     if not path.exists():
         raise StoreDamaged(
             f"There is no journal in {path.parent}.",
@@ -59,29 +64,30 @@ def _open_to_read(path: Path, runtime: Runtime, held: ExitStack) -> SqliteStore:
     _check_not_emptied(path)
     if path.stat().st_size == 0:
         raise _foreign(path)
-    connection = _connect(path, held, write=False)
+    connection = _connect(path, held, vfs, write=False)
     _check_version(connection, path)
     head = path.with_name(HEAD)
     head_file = _descriptor(head, os.O_RDONLY, held) if head.is_file() else -1
     return SqliteStore(connection, None, head_file, runtime)
 
 
-def _open_to_write(path: Path, runtime: Runtime, held: ExitStack) -> SqliteStore:
+def _open_to_write(path: Path, runtime: Runtime, held: ExitStack, vfs: str) -> SqliteStore:
     head = path.with_name(HEAD)
     _check_not_emptied(path)
     # Closed before SQLite opens it: closing it later would drop SQLite's locks.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     if path.with_name(path.name + "-journal").exists():
-        _roll_back(path)
+        _roll_back(path, vfs)
     # All that may be refused is looked at by a reader: a writer would fold the WAL of a damaged
     # journal into it.
-    reader = _connect(path, held, write=False)
+    reader = _connect(path, held, vfs, write=False)
     anchored = _anchored(head)
     if first(reader, sql.WHOSE) == (0, 0, 0):
-        _begin(path, anchored)
+        _begin(path, anchored, vfs)
     _check_version(reader, path)
     tree = _check_length(reader, anchored, path)
     head_file = _descriptor(head, os.O_RDWR | os.O_CREAT, held)
+    _hold(head_file, path)
     if anchored is None or anchored.size != tree.size:
         # On disk before the first event is: a head file that a power cut empties would shut the
         # journal; later ones replace it in place.
@@ -90,29 +96,49 @@ def _open_to_write(path: Path, runtime: Runtime, held: ExitStack) -> SqliteStore
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(folder)
         os.close(folder)
-    writer = Writer(_connect(path, held, write=True), head_file, runtime)
+    # Last: whatever is refused leaves no file behind.
+    reserve = Reserve(path.with_name(RESERVE))
+    writer = WriterThread(_connect(path, held, vfs, write=True), head_file, runtime, reserve)
     return SqliteStore(reader, writer, head_file, runtime)
 
 
-def _roll_back(path: Path) -> None:
+def _hold(head_file: int, path: Path) -> None:
+    """One kernel writes. `kernel.lock` says so too, but to a person it is a file that can be
+    deleted, and the next kernel would make another; the head file nobody does without."""
+    try:
+        fcntl.flock(head_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise KernelBusy(
+            f"Another kernel writes {path}.",
+            why="Its kernel.lock was deleted, or replaced; two kernels would both be right.",
+            todo=f"End that one first: `fuser {path.with_name(HEAD)}` names its process.",
+        ) from None
+
+
+def create_tables(connection: apsw.Connection) -> None:
+    """Makes the tables of an empty database, in memory or in a file."""
+    connection.execute("BEGIN IMMEDIATE;" + sql.SCHEMA + "COMMIT").fetchall()
+
+
+def _roll_back(path: Path, vfs: str) -> None:
     """A kernel died while it made the file: before there is a WAL, only a writer can undo that."""
     with ExitStack() as held:
-        first(_connect(path, held, write=True), sql.WHOSE)
+        first(_connect(path, held, vfs, write=True), sql.WHOSE)
 
 
-def _begin(path: Path, anchored: Head | None) -> None:
+def _begin(path: Path, anchored: Head | None, vfs: str) -> None:
     """Makes the tables, unless the head file says that there were some."""
     if anchored is not None and anchored.size:
         raise _cut_short(path, 0, anchored)
     with ExitStack() as held:  # Closing it puts all in the main file, whatever becomes of a WAL.
-        connection = _connect(path, held, write=True)
-        connection.execute("BEGIN IMMEDIATE;" + sql.SCHEMA + "COMMIT").fetchall()
+        connection = _connect(path, held, vfs, write=True)
+        create_tables(connection)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _connect(path: Path, held: ExitStack, *, write: bool) -> apsw.Connection:
+def _connect(path: Path, held: ExitStack, vfs: str, *, write: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE if write else apsw.SQLITE_OPEN_READONLY
-    connection = apsw.Connection(str(path), flags=flags)
+    connection = apsw.Connection(str(path), flags=flags, vfs=vfs or None)
     held.callback(connection.close)
     connection.set_busy_timeout(5_000)
     if write:
@@ -166,6 +192,12 @@ def _check_version(connection: apsw.Connection, path: Path) -> None:
             f"{path} is of a newer ring0 (schema {version}; this one knows {sql.SCHEMA_VERSION}).",
             why="An older kernel can't keep the promises of a newer journal.",
             todo="Install the newer ring0, or set RING0_HOME to another folder.",
+        )
+    if 1 <= version < sql.SCHEMA_VERSION:
+        raise StoreDamaged(
+            f"{path} is of an older ring0 (schema {version}; this one has {sql.SCHEMA_VERSION}).",
+            why="Its tables are not those that this kernel keeps.",
+            todo="Read it with the ring0 that wrote it, and set RING0_HOME to another folder.",
         )
     if version < 1:
         raise StoreDamaged(

@@ -20,18 +20,19 @@ from ring0.store.sqlite.tables import first, token_count, tree_of
 
 
 class Snapshot:
-    """Reads one moment of the journal at `path`. Use it in a `with`."""
+    """Reads one moment of the journal that `reader` reads. Use it in a `with`."""
 
-    def __init__(self, path: str, head_file: int) -> None:
+    def __init__(self, reader: apsw.Connection, head_file: int) -> None:
         self.anchored = read_head(head_file)
         """What the head file says: read first, since it is written after the journal."""
-        self._db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+        self._own = bool(reader.filename)
+        """One in memory has no name to open it by: it is looked at through its reader."""
+        self._db = _again(reader) if self._own else reader
         try:
-            self._db.set_busy_timeout(5_000)
             self._db.execute("BEGIN")
             first(self._db, sql.WHOSE)  # From here on nothing moves.
         except BaseException:
-            self._db.close()
+            self._close()
             raise
 
     def __enter__(self) -> Snapshot:
@@ -43,7 +44,13 @@ class Snapshot:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._db.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._own:
+            self._db.close()
+        elif self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def tree(self) -> tuple[merkle.Tree, int]:
         """The tree as stored, and the seq of the kernel's last event. Raises ValueError."""
@@ -100,6 +107,14 @@ class Snapshot:
             yield f"the schema: {kind} {name!r} is not what ring0 made"
         for kind, name, _ in sorted(wanted - found, key=str):
             yield f"the schema: {kind} {name!r} is missing or changed"
+
+
+def _again(reader: apsw.Connection) -> apsw.Connection:
+    connection = apsw.Connection(
+        reader.filename, flags=apsw.SQLITE_OPEN_READONLY, vfs=reader.open_vfs or None
+    )
+    connection.set_busy_timeout(5_000)
+    return connection
 
 
 def read_head(head_file: int) -> Head | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x52494E47  # "RING"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 SCHEMA: Final = f"""
 PRAGMA application_id = {APPLICATION_ID};
@@ -36,10 +36,12 @@ CREATE TABLE tree (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NUL
 INSERT INTO tree VALUES (1, 0, x'', 0);
 CREATE TABLE run (
     key TEXT PRIMARY KEY, state TEXT NOT NULL, parent TEXT NOT NULL, root TEXT NOT NULL,
-    started_us INTEGER NOT NULL, row BLOB NOT NULL
+    started_us INTEGER NOT NULL, wake_us INTEGER NOT NULL, row BLOB NOT NULL
 ) STRICT;
 CREATE INDEX run_by_state ON run (state, started_us);
 CREATE INDEX run_by_root ON run (root);
+CREATE INDEX run_by_parent ON run (parent, state);
+CREATE INDEX run_by_wake ON run (wake_us) WHERE wake_us > 0;
 CREATE TABLE call (
     key TEXT PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL, state TEXT NOT NULL,
     row BLOB NOT NULL
@@ -53,6 +55,20 @@ CREATE INDEX approval_by_state ON approval (state, asked_us);
 CREATE TABLE file (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE sandbox (key TEXT PRIMARY KEY, ended INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
 CREATE INDEX sandbox_alive ON sandbox (ended) WHERE ended = 0;
+CREATE TABLE lock (
+    key TEXT PRIMARY KEY, tenant TEXT NOT NULL, resource TEXT NOT NULL, run TEXT NOT NULL,
+    row BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lock_by_run ON lock (run);
+CREATE INDEX lock_by_resource ON lock (tenant, resource);
+CREATE TABLE message (
+    key TEXT PRIMARY KEY, receiver TEXT NOT NULL, taken INTEGER NOT NULL, row BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX message_waiting ON message (receiver) WHERE taken = 0;
+CREATE TABLE cap (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE tenant (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE cron (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE hook (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE kill (key TEXT PRIMARY KEY, generation INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
 CREATE TABLE episode (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
@@ -71,6 +87,7 @@ PRAGMA synchronous = FULL;
 PRAGMA trusted_schema = OFF;
 PRAGMA wal_autocheckpoint = 2000;
 PRAGMA cache_size = -16000;
+PRAGMA temp_store = MEMORY;
 """
 WHOSE: Final = """
 SELECT (SELECT application_id FROM pragma_application_id),
@@ -89,11 +106,14 @@ LAST_EVENT: Final = "SELECT body FROM event ORDER BY idx DESC LIMIT 1"
 
 GET: Final = {
     table: f"SELECT row FROM {table} WHERE key = ?"
-    for table in ("run", "call", "approval", "file", "sandbox", "kill", "episode")
+    for table in (
+        *("run", "call", "approval", "file", "sandbox", "kill", "episode"),
+        *("lock", "message", "cap", "tenant", "cron", "hook"),
+    )
 }
 PUT: Final = {
-    "run": "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
-    " state = excluded.state, row = excluded.row",
+    "run": "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " state = excluded.state, wake_us = excluded.wake_us, row = excluded.row",
     "call": "INSERT INTO call VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
     " state = excluded.state, row = excluded.row",
     "approval": "INSERT INTO approval VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
@@ -103,15 +123,32 @@ PUT: Final = {
     " ended = excluded.ended, row = excluded.row",
     "kill": "INSERT INTO kill VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
     " generation = excluded.generation, row = excluded.row",
+    "lock": "INSERT INTO lock VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " run = excluded.run, row = excluded.row",
+    "message": "INSERT INTO message VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " taken = excluded.taken, row = excluded.row",
+    "cap": "INSERT INTO cap VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
+    "tenant": "INSERT INTO tenant VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
+    "cron": "INSERT INTO cron VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
+    "hook": "INSERT INTO hook VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
 }
-REMOVE_FILE: Final = "DELETE FROM file WHERE key = ?"
+REMOVE: Final = {
+    table: f"DELETE FROM {table} WHERE key = ?" for table in ("file", "lock", "cron", "hook")
+}
+"""From these a row can be taken away."""
 COLUMNS: Final = {
-    "run": ("state", "parent", "root", "started_us"),
+    "run": ("state", "parent", "root", "started_us", "wake_us"),
     "call": ("run", "seq", "state"),
     "approval": ("run", "state", "asked_us"),
     "file": (),
     "sandbox": ("ended",),
     "kill": ("generation",),
+    "lock": ("tenant", "resource", "run"),
+    "message": ("receiver", "taken"),
+    "cap": (),
+    "tenant": (),
+    "cron": (),
+    "hook": (),
     "episode": ("tenant", "principal", "agent", "text"),
 }
 """What lies beside each row, as a copy of what the row says."""
@@ -123,7 +160,7 @@ ALL_ROWS: Final = {
 NEXT_EPISODE: Final = "SELECT coalesce(max(id), 0) + 1 FROM episode"
 ADD_EPISODE: Final = "INSERT INTO episode VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 ADD_EPISODE_TEXT: Final = "INSERT INTO episode_text (rowid, text) VALUES (?, ?)"
-EPISODE_TOKENS: Final = "SELECT sz FROM episode_text_docsize WHERE id = ?"
+EPISODE_TOKENS: Final = "SELECT id, sz FROM episode_text_docsize WHERE id >= ? ORDER BY id"
 ALL_EPISODE_TOKENS: Final = """
 SELECT episode.key, tokens, sz FROM episode LEFT JOIN episode_text_docsize AS size
 ON size.id = episode.id
@@ -150,12 +187,24 @@ SELECT count(*) FROM approval JOIN run ON run.key = approval.run
 WHERE approval.state = 'pending' AND run.root = ?
 """
 
+LOCKS: Final = "SELECT row FROM lock WHERE resource <> '' ORDER BY key"
+LOCKS_OF_RUN: Final = "SELECT row FROM lock WHERE run = ? AND resource <> '' ORDER BY key"
+LOCKS_OF_TENANT: Final = "SELECT row FROM lock WHERE tenant = ? AND resource <> '' ORDER BY key"
+LOCKS_ON: Final = "SELECT row FROM lock WHERE tenant = ? AND resource = ?"
+MESSAGES: Final = "SELECT row FROM message WHERE receiver = ? ORDER BY key"
+MESSAGES_WAITING: Final = "SELECT row FROM message WHERE receiver = ? AND taken = 0 ORDER BY key"
+CRONS: Final = "SELECT row FROM cron ORDER BY key"
+HOOKS: Final = "SELECT row FROM hook ORDER BY key"
+RUNS_DUE: Final = "SELECT row FROM run WHERE wake_us > 0 AND wake_us <= ? ORDER BY wake_us LIMIT ?"
+NEXT_WAKE: Final = "SELECT coalesce(min(wake_us), 0) FROM run WHERE wake_us > 0"
+
 RUN_KEY: Final = "SELECT key FROM run_key WHERE run = ?"
 KEYS: Final = "SELECT run, key FROM run_key"
 RUNS_NAMED: Final = "SELECT key FROM run WHERE key >= ? AND key < ? LIMIT 3"
 CALLS: Final = "SELECT row FROM call WHERE run = ? ORDER BY seq"
 FILES: Final = "SELECT row FROM file WHERE key >= ? AND key < ? ORDER BY key"
 SANDBOXES_ALIVE: Final = "SELECT row FROM sandbox WHERE ended = 0"
+HAS_BLOB: Final = "SELECT 1 FROM blob WHERE address = ?"
 BLOB: Final = "SELECT value FROM blob WHERE address = ?"
 BLOBS: Final = "SELECT address, value FROM blob WHERE address > ? ORDER BY address LIMIT ?"
 EVENTS: Final = "SELECT idx, run, seq, leaf, body FROM event WHERE idx > ? ORDER BY idx LIMIT ?"
@@ -179,8 +228,3 @@ FROM episode_text JOIN episode AS text_of ON text_of.id = episode_text.rowid
 WHERE episode_text MATCH ? AND tenant = ? AND principal = ? AND agent = ?
 ORDER BY text_of.id DESC LIMIT ?
 """
-
-
-def kill_reached(keys: int) -> str:
-    """The newest kill among so many keys."""
-    return f"SELECT max(generation) FROM kill WHERE key IN ({', '.join('?' * keys)})"

@@ -16,18 +16,24 @@ from msgspec.structs import replace
 
 from ring0.errors import StoreDamaged
 from ring0.runtime import Runtime
-from ring0.store.base import Candidate, Candidates, Head, SandboxRow, Write
+from ring0.store.base import Candidate, Candidates, CapRow, Head, SandboxRow, TenantRow, Write
 from ring0.store.events import KERNEL, Entry, decode_entry
+from ring0.store.project import NEWEST_LOCK, message_key
 from ring0.store.sqlite import sql
+from ring0.store.sqlite.committing import Writer
+from ring0.store.sqlite.failing import closed
 from ring0.store.sqlite.snapshot import Snapshot, read_head
 from ring0.store.sqlite.tables import decode, tree_of
-from ring0.store.sqlite.writer import Writer, closed
 from ring0.types import (
     Approval,
     ApprovalState,
     Call,
+    Cron,
     Episode,
     File,
+    Hook,
+    Lock,
+    Message,
     Run,
     RunState,
     Scope,
@@ -38,7 +44,10 @@ PAGE_ROWS: Final = 500
 
 
 class SqliteStore:
-    """`store.base.Store` in one SQLite file. Open it with `open_store`."""
+    """`store.base.Store` in one SQLite file. Open it with `open_store`.
+
+    `writer`: whatever runs a `Committer` (None: this store only reads). `head_file` -1: none.
+    """
 
     def __init__(
         self, reader: apsw.Connection, writer: Writer | None, head_file: int, runtime: Runtime
@@ -74,6 +83,10 @@ class SqliteStore:
         if self._head_file >= 0:
             os.close(self._head_file)
             self._head_file = -1
+
+    def now_us(self) -> int:
+        latest_us = self._writer.latest_us() if self._writer is not None else 0
+        return max(self._runtime.now_us(), latest_us)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -138,6 +151,44 @@ class SqliteStore:
         statement = f"SELECT row FROM approval{where} ORDER BY asked_us, key"
         return self._rows("approval", statement, values)
 
+    async def locks(self, *, tenant: str = "", run: str = "") -> list[Lock]:
+        if run:
+            return self._rows("lock", sql.LOCKS_OF_RUN, (run,))
+        if tenant:
+            return self._rows("lock", sql.LOCKS_OF_TENANT, (tenant,))
+        return self._rows("lock", sql.LOCKS)
+
+    async def newest_fence(self) -> int:
+        newest: Lock | None = self._row("lock", NEWEST_LOCK)
+        return newest.fence if newest else 0
+
+    async def messages(self, to: str, *, waiting: bool = True) -> list[Message]:
+        return self._rows("message", sql.MESSAGES_WAITING if waiting else sql.MESSAGES, (to,))
+
+    async def message(self, to: str, number: int) -> Message | None:
+        found: Message | None = self._row("message", message_key(to, number))
+        return found
+
+    async def cap_used(self, key: str, window: int = 0) -> int:
+        row: CapRow | None = self._row("cap", key)
+        return row.used_in(window) if row else 0
+
+    async def tenant(self, tenant: str) -> TenantRow:
+        found: TenantRow | None = self._row("tenant", tenant)
+        return found or TenantRow(tenant=tenant)
+
+    async def crons(self) -> list[Cron]:
+        return self._rows("cron", sql.CRONS)
+
+    async def hooks(self) -> list[Hook]:
+        return self._rows("hook", sql.HOOKS)
+
+    async def runs_due(self, now_us: int, most: int) -> list[Run]:
+        return self._rows("run", sql.RUNS_DUE, (now_us, most))
+
+    async def next_wake_us(self) -> int:
+        return int(self._one(sql.NEXT_WAKE, ())[0])
+
     async def files(self, run: str) -> list[File]:
         return self._rows("file", sql.FILES, (f"{run}\n", f"{run}\x0b"))
 
@@ -190,7 +241,7 @@ class SqliteStore:
 
     def snapshot(self) -> Snapshot:
         """One moment of the whole journal, for verification. Close it."""
-        return Snapshot(self._read.filename, self._head_file)
+        return Snapshot(self._read, self._head_file)
 
     def anchored(self) -> Head | None:
         """What the head file says."""

@@ -85,6 +85,12 @@ def _check_promise(name: str, value: Any, promised: Promise) -> None:
             why="Its output schema has many parts.",
             todo="Ask for less.",
         )
+    if promised.patterns.tries(value) > limits.SCHEMA_PATTERN_CHARS_MAX:
+        raise ToolFailed(
+            f"{name} answered with more text than the patterns of its output schema are tried on.",
+            why=f"Letters times patterns are at most {limits.SCHEMA_PATTERN_CHARS_MAX}.",
+            todo="Ask for less.",
+        )
     error = next(iter(promised.validator.iter_errors(value)), None) if value is not None else None
     if value is None or error is not None:
         why = "It holds no structured value." if error is None else clean(error.message, 500)

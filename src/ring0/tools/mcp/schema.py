@@ -51,6 +51,7 @@ class Promise(NamedTuple):
     validator: jsonschema_rs.Validator
     parts: int
     """How much work it is to check one value."""
+    patterns: schemas.Patterns
 
 
 def validator(schema: Any) -> Promise | None:
@@ -58,7 +59,7 @@ def validator(schema: Any) -> Promise | None:
     if schema is None:
         return None
     usable = _copy(schema)
-    return Promise(_compiled(usable), schemas.parts(usable))
+    return Promise(_compiled(usable), schemas.parts(usable), schemas.Patterns(usable))
 
 
 def _copy(schema: Any) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def _readable(value: Any) -> Any:
 def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Validator:
     try:
         schemas.parts(schema)
-        return jsonschema_rs.validator_for(schema, offline=True)
+        return schemas.validator(schema)
     except schemas.Endless as error:
         raise Unusable(f"its schema takes too long to check anything: {error}") from None
     except (jsonschema_rs.ValidationError, ValueError, RecursionError) as error:

@@ -57,6 +57,7 @@ class McpTool:
             ),
             own=contained,
             mutates=not contained and not harmless,
+            slots=() if self._server.settings.url else ("sandbox",),
             effect=Effect.IDEMPOTENT if milder else "",
             reversal="reversible" if contained else "",
             lines=(self._line(),),

@@ -61,6 +61,7 @@ class Program:
             driver_bytes=msgspec.json.encode(args, order="sorted"),
             own=not reaches,
             mutates=reaches,
+            slots=("sandbox",),
             lines=(
                 f"run {source.count(chr(10)) + 1} lines of {self._settings.use} in a sandbox",
                 *(f"  that may reach {rule}" for rule in self._settings.egress),

@@ -5,7 +5,7 @@ What each does is in `sqlite/engine.py` and `postgres/engine.py`; here is what a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -62,6 +62,10 @@ class Database(Protocol):
     def marks(self) -> str:
         """How a statement names its parameters, for its author."""
 
+    @property
+    def name(self) -> str:
+        """As every agent that uses it would call it in the name of a lock."""
+
     def unlocked(self, secret: Secret | None) -> Engine:
         """The engine to use now, with the password that is right now."""
         ...
@@ -71,6 +75,10 @@ class SqliteFile(Frozen, frozen=True, tag="sqlite"):
     """A SQLite file."""
 
     database: str
+
+    @property
+    def name(self) -> str:
+        return Path(self.database).name
 
     @property
     def marks(self) -> str:
@@ -85,6 +93,10 @@ class PostgresServer(Frozen, frozen=True, tag="postgres"):
 
     server: Server
     password_secret: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.server.database
 
     @property
     def marks(self) -> str:
@@ -211,6 +223,14 @@ class Evidence(Frozen, frozen=True):
     database: str | SqliteFile | PostgresServer
     """A string: a SQLite file, as earlier versions wrote it."""
     images: bytes
+
+
+def touched(database: Database, tables: Iterable[str]) -> tuple[str, ...]:
+    """What a change of these tables touches, as locks are named: `table:customers`, and more
+    narrowly `table:crm.db/customers`. No instance's name is in it: agents choose these freely."""
+    return tuple(
+        name for table in tables for name in (f"table:{table}", f"table:{database.name}/{table}")
+    )
 
 
 def evidence(database: Database, images: bytes) -> bytes:

@@ -7,6 +7,7 @@ postgres/), never by its text.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,13 @@ class SqlExecute(_Sql):
             effect=Effect.PURE if plan.kind == "read" else "",
             changes_schema=plan.kind == "schema",
             forbidden=plan.why if plan.kind == "forbidden" else "",
-            rows=sum(change.inserted + change.updated + change.deleted for change in changes),
+            rows=(rows := sum(c.inserted + c.updated + c.deleted for c in changes)),
+            amounts={"rows": rows},
             tables=tuple(change.table for change in changes),
             lines=_lines(plan),
             digest=plan.digest,
             reversal="reversible" if plan.reversible else f"irreversible: {plan.why_irreversible}",
+            touches=sql_databases.touched(self._database, (one.table for one in changes)),
             state=plan.kind,
             copies=plan.copies,
         )
@@ -168,6 +171,12 @@ class SqlExecute(_Sql):
         return Result(
             value=value, label=_label(self.manifest, context), undo=undo if done.images else b""
         )
+
+
+def touched(evidence: bytes, tables: Iterable[str]) -> tuple[str, ...]:
+    """What putting back rows of these tables touches. Raises UndoRefused."""
+    database, _ = sql_databases.read_evidence(evidence)
+    return sql_databases.touched(database, tables)
 
 
 async def undo(evidence: bytes, runtime: Runtime, secret: Secret | None = None) -> dict[str, Any]:
@@ -254,4 +263,4 @@ def _moment(context: CallContext) -> Moment:
     return Moment(now_us=context.begun_us, seed=context.call.encode())
 
 
-__all__ = ["SqlConfig", "drivers", "undo"]
+__all__ = ["SqlConfig", "drivers", "touched", "undo"]

@@ -35,6 +35,9 @@ class Proof(enum.StrEnum):
     """A process of it is alive after its sandbox's end."""
     OUTPUT = "output"
     """More of its output came out than was asked for."""
+    MEMORY = "memory"
+    """It had as many MiB as `given` at once: it has checked that it holds them, or the host has
+    counted them."""
     TAKEN = "taken"
     """The kernel read the canary, as a file out of the sandbox's folder."""
     UID = "uid"

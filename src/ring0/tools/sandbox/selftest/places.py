@@ -60,6 +60,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """On the host."""
     taken: str = ""
     """What the kernel read of its folder, if it was ever the canary."""
+    memory_bytes_peak: int = -1
+    """As the host counted it, of the whole sandbox; -1 where nobody did."""
 
 
 class Taker:
@@ -150,7 +152,7 @@ async def inside(
         if proxy is not None:
             await proxy.close()
         await sandbox.close()
-    return _outcome(done, sandbox.uid, taken)
+    return _outcome(done, sandbox, taken)
 
 
 async def outside(
@@ -193,7 +195,7 @@ async def outside(
     )
 
 
-def _outcome(done: Ran, uid: int, taken: str) -> Outcome:
+def _outcome(done: Ran, sandbox: Sandbox, taken: str) -> Outcome:
     number = done.exit.signal or 0
     return Outcome(
         said=_line(done.stdout, done.stderr),
@@ -201,8 +203,9 @@ def _outcome(done: Ran, uid: int, taken: str) -> Outcome:
         stopped=done.stopped,
         signal=number,
         output_bytes=len(done.stdout) + len(done.stderr),
-        uid=uid,
+        uid=sandbox.uid,
         taken=taken,
+        memory_bytes_peak=sandbox.stats().memory_bytes_peak,
     )
 
 

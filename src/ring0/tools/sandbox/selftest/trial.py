@@ -157,6 +157,8 @@ class Trial:
         if attack.proof is Proof.TAKEN:
             what = "the kernel read it" if outcome.taken else "the kernel did not read it"
             return Verdict(bool(outcome.taken), what, known=verdict.known)
+        if attack.proof is Proof.MEMORY:
+            return counted(verdict, outcome.memory_bytes_peak, attack.given * limits.MIB)
         if attack.proof is Proof.OUTPUT:
             much = outcome.output_bytes > limits.SELFTEST_OUTPUT_SIZE_BYTES_MAX
             return msgspec.structs.replace(verdict, got=much)
@@ -177,11 +179,22 @@ def heard(attack: Attack, outcome: Outcome) -> Verdict:
     if outcome.signal in _KILLS:
         return Verdict(False, f"killed: {outcome.ended}")
     may_be_stopped = attack.small or attack.wall_s or attack.proof is Proof.OUTPUT
+    if attack.proof is Proof.MEMORY and outcome.stopped not in ("", "memory"):
+        may_be_stopped = False  # with more time it might have got all of it
     if may_be_stopped and outcome.stopped:
         return Verdict(False, f"ended: {outcome.stopped}")
     if may_be_stopped and outcome.signal:
         return Verdict(False, f"killed: {outcome.ended}")
     return Verdict(False, f"no answer ({outcome.stopped or outcome.ended})", known=False)
+
+
+def counted(verdict: Verdict, peak_bytes: int, given_bytes: int) -> Verdict:
+    """With what the host counted. If that is less, nothing is disproved: a sandbox may have got
+    away from the count. If it is as much, that is a proof, whatever the program says."""
+    got = verdict.got or peak_bytes >= given_bytes
+    if not got or peak_bytes < 0:
+        return verdict
+    return Verdict(True, f"{verdict.what}; the host counted {peak_bytes // limits.MIB} MiB")
 
 
 def judge(attack: Attack, tried: Verdict, control: Verdict, tier: str) -> tuple[State, str]:

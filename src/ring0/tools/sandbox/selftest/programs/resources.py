@@ -7,6 +7,7 @@ in the control, where nothing bounds it."""
 from __future__ import annotations
 
 import errno
+import hashlib
 import mmap
 import os
 import resource
@@ -23,6 +24,8 @@ from ring0.tools.sandbox.selftest.programs.inside import (
 
 MIB = 1024 * 1024
 PAGE = 4096
+HOLDERS = 8
+"""Processes that hold memory together."""
 
 
 def processes(target: Target) -> str:
@@ -44,65 +47,94 @@ def processes(target: Target) -> str:
     return f"{count} processes"
 
 
-def _touch(memory: mmap.mmap, size: int) -> None:
-    for at in range(0, size, PAGE):
-        memory[at] = 1
+def _noise() -> bytes:
+    """What nothing makes smaller; another one in each process."""
+    return hashlib.shake_128(str(os.getpid()).encode()).digest(MIB)
+
+
+def _page(noise: bytes, at: int) -> bytes:
+    """What belongs at that place: like no other page, and nothing that could be kept in less."""
+    within = at % MIB
+    return at.to_bytes(8, "little") + noise[within + 8 : within + PAGE]
+
+
+def _fill(memory: mmap.mmap) -> bytes:
+    """All of it. Returns what `_check` compares it with."""
+    noise = _noise()
+    for at in range(0, len(memory), PAGE):
+        memory[at : at + PAGE] = _page(noise, at)
+    return noise
+
+
+def _check(memory: mmap.mmap, noise: bytes) -> None:
+    """Is every page still what it was? Memory that loses what it is given was never held."""
+    for at in range(0, len(memory), PAGE):
+        if memory[at : at + PAGE] != _page(noise, at):
+            raise RuntimeError(f"the memory has changed at {at}")
 
 
 def heap(target: Target) -> str:
     """Private memory."""
-    size = target["given"] * MIB
-    _touch(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), size)
+    memory = mmap.mmap(-1, target["given"] * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    _check(memory, _fill(memory))
     return f"{target['given']} MiB"
 
 
 def shared(target: Target) -> str:
     """Shared memory, which limits on a process don't count."""
-    size = target["given"] * MIB
-    _touch(mmap.mmap(-1, size, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS), size)
+    memory = mmap.mmap(-1, target["given"] * MIB, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+    _check(memory, _fill(memory))
     return f"{target['given']} MiB"
 
 
+def _hold(size: int, telling: int, all_hold: int) -> None:
+    """A child's life: says when its part is filled, checks it when all are, keeps it all along."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    noise = _fill(memory)
+    os.write(telling, b".")
+    os.read(all_hold, 1)
+    _check(memory, noise)
+    os.write(telling, b".")
+    while True:
+        signal.pause()
+
+
 def many(target: Target) -> str:
-    """A little in each of several processes."""
-    reading, writing = os.pipe()
-    children = []
-    for _ in range(8):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                size = target["given"] * MIB // 8
-                _touch(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), size)
-                os.write(writing, b".")
-                signal.pause()
-            finally:
-                os._exit(1)
-        children.append(pid)
-    os.close(writing)
-    held = 0
-    os.set_blocking(reading, False)
-    for _ in range(200):
-        try:
-            part = os.read(reading, 8)
-            held += len(part)
-        except BlockingIOError:
-            part = b"."
-        gone = [pid for pid in children if os.waitid(os.P_PID, pid, 1 | 4 | 0x0100_0000)]
-        if held == 8 or not part or gone:
-            break
-        pause(0.02)
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
-    if held < 8:
-        raise OSError(errno.ENOMEM, "")
-    return f"{target['given']} MiB in 8 processes"
+    """A little in each of several processes, none of which lets go before all have checked theirs:
+    one after the other would never be much."""
+    all_hold, say_so = os.pipe()
+    children: list[int] = []
+    heard: list[int] = []
+    try:
+        for _ in range(HOLDERS):
+            hearing, telling = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    os.close(say_so)
+                    _hold(target["given"] * MIB // HOLDERS, telling, all_hold)
+                finally:
+                    os._exit(1)
+            children.append(pid)
+            heard.append(hearing)
+            os.close(telling)  # so that a child's end is the end of its pipe
+        if not all(os.read(hearing, 1) for hearing in heard):
+            raise OSError(errno.ENOMEM, "")
+        os.close(say_so)
+        if not all(os.read(hearing, 1) for hearing in heard):
+            raise RuntimeError("a process that held its part has ended, or found it changed")
+    finally:
+        end(children)
+    return f"{target['given']} MiB at once in {HOLDERS} processes"
 
 
 def memfd(target: Target) -> str:
     """A file that is in no file system."""
     fd = syscall(number(319, 279), b"x", 0)
+    noise = _noise()
     for _ in range(target["given"]):
-        os.write(fd, bytes(MIB))
+        if os.write(fd, noise) < MIB:
+            raise OSError(errno.ENOSPC, "")
     return f"{target['given']} MiB"
 
 

@@ -1,0 +1,216 @@
+"""The worker of a daemon: a kernel that is at work until its supervisor says stop, or ends.
+
+It takes no signals: a terminal and a service manager send theirs to every process of a group, and
+only the supervisor knows the first from the second. `python -m ring0.daemon.worker OPTIONS FD`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import uvloop
+
+from ring0 import limits
+from ring0.daemon.byitself import ByItself
+from ring0.daemon.channel import (
+    Beat,
+    Channel,
+    Failed,
+    Go,
+    Options,
+    Ready,
+    Said,
+    Stop,
+    bounded,
+)
+from ring0.daemon.faults import FAULT_EXIT, keep_fault
+from ring0.daemon.journal import Journal
+from ring0.daemon.needs import Needs
+from ring0.errors import Ring0Error, StoreFailed, StoreFull
+from ring0.gateway.control import Control, at_work
+from ring0.kernel.boot import Kernel
+from ring0.runtime import Runtime
+from ring0.types import LIVE, Mode, Run, RunState
+
+ORPHAN_EXIT: Final = 71
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Worker:
+    """A kernel with its doors and its socket, which beats as long as its event loop turns."""
+
+    def __init__(
+        self,
+        options: Options,
+        channel: Channel,
+        runtime: Runtime,
+        environment: Mapping[str, str],
+        died_young: int = 0,
+    ) -> None:
+        """`died_young`: so many workers before it did, in a row."""
+        self._home = Path(options.home)
+        self._options = options
+        self._channel = channel
+        self._runtime = runtime
+        self._environment = environment
+        self._died_young = died_young
+        self._stop = asyncio.Event()
+        self._by_itself: ByItself | None = None
+
+    async def serve(self) -> None:
+        """Until it is stopped. Raises what keeps the kernel from its work."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel.fileno(), self._heard)
+        beats = self._runtime.start(self._beat(), name="beat")
+        try:
+            async with at_work(self._home, self._runtime, self._environment, runs=True) as (
+                kernel,
+                control,
+            ):
+                by_itself = self._by_itself = ByItself(kernel, self._options, self.say)
+                by_itself.bind()
+                kernel.runs.seen = self._seen
+                kernel.waiting.needed = Needs(kernel.store, self._runtime, self.say).heard
+                left = await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)
+                ours = [row for row in left if row.mode is not Mode.EMBEDDED]
+                self._channel.send(Ready(unfinished=len(ours)))
+                try:
+                    await self._recover(kernel, len(left) - len(ours))
+                    await by_itself.begin()
+                    await self._until_it_ends(kernel)
+                    await by_itself.end()
+                    await self._end(kernel, control)
+                finally:
+                    await by_itself.close()
+        finally:
+            loop.remove_reader(self._channel.fileno())
+            beats.cancel()
+
+    async def _until_it_ends(self, kernel: Kernel) -> None:
+        """Until it is stopped, or its journal has to be opened anew. Raises StoreFailed."""
+        journal = Journal(self._home, kernel.store, self._runtime, self.say)
+        watch = self._runtime.start(journal.until_opened_anew(), name="journal")
+        stop = self._runtime.start(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({watch, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if watch.done():
+                watch.result()
+        finally:
+            watch.cancel()
+            stop.cancel()
+
+    def _heard(self) -> None:
+        messages = self._channel.receive()
+        if messages is None or any(isinstance(message, Stop) for message in messages):
+            self._stop.set()  # Told to, or the supervisor has gone.
+
+    async def _beat(self) -> None:
+        while True:
+            self._channel.send(Beat())
+            await self._runtime.sleep(limits.BEAT_S)
+
+    def say(self, what: str, run: str = "") -> None:
+        """A line of the daemon's log."""
+        self._channel.send(Said(what=bounded(what), run=run))
+
+    def _seen(self, row: Run) -> None:
+        """A run was started, or has ended."""
+        if row.state is RunState.RUNNING:
+            how = "is started" if row.epoch == 1 else f"goes on (start {row.epoch})"
+            self.say(f"agent {row.agent} {how}, for {row.principal}", row.id)
+        else:
+            which = "; `ring0 show` marks the effect to settle" * (row.state is RunState.UNKNOWN)
+            self.say(f"agent {row.agent} has ended: {row.state}{which}", row.id)
+        if self._by_itself is not None:
+            self._by_itself.seen(row)
+
+    async def _recover(self, kernel: Kernel, embedded: int) -> None:
+        """Goes on with what was left; what can't go on is said, and keeps nothing else back."""
+        if embedded:
+            self.say(f"embedded runs that wait for their own program: {embedded}")
+        try:
+            await kernel.recover(died_young=self._died_young)
+        except (StoreFull, StoreFailed):
+            raise
+        except Ring0Error:
+            pass  # Told with the others.
+        for run, error in kernel.runs.not_recovered.items():
+            self.say(f"could not go on: {error.what} {error.why} {error.todo}", run)
+
+    async def _end(self, kernel: Kernel, control: Control) -> None:
+        """No run is started any more, and no effect is cut off that would be over in a moment."""
+        control.is_ending = True
+        self.say("stopping: what goes on is kept")
+        if not await kernel.turns.drain(self._runtime, limits.WORKER_DRAIN_S_MAX):
+            self.say(f"calls are cut off that took longer than {limits.WORKER_DRAIN_S_MAX} s")
+
+
+def main(arguments: list[str]) -> int:
+    """The process of a worker; its exit code."""
+    options = msgspec.json.decode(arguments[0], type=Options)
+    channel = Channel(socket.socket(fileno=int(arguments[1])))
+    # A worker without a supervisor would be frozen for ever where it freezes.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != options.parent:
+        return ORPHAN_EXIT
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # Not SIG_IGN, which a program started here keeps.
+    go = _may_go(channel)
+    if go is None:
+        return 0
+    worker = Worker(options, channel, Runtime(), dict(os.environ), go.died_young)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(worker.serve())
+    except Ring0Error as error:
+        channel.send(_failed(error))
+        return error.exit_code
+    except Exception as fault:
+        channel.send(_failed(_told(Path(options.home), fault)))
+        return FAULT_EXIT
+    return 0
+
+
+def _may_go(channel: Channel) -> Go | None:
+    """All code is loaded, nothing is touched: returns once no other worker lives. None: end."""
+    while True:
+        channel.wait()
+        messages = channel.receive()
+        if messages is None or any(isinstance(message, Stop) for message in messages):
+            return None
+        for message in messages:
+            if isinstance(message, Go):
+                return message
+
+
+def _told(home: Path, fault: Exception) -> Ring0Error:
+    what = f"A fault of ring0: {type(fault).__name__}."
+    try:
+        path = keep_fault(home, fault)
+    except OSError as error:
+        return Fault(what, todo=f"Report it. Its details can't be kept: {error.strerror}.")
+    return Fault(what, todo=f"Report it, with {path}: it holds the details.")
+
+
+class Fault(Ring0Error):
+    """A fault of ring0, which is no error that a user can cause."""
+
+    exit_code = FAULT_EXIT
+
+
+def _failed(error: Ring0Error) -> Failed:
+    told = {key: bounded(text) for key, text in error.as_dict().items()}
+    return Failed(**told, exit_code=error.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

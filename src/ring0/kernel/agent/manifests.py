@@ -1,0 +1,352 @@
+"""Reads agent.toml and ring0.toml, strictly: an unknown key, a wrong type or a missing file is an
+error that names the place. What each key means is in docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from ring0 import limits
+from ring0.errors import ManifestInvalid
+from ring0.scheduler.caps import MONEY, Cap
+from ring0.types import AgentManifest, Budget, Grant, ModelConfig, SandboxProfile
+
+AGENT_TOML = "agent.toml"
+RING0_TOML = "ring0.toml"
+_WINDOW = re.compile(r"([0-9]{1,9}) ?(s|min|h|d)")
+_WINDOW_S = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+Tier = Literal["landlock", "ns", "container", "gvisor", "microvm"]
+
+
+class _BudgetTable(msgspec.Struct, forbid_unknown_fields=True):
+    calls: Annotated[int, msgspec.Meta(ge=1, le=limits.BUDGET_CALLS_MAX)] = limits.RUN_CALLS_DEFAULT
+    tokens: Annotated[int, msgspec.Meta(ge=0, le=limits.BUDGET_TOKENS_MAX)] = (
+        limits.RUN_TOKENS_DEFAULT
+    )
+    cost_usd: str | None = None
+    wall_s: Annotated[int, msgspec.Meta(ge=1, le=limits.BUDGET_WALL_S_MAX)] = (
+        limits.RUN_WALL_S_DEFAULT
+    )
+    children: Annotated[int, msgspec.Meta(ge=0, le=limits.RUN_CHILDREN_MAX)] = (
+        limits.RUN_CHILDREN_MAX
+    )
+    depth: Annotated[int, msgspec.Meta(ge=0, le=limits.RUN_DEPTH_MAX)] = limits.RUN_DEPTH_MAX
+
+
+class _SandboxTable(msgspec.Struct, forbid_unknown_fields=True):
+    tier: Tier | Literal[""] = ""
+    read: list[str] = []
+    memory_mb: int = limits.SANDBOX_MEMORY_BYTES_DEFAULT // limits.MIB
+    tmp_mb: int = limits.SANDBOX_TMP_BYTES_DEFAULT // limits.MIB
+    processes: int = limits.SANDBOX_PROCESSES_DEFAULT
+
+
+class _WorkspaceTable(msgspec.Struct, forbid_unknown_fields=True):
+    copy: list[str] = []
+
+
+class _FunctionTable(msgspec.Struct, forbid_unknown_fields=True):
+    egress: list[str] = []
+    secrets: list[str] = []
+
+
+class _AgentTable(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    entry: str = ""
+    command: list[str] = []
+    code: list[str] = []
+    agents: list[str] = []
+    tools: dict[str, dict[str, Any]] = {}
+    functions: dict[str, _FunctionTable] = {}
+    models: dict[str, ModelConfig] = {}
+    budget: _BudgetTable = msgspec.field(default_factory=_BudgetTable)
+    priority: Annotated[int, msgspec.Meta(ge=0, le=limits.PRIORITY_LAST)] = limits.PRIORITY_DEFAULT
+    sandbox: _SandboxTable = msgspec.field(default_factory=_SandboxTable)
+    workspace: _WorkspaceTable = msgspec.field(default_factory=_WorkspaceTable)
+
+
+class CredentialTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[credentials.NAME]: which secret is put into which requests, on the far side."""
+
+    secret: str
+    """Its name in the vault or the environment."""
+    use_for: str
+    """The requests that it is for, as an egress rule: `GET https://api.github.com/repos/*`."""
+    header: str = "Authorization"
+    form: str = "Bearer {value}"
+    """What the header says; `{value}` is the secret, `{base64}` what Basic wants."""
+
+
+class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[network]: what tools may reach beyond the public internet."""
+
+    allow_private: tuple[str, ...] = ()
+    """Address ranges (`10.1.2.0/24`) that are not public and may be reached all the same."""
+    authorities: tuple[str, ...] = ()
+    """Files (PEM) of certificate authorities that are trusted beside the system's."""
+    plain_credentials: tuple[str, ...] = ()
+    """Hosts that get credentials without TLS: everybody on the way can read them."""
+
+
+class ConfigSandboxTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[sandbox] of ring0.toml."""
+
+    tier: Tier = "ns"
+    """The weakest tier that any sandbox may have."""
+    image: tuple[str, ...] = ()
+    """Modules beyond the standard library that an `image` may name: they are imported outside of
+    any sandbox."""
+
+
+_AtOnce = Annotated[int, msgspec.Meta(ge=1, le=limits.AT_ONCE_MAX)]
+
+
+class ModelSlotsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[scheduler.models.NAME]: a provider (`openai`) or one model of it (`"openai/gpt-5"`)."""
+
+    at_once: _AtOnce
+
+
+class TenantTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[scheduler.tenants.NAME]."""
+
+    weight: Annotated[int, msgspec.Meta(ge=1, le=limits.TENANT_WEIGHT_MAX)] = 1
+    """Its share beside the other tenants' weights."""
+
+
+class SchedulerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[scheduler] of ring0.toml: how much goes on at once, and whose share is how large."""
+
+    runs_at_work: _AtOnce = limits.RUNS_AT_WORK_DEFAULT
+    """Runs that wait do not count."""
+    calls_at_once: _AtOnce = limits.CALLS_AT_ONCE_DEFAULT
+    sandboxes_at_once: _AtOnce = limits.SANDBOXES_AT_ONCE_DEFAULT
+    models: dict[str, ModelSlotsTable] = {}
+    tenants: dict[str, TenantTable] = {}
+
+
+class CapTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[[caps]]: how much all runs of a principal (or of the tenant) may take together."""
+
+    tool: str
+    """With `*`: `crm.execute`, `crm.*`; `model:NAME`, `spawn:AGENT`, `egress:TOOL`."""
+    of: str
+    """`rows`, `calls`, `tokens`, `money`, or what else the tool counts."""
+    most: int | str
+    """Of money: US dollars, as text: `"5.00"`."""
+    window: str
+    """`10 s`, `30 min`, `1 h`, `1 d`: fixed windows of that length, by the clock (UTC)."""
+    resource: str = ""
+    """With `*`: a table, a host; empty: whatever the tool touches."""
+    per: Literal["principal", "tenant"] = "principal"
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True):
+    """ring0.toml: what the operator of this machine says, whatever the agents say."""
+
+    tenant: str = "local"
+    policy: list[str] = []
+    """Cedar files, beside ring0.toml, added to the default set."""
+    secrets: list[str] = []
+    """Names of environment variables (or of the vault) whose values never leave the kernel."""
+    credentials: dict[str, CredentialTable] = {}
+    network: NetworkTable = NetworkTable()
+    sandbox: ConfigSandboxTable = ConfigSandboxTable()
+    scheduler: SchedulerTable = SchedulerTable()
+    caps: list[CapTable] = []
+    models: dict[str, ModelConfig] = {}
+    """Models that every agent may ask for, by name; an agent's own come first."""
+
+
+def read_agent(path: Path) -> AgentManifest:
+    """An agent.toml. Raises ManifestInvalid."""
+    table = _read(path, _AgentTable, "agent.toml's keys are listed in docs/configuration.md")
+    if not _NAME.fullmatch(table.name):
+        raise ManifestInvalid(
+            f"{path}: {table.name[:60]!r} is no name for an agent.",
+            todo="Use letters, digits, `.`, `_` and `-`.",
+        )
+    if bool(table.entry) == bool(table.command):
+        raise ManifestInvalid(
+            f"{path}: an agent has either `entry` or `command`.",
+            why="`entry` is a Python file with @agent; `command` is any program.",
+            todo='Set one: `entry = "agent.py"` or `command = ["node", "a.js"]`.',
+        )
+    budget = table.budget
+    sandbox = table.sandbox
+    if min(sandbox.memory_mb, sandbox.tmp_mb, sandbox.processes) < 1:
+        raise ManifestInvalid(f"{path}: the numbers of [sandbox] begin at 1.", todo="Raise them.")
+    return AgentManifest(
+        name=table.name,
+        entry=table.entry,
+        command=tuple(table.command),
+        code=tuple(table.code),
+        agents=tuple(table.agents),
+        tools=table.tools,
+        grants={
+            name: Grant(egress=tuple(found.egress), secrets=tuple(found.secrets))
+            for name, found in table.functions.items()
+        },
+        models=table.models,
+        imports=tuple(table.workspace.copy),
+        budget=Budget(
+            calls=budget.calls,
+            tokens=budget.tokens,
+            cost_microusd=_money(budget.cost_usd, f"{path}: cost_usd"),
+            wall_s=budget.wall_s,
+            children=budget.children,
+            depth=budget.depth,
+        ),
+        priority=table.priority,
+        sandbox=SandboxProfile(
+            tier=sandbox.tier,
+            read=tuple(sandbox.read),
+            processes=sandbox.processes,
+            memory_bytes=sandbox.memory_mb * limits.MIB,
+            tmp_bytes=sandbox.tmp_mb * limits.MIB,
+        ),
+        folder=str(path.parent.resolve()),
+    )
+
+
+def read_config(home: Path) -> Config:
+    """ring0.toml of the data folder; all defaults where there is none. Raises ManifestInvalid."""
+    path = home / RING0_TOML
+    if not path.exists():
+        return Config()
+    config: Config = _read(path, Config, "ring0.toml's keys are listed in docs/configuration.md")
+    files = tuple(str(home / name) for name in config.network.authorities)
+    config.network = msgspec.structs.replace(config.network, authorities=files)
+    return config
+
+
+def caps_of(config: Config) -> tuple[Cap, ...]:
+    """The operator's caps. Raises ManifestInvalid."""
+    if len(config.caps) > limits.CAPS_MAX:
+        raise ManifestInvalid(
+            f"ring0.toml has more than {limits.CAPS_MAX} [[caps]].", todo="Use `*` in their names."
+        )
+    found = tuple(_cap(table) for table in config.caps)
+    alike = [msgspec.structs.replace(cap, most=0) for cap in found]
+    for cap in alike:
+        if alike.count(cap) > 1:
+            raise ManifestInvalid(
+                f"ring0.toml has two [[caps]] of {cap.of} of {cap.tool[:80]!r} for one window.",
+                why="They would be one counter.",
+                todo="Keep the lower one.",
+            )
+    return found
+
+
+def _cap(table: CapTable) -> Cap:
+    most, name = table.most, f"ring0.toml: [[caps]] of {table.tool[:80]!r}"
+    if table.of == MONEY:
+        most = _money(most if isinstance(most, str) else str(most), f"{name}: most")
+    window = _WINDOW.fullmatch(table.window)
+    window_s = int(window[1]) * _WINDOW_S[window[2]] if window else 0
+    if not 1 <= window_s <= limits.CAP_WINDOW_S_MAX:
+        raise ManifestInvalid(
+            f"{name}: window = {table.window[:40]!r} is no window.",
+            todo='Write it like "10 s", "30 min", "1 h" or "1 d"; at most a year.',
+        )
+    if not isinstance(most, int) or most < 0 or not table.tool or not table.of:
+        raise ManifestInvalid(
+            f"{name}: a cap has a `tool`, an `of`, and a whole number as `most`.",
+            todo='Write it like `tool = "crm.*"`, `of = "rows"`, `most = 50`, `window = "1 h"`.',
+        )
+    return Cap(
+        tool=table.tool,
+        of=table.of,
+        most=most,
+        window_s=window_s,
+        resource=table.resource,
+        per=table.per,
+    )
+
+
+def secrets_of(
+    config: Config, environment: Mapping[str, str], vault: Mapping[str, str]
+) -> dict[str, str]:
+    """The values that never leave: every *_API_KEY of the environment, those that ring0.toml
+    names, and all of the vault."""
+    named = {
+        name: value
+        for name, value in environment.items()
+        if name.endswith("_API_KEY") and len(value) >= limits.SECRET_CHARS_MIN
+    }
+    named.update(vault)
+    for name in (*config.secrets, *(table.secret for table in config.credentials.values())):
+        value = vault.get(name) or environment.get(name)
+        if value is None:
+            raise ManifestInvalid(
+                f"ring0.toml names the secret {name}, which is not set.",
+                why="A secret that is not known can't be kept back.",
+                todo=f"`ring0 secret set {name}`, or set it in the environment, or take it out.",
+            )
+        named[name] = value
+    return named
+
+
+def model_of(
+    name: str, manifest: AgentManifest, config: Config, environment: Mapping[str, str]
+) -> ModelConfig | None:
+    """The model of that name: the agent's, the operator's, or the environment's."""
+    found = manifest.models.get(name) or config.models.get(name)
+    if found is None and name == "default" and environment.get("OPENAI_API_KEY"):
+        return ModelConfig(
+            provider="openai",
+            model=environment.get("OPENAI_MODEL", "gpt-5-mini"),
+            base_url=environment.get("OPENAI_BASE_URL", ""),
+        )
+    return found
+
+
+def home_folder(environment: Mapping[str, str]) -> Path:
+    """RING0_HOME, or the XDG data folder."""
+    if named := environment.get("RING0_HOME"):
+        return Path(named).expanduser().resolve()
+    data = environment.get("XDG_DATA_HOME")
+    base = Path(data) if data else Path(os.path.expanduser("~")) / ".local" / "share"
+    return base / "ring0"
+
+
+def _money(text: str | None, place: str) -> int:
+    if text is None:
+        return 0
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal(-1)
+    if not value.is_finite() or value < 0 or value > 10**6:
+        raise ManifestInvalid(
+            f"{place} = {text!r} is no amount of money.", todo='Write it like "0.50".'
+        )
+    return int(value * 1_000_000)
+
+
+def _read(path: Path, kind: type[Any], keys: str) -> Any:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestInvalid(
+            f"{path} can't be read: {error}.", todo="Name a file that is there."
+        ) from None
+    try:
+        return msgspec.convert(tomllib.loads(text), kind)
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestInvalid(f"{path} is not TOML: {error}.", todo="Mend that line.") from None
+    except msgspec.ValidationError as error:
+        raise ManifestInvalid(
+            f"{path}: {error}.", why="It has to fit exactly.", todo=f"Correct it; {keys}."
+        ) from None

@@ -1,0 +1,47 @@
+"""What a crash may have lost: calls that rode to the disk, were carried out, and never got there.
+
+They count as made. Only runs that were at work when the kernel ended out of order can have lost
+any: a run that waits with its process put away, and all runs of a kernel that stopped in order,
+have on disk all that they did.
+"""
+
+from __future__ import annotations
+
+from ring0 import limits
+from ring0.scheduler import budgets
+from ring0.store import Store, Write
+from ring0.store import events as ev
+from ring0.types import LIVE, Mode, Run, RunState
+
+
+async def at_work(store: Store) -> list[Run]:
+    """Runs that the last kernel left in the middle. To be asked before a new one writes a line and
+    buries the sandboxes of the old one."""
+    rows = [
+        row
+        for row in await store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)
+        if row.state is not RunState.QUEUED
+    ]
+    boxed = {box.run for box in await store.sandboxes_alive() if box.purpose == "agent"}
+    found = [row for row in rows if row.mode is Mode.ISOLATED and row.id in boxed]
+    embedded = [row for row in rows if row.mode is Mode.EMBEDDED]
+    if embedded and not await _stopped_in_order(store):
+        found += embedded
+    return found
+
+
+async def _stopped_in_order(store: Store) -> bool:
+    last: ev.AnyEvent | None = None
+    async for entry in store.entries(ev.KERNEL):
+        last = entry.body
+    return isinstance(last, ev.KernelStopped)
+
+
+async def count(store: Store, rows: list[Run]) -> None:
+    """Writes for each what it may have lost."""
+    for row in rows:
+        left = row.budget.calls - row.calls_used
+        lost = min(budgets.chunk_calls(row.budget) - 1, left)
+        if lost > 0:
+            events = [ev.CallsLost(calls=lost)]
+            await store.append(Write(run=row.id, events=events, durable=True))

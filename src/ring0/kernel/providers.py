@@ -1,0 +1,75 @@
+"""Which model an agent means by a name, and the provider that answers for it: one a configuration.
+
+Not here: what a provider says and costs (models/), which slots a call of it takes (slots.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from ring0 import models
+from ring0.errors import ManifestInvalid
+from ring0.kernel.agent import manifests
+from ring0.kernel.agent.agents import Family
+from ring0.kernel.agent.manifests import Config
+from ring0.kernel.steps import slots
+from ring0.runtime import Runtime
+from ring0.scheduler.admission import Admission
+from ring0.types import AgentManifest, ModelConfig
+
+
+class Providers:
+    """The providers of one kernel, made when they are first asked for."""
+
+    def __init__(
+        self,
+        config: Config,
+        environment: Mapping[str, str],
+        secret: Callable[[str], str],
+        runtime: Runtime,
+        admission: Admission,
+    ) -> None:
+        self._config = config
+        self._environment = environment
+        self._secret = secret
+        self._runtime = runtime
+        self._admission = admission
+        self._made: dict[tuple[str, str], models.Provider] = {}
+
+    def config_of(self, manifest: AgentManifest, name: str) -> ModelConfig:
+        """What the agent means by that name. Raises ManifestInvalid."""
+        found = manifests.model_of(name, manifest, self._config, self._environment)
+        if found is None:
+            raise ManifestInvalid(
+                f"No model is configured under the name {name!r}.",
+                why="The agent's manifest, ring0.toml and the environment name none.",
+                todo="Add [models.default] to agent.toml or ring0.toml, or set"
+                " OPENAI_API_KEY (and OPENAI_BASE_URL).",
+            )
+        return found
+
+    def of(self, manifest: AgentManifest, name: str) -> models.Provider:
+        """Raises ManifestInvalid."""
+        config = self.config_of(manifest, name)
+        key = (manifest.folder, msgspec.json.encode(config).decode())
+        if key not in self._made:
+            bucket = slots.bucket_name(config)
+            self._made[key] = models.provider(
+                config,
+                manifest.folder,
+                self._secret("OPENAI_API_KEY"),
+                self._runtime,
+                slow_down=lambda after_s: self._admission.slow_down(bucket, after_s),
+            )
+        return self._made[key]
+
+    def check(self, family: Family) -> None:
+        """A model that can't be asked says so before the run starts. Raises ManifestInvalid."""
+        for name in family.manifest.models:
+            self.of(family.manifest, name)
+
+    async def close(self) -> None:
+        for provider in self._made.values():
+            await provider.close()

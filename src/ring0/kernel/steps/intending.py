@@ -1,0 +1,72 @@
+"""Step 7 of the gate: the write that admits a call, with all that has to hold for it.
+
+Values in, a write out: the gate appends it. Not here: what a call reserves (spending.py), whose
+turn it is and which locks it needs (turns.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ring0.kernel.live import LiveRun
+from ring0.kernel.steps import judging
+from ring0.kernel.steps.judging import Judged
+from ring0.kernel.steps.spending import Reservation
+from ring0.store import Write, base
+from ring0.store import events as ev
+from ring0.types import Approval, CallState, Effect
+
+
+def first(
+    run: LiveRun,
+    judged: Judged,
+    approval: Approval | None,
+    taken: Reservation,
+    locks: Sequence[base.Guard],
+    now_us: int,
+) -> Write:
+    """The intent. Liveness, kill, label, budget, locks and approval are its guards; it consumes
+    the approval and reserves the budget. A `once` intent is on disk before its effect begins."""
+    call = judging.call_row(run, judged, approval, CallState.INTENDED, now_us)
+    guards: list[base.Guard] = [
+        base.RunLive(run=run.id, epoch=run.row.epoch),
+        base.NotKilled(run=run.id),
+        base.LabelUnmoved(run=run.id, version=run.row.label_version),
+        *taken.guards,
+        base.CallFresh(call=call.id),
+        *locks,
+    ]
+    if approval is not None:
+        guards.append(base.ApprovalGood(approval=approval.id, bound_to=approval.bound_to))
+    intended = ev.CallIntended(
+        call=call,
+        reserve_microusd=judged.prepared.reserve_microusd,
+        reserve_tokens=judged.prepared.reserve_tokens,
+        uncounted=judged.prepared.uncounted,
+        caps=taken.caps,
+    )
+    return Write(
+        run=run.id,
+        guards=guards,
+        blobs=judged.blobs,
+        events=[*taken.raised, intended],
+        durable=call.effect is Effect.ONCE or taken.durable,
+    )
+
+
+def again(run: LiveRun, judged: Judged, taken: Reservation, locks: Sequence[base.Guard]) -> Write:
+    """After a crash: the intent stands already; a pure or idempotent call runs again."""
+    retried = ev.CallRetried(
+        call=judged.held.id,
+        epoch=run.row.epoch,
+        reserve_microusd=judged.prepared.reserve_microusd,
+        reserve_tokens=judged.prepared.reserve_tokens,
+        caps=taken.caps,
+    )
+    guards: list[base.Guard] = [
+        base.RunLive(run=run.id, epoch=run.row.epoch),
+        base.NotKilled(run=run.id),
+        *taken.guards,
+        *locks,
+    ]
+    return Write(run=run.id, events=[retried], guards=guards, durable=taken.durable)

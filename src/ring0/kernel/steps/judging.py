@@ -1,0 +1,261 @@
+"""What a decision is made of: manifest, dry run, the origins, the question to Cedar."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ring0.errors import CallDenied, CallInvalid
+from ring0.governance import Policies, Question, approvals
+from ring0.guardrails import Secrets
+from ring0.kernel import values
+from ring0.kernel.live import Held, LiveRun
+from ring0.scheduler.loops import only_asked
+from ring0.store import address
+from ring0.tools.driver import CallContext, Prepared, Within
+from ring0.tools.registry import Tool
+from ring0.types import (
+    Approval,
+    Call,
+    CallKind,
+    CallState,
+    Effect,
+    Integrity,
+    Origin,
+    Request,
+    Shown,
+    Verdict,
+)
+
+_STARTS = {CallKind.MODEL: "models", CallKind.SPAWN: "agents", CallKind.TOOL: "tools"}
+_CALLED = {CallKind.SPAWN: "child agent"}
+
+
+def find(
+    run: LiveRun, request: Request, kinds: Mapping[CallKind, Tool], within: Within | None = None
+) -> Tool:
+    """The manifest of what is asked for. Raises CallDenied: what is not named is not there."""
+    if request.kind is CallKind.EGRESS:
+        if within is None:
+            raise CallDenied(
+                "An agent has no network of its own.",
+                why="Only the sandbox of a tool's call reaches out, to what that tool names.",
+                todo="Use a tool that has `egress`.",
+            )
+        return kinds[request.kind]
+    if request.kind is CallKind.TOOL:
+        tool = run.tools.get(request.name)
+        allowed: list[str] | None = sorted(run.tools)
+    else:
+        tool = kinds[request.kind]
+        allowed = _names(run, request.kind)
+        if allowed is not None and request.name not in allowed:
+            tool = None
+        if allowed is None and request.name:
+            raise CallInvalid(f"{request.kind} takes no name.", todo="Leave `name` out.")
+    if tool is None:
+        raise CallDenied(
+            f"There is no {_CALLED.get(request.kind, request.kind)} {request.name[:80]!r} for this"
+            " agent.",
+            why="What its manifest does not name is denied. It names: "
+            f"{', '.join(allowed or ()) or 'none'}.",
+            todo=f"Name it under `{_STARTS[request.kind]}` in the manifest, or ask for"
+            " one that is there.",
+        )
+    return tool
+
+
+def _names(run: LiveRun, kind: CallKind) -> list[str] | None:
+    if kind is CallKind.MODEL:
+        return sorted(run.models)
+    if kind is CallKind.SPAWN:
+        return sorted(run.agent.manifest.agents)
+    return None
+
+
+class Judged:
+    """A call with its verdict, and all that it was judged by."""
+
+    __slots__ = (
+        "args",
+        "blobs",
+        "bound_to",
+        "decision",
+        "held",
+        "origins",
+        "prepared",
+        "question",
+        "shown",
+        "tool",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        run: LiveRun,
+        held: Held,
+        tool: Tool,
+        prepared: Prepared,
+        origins: tuple[Origin, ...],
+        question: Question,
+        verdict: Verdict,
+        secrets: Secrets,
+    ) -> None:
+        self.held = held
+        self.tool = tool
+        self.prepared = prepared
+        self.origins = origins
+        self.question = question
+        self.verdict = verdict
+        self.bound_to = approvals.bound_to(
+            held.id, tool.digest, prepared.driver_bytes, run.row.label, prepared.digest
+        )
+        shown = Shown(
+            title=_title(held, prepared),
+            tool=held.name or held.kind,
+            arguments=held.args,
+            origins=origins,
+            dry_run=prepared.lines,
+            reversal=prepared.reversal or tool.manifest.reversal,
+            run_label=run.row.label,
+            reasons=verdict.reasons,
+        )
+        # A dry run shows rows of the world as they are: a secret may be among them.
+        plain, found = secrets.redact(msgspec.to_builtins(shown))
+        self.shown = msgspec.convert(plain, Shown) if found else shown
+        evidence = msgspec.json.encode({"question": question, "shown": self.shown})
+        self.decision = address(run.key, evidence)
+        stored = values.canonical(held.args)
+        self.args = address(run.key, stored)
+        """Of the canonical arguments, as they go on record."""
+        self.blobs = {self.decision: evidence, self.args: stored}
+
+    @property
+    def effect(self) -> Effect:
+        return Effect(self.prepared.effect) if self.prepared.effect else self.tool.manifest.effect
+
+
+def _title(held: Held, prepared: Prepared) -> str:
+    if prepared.title or not prepared.mutates:
+        return prepared.title or f"{held.kind} {held.name}".strip()
+    what = (
+        f"{prepared.rows} row{'' if prepared.rows == 1 else 's'} in {', '.join(prepared.tables)}"
+        if prepared.tables
+        else "the world"
+    )
+    return f"{held.name} would change {what}"
+
+
+async def judge(
+    run: LiveRun, held: Held, context: CallContext, policies: Policies, secrets: Secrets
+) -> Judged:
+    """Prepares (a dry run, where it mutates), traces the arguments, and asks Cedar."""
+    tool = held.tool
+    assert tool is not None
+    prepared = await tool.driver.prepare(held.args, context)
+    origins = run.seen.origins(held.args, tool.manifest.critical) if tool.manifest.critical else ()
+    manifest = held.within.tool if held.within else tool.manifest
+    question = Question(
+        tenant=run.row.tenant,
+        principal=run.row.principal,
+        agent=run.row.agent,
+        run=run.id,
+        action=held.kind,
+        resource=held.name,
+        effect=manifest.effect,
+        reversal=(prepared.reversal or manifest.reversal).partition(":")[0],
+        mutates=prepared.mutates,
+        own=prepared.own,
+        changes_schema=prepared.changes_schema,
+        forbidden=prepared.forbidden,
+        rows=prepared.rows,
+        tables=prepared.tables,
+        run_integrity=run.row.label.integrity,
+        untrusted_args=_arguments(
+            [o for o in origins if o.sources and o.integrity is Integrity.UNTRUSTED]
+        ),
+        unfounded_args=_arguments(
+            [o for o in origins if not o.sources and not _own_words(o, held, tool, prepared)]
+        ),
+        operator=run.agent.operator,
+        depth=run.row.depth,
+        calls_used=run.row.calls_used,
+        cost_microusd=prepared.reserve_microusd,
+        host=prepared.host,
+        method=prepared.method,
+    )
+    return Judged(run, held, tool, prepared, origins, question, policies.decide(question), secrets)
+
+
+_LIMITS = re.compile(r"\b(limit|offset)\s+\d+", re.IGNORECASE)
+_LITERAL = re.compile(r"['\"]|\$(?!\d)|(?<![\w$])\.?\d")
+"""A value in a statement: a quoted one, PostgreSQL's `$$text$$`, a number. `$1` is a parameter."""
+
+
+def _own_words(origin: Origin, held: Held, tool: Tool, prepared: Prepared) -> bool:
+    """A statement that the agent wrote itself, as a whole, with no value in it: what it targets
+    comes from its parameters. Not one that copies values from elsewhere."""
+    if origin.argument not in tool.manifest.statements or prepared.copies:
+        return False
+    text = str(held.args.get(origin.argument, ""))
+    if _LITERAL.search(_LIMITS.sub("", text)):
+        return False
+    shown = " ".join(origin.value.rstrip("…").casefold().split())
+    return " ".join(text.casefold().split()).startswith(shown)
+
+
+def _arguments(origins: Sequence[Origin]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(origin.argument for origin in origins))
+
+
+class Denied(CallDenied):
+    """A no after the call was judged; carries what it was judged by, for the record."""
+
+    def __init__(self, judged: Judged, error: CallDenied, approval: Approval | None = None) -> None:
+        super().__init__(error.what, why=error.why, todo=error.todo)
+        self.judged = judged
+        self.approval = approval
+
+
+def denied(judged: Judged) -> Denied:
+    """Policy said no."""
+    reasons = judged.verdict.reasons
+    lines = judged.prepared.forbidden or "; ".join(
+        line for line in judged.prepared.lines if not line.startswith(" ")
+    )
+    return Denied(
+        judged,
+        CallDenied(
+            f"{judged.held.name or judged.held.kind} is refused"
+            + (f": {lines}." if lines else "."),
+            why=" ".join(f"{reason.text} [{reason.rule}]" for reason in reasons),
+            todo="`ring0 policy explain` tells more; only its operator changes a policy.",
+        ),
+    )
+
+
+def call_row(
+    run: LiveRun, judged: Judged, approval: Approval | None, state: CallState, now_us: int
+) -> Call:
+    """The call as it goes on record."""
+    held = judged.held
+    return Call(
+        id=held.id,
+        run=run.id,
+        seq=0,
+        kind=held.kind,
+        name=held.name,
+        state=state,
+        request_digest=held.digest,
+        args=judged.args,
+        effect=judged.effect,
+        verdict=judged.verdict,
+        decision=judged.decision,
+        approval=approval.id if approval else "",
+        tool_digest=judged.tool.digest,
+        notice=held.notice,
+        fingerprint=only_asked(held.asked) if held.asked else "",
+        begun_us=now_us,
+    )

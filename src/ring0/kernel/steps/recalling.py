@@ -1,0 +1,58 @@
+"""Step 3 of the gate: what stands under a call's id, and what it means that nothing does.
+
+Replay, retry and idempotency are this one step. Not here: what is done with the outcome.
+"""
+
+from __future__ import annotations
+
+from ring0 import limits
+from ring0.errors import ReplayDiverged, RunDead
+from ring0.kernel.live import Held, LiveRun
+from ring0.types import Call, CallState, RunState
+
+
+def check_live(run: LiveRun, held: Held) -> None:
+    """A replay never goes live by itself; a recovery only at the end of what is on record. Raises
+    ReplayDiverged, RunDead."""
+    if run.strict and run.refusals >= limits.REFUSALS_PER_RUN_MAX:
+        raise _at_the_end(run)  # What came after so many is not on record.
+    if run.strict:
+        raise _diverged(run, f"{held.id} ({held.kind} {held.name}) is not on record")
+    if "/~" in held.id and run.unmet:
+        raise _diverged(
+            run,
+            f"{held.kind} {held.name} fits nothing, and {len(run.unmet)} recorded calls"
+            " were not asked for",
+        )
+
+
+def check_same(run: LiveRun, held: Held, record: Call) -> None:
+    """What is on record was asked in the same words, and has an outcome where nothing goes live.
+    Raises ReplayDiverged, RunDead."""
+    if record.request_digest != held.digest:
+        raise _diverged(run, f"{held.id} was {record.kind} {record.name} with other arguments")
+    if record.state in (CallState.UNKNOWN, CallState.INTENDED) and run.strict:
+        if run.row.state is RunState.DONE:
+            raise _diverged(run, f"{held.id} has no outcome on record")
+        raise _at_the_end(run)
+
+
+def _at_the_end(run: LiveRun) -> RunDead:
+    """A strict replay of a run that was stopped in the middle of a call ends there too."""
+    error = RunDead(f"The record of {run.id} ends here.", todo="Nothing.")
+    run.cut_off = True
+    if not run.result.done():
+        run.result.set_result(error)
+    return error
+
+
+def _diverged(run: LiveRun, why: str) -> ReplayDiverged:
+    run.diverged = ReplayDiverged(
+        f"The replay of {run.id} diverged.",
+        why=why,
+        todo="Its code or its inputs are not what they were: see `ring0 show`. A recovered run"
+        " waits as `diverged`; `ring0 kill` ends it.",
+    )
+    if not run.result.done():
+        run.result.set_result(run.diverged)  # Whatever the agent makes of the error.
+    return run.diverged
