@@ -12,6 +12,8 @@ import pytest
 from cli_world import World
 from serving_world import daemon
 
+from ring0 import limits
+
 DEADLY = """
 from ring0 import Context, agent
 
@@ -58,6 +60,19 @@ def test_a_run_that_kills_its_worker_is_held_and_a_healthy_run_beside_it_ends(
         assert deadly.ring0("kill", bad).code == 0
         assert not deadly.live()
         assert d.end() == 0
+
+
+def test_many_runs_that_kill_their_workers_one_after_the_other_do_not_end_the_daemon(
+    deadly: World,
+) -> None:
+    with daemon(deadly) as d:
+        for number in range(1, limits.WORKER_FAILURES_MAX + 1):
+            deadly.ring0("run", "--detach", "deadly.py", "x")  # It may not even hear the answer.
+            d.says("may have killed its worker", times=number)
+        d.says("is at work", times=limits.WORKER_FAILURES_MAX + 2)
+        assert d.log.count("by signal 9") > limits.WORKER_FAILURES_MAX
+        assert d.process.poll() is None
+        assert {row["paused_by"] for row in deadly.live()} == {"ring0"}
 
 
 def test_a_held_run_goes_on_when_a_person_resumes_it(deadly: World) -> None:

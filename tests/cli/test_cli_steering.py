@@ -21,7 +21,7 @@ from ring0 import Context, agent
 async def steps(ctx: Context, task: str):
     for number in range(int(task)):
         await ctx.tool("files.write", path="a.txt", text=str(number))
-        await ctx.sleep(0.05)
+        await ctx.sleep(0.3)
     return "walked"
 
 
@@ -65,7 +65,7 @@ def test_a_paused_run_makes_no_call_until_it_is_resumed(steps: World, kind: str)
         assert row["paused_by"] and row["waiting_since_us"]
         assert "paused by" in steps.ring0("ps").out
         before = made(steps, name)
-        time.sleep(0.5)
+        time.sleep(1)
         assert made(steps, name) == before
         assert steps.ring0("resume", name, "--json").json == {"resumed": [name]}
         steps.until(lambda: made(steps, name) > before)

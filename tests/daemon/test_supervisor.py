@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ring0 import limits
-from ring0.daemon.channel import Beat, Channel, Failed, Message, Ready, Said, Stop, pair
+from ring0.daemon.channel import Beat, Channel, Failed, Held, Message, Ready, Said, Stop, pair
 from ring0.daemon.supervisor import Supervisor
 from ring0.errors import KernelBusy, Ring0Error, RunFailed, StoreFull
 from simulated import Simulated
@@ -231,6 +231,18 @@ async def test_a_worker_is_told_how_many_before_it_died_young_and_gave_no_reason
     w = World(shape, most=6)
     assert await w.supervisor.serve()
     assert [one.died_young for one in w.workers if one.went] == [0, 1, 2, 2, 0, 1]
+
+
+async def test_however_many_runs_kill_their_workers_one_by_one_they_do_not_end_it() -> None:
+    def shape(worker: Fake) -> None:
+        worker.dies_at_s = w.now_s + 1
+        if worker.died_young >= limits.WORKER_DEATHS_CAUTIOUS:
+            worker.says = [Ready(unfinished=1), Held()]
+
+    most = 3 * limits.WORKER_FAILURES_MAX
+    w = World(shape, most=most)
+    assert await w.supervisor.serve()
+    assert sum(one.went for one in w.workers) == most
 
 
 async def test_a_full_disk_is_waited_for_and_is_no_failure_of_a_workers() -> None:

@@ -11,7 +11,7 @@ import pytest
 from locks_world import Actor, Band, band, code
 
 from ring0 import limits
-from ring0.errors import CallDenied, CallInvalid, InvalidInput, LimitReached, NotFound, RunDead
+from ring0.errors import CallInvalid, InvalidInput, LimitReached, NotFound, RunDead
 from ring0.store.events import MessageSent
 from ring0.types import CallKind, CallState, Integrity, RunState
 

@@ -284,7 +284,10 @@ class _Budgets:
                         mine["children"] += body.children
                         above = self._parent[above]
                 case ev.CallIntended():
-                    self._use(entry.run, "calls", 1)
+                    if not body.uncounted:
+                        self._use(entry.run, "calls", 1)
+                    elif body.call.kind is not CallKind.LOCK:
+                        self._checks.found("only a lock's end costs nothing", body.call.id)
                     self._reserve(
                         entry.run, body.call.id, body.reserve_microusd, body.reserve_tokens
                     )

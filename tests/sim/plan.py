@@ -37,6 +37,8 @@ permit (principal, action == Action::"tool", resource == Tool::"put");
 @id("sim-fire")
 permit (principal, action == Action::"tool", resource == Tool::"fire");
 """
+EACH_MOMENT_EVERY = 4
+"""Every so many seeds a kernel dies when it is at one certain moment for the first time."""
 
 
 @dataclass
@@ -116,6 +118,9 @@ class Planner:
             plan.deeds.append(self._deed())
         for _ in range(dice.choice((0, 1, 1, 2, 3, 4))):
             plan.deaths.append(self._death())
+        if self.seed % EACH_MOMENT_EVERY == 0:  # So that none is left out.
+            moment = MOMENTS[self.seed // EACH_MOMENT_EVERY % len(MOMENTS)]
+            plan.deaths.insert(0, (moment, 1))
         return plan
 
     def _config(self) -> str:

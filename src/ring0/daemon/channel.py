@@ -39,6 +39,10 @@ class Ready(Frozen, frozen=True, kw_only=True, tag="ready"):
     """Runs that it goes on with."""
 
 
+class Held(Frozen, frozen=True, kw_only=True, tag="held"):
+    """Runs were held that may have killed the workers before: this one has a better chance."""
+
+
 class Said(Frozen, frozen=True, kw_only=True, tag="said"):
     """A line for the log."""
 
@@ -69,8 +73,8 @@ class Stop(Frozen, frozen=True, kw_only=True, tag="stop"):
     """From the supervisor: end in order; runs are kept."""
 
 
-FromWorker = Beat | Ready | Said | Failed
-Message = Beat | Ready | Said | Failed | Go | Stop
+FromWorker = Beat | Ready | Held | Said | Failed
+Message = Beat | Ready | Held | Said | Failed | Go | Stop
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Message).decode
 

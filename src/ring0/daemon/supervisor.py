@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ring0 import limits
-from ring0.daemon.channel import Beat, Failed, Message, Ready, Said
+from ring0.daemon.channel import Beat, Failed, Held, Message, Ready, Said
 from ring0.daemon.faults import FAULT_EXIT
 from ring0.errors import Ring0Error, RunFailed, StoreFull
 from ring0.runtime import Runtime
@@ -125,6 +125,8 @@ class Supervisor:
                 self._log("it waits until the disk has room again", "")
             else:
                 full = 0
+                if watch.held:  # Each such death leaves fewer runs that can cause another.
+                    failures = min(failures, limits.WORKER_DEATHS_CAUTIOUS - 1)
                 failures = 1 if watch.settled else failures + 1
                 young = watch.died_young(young)
                 if failures >= limits.WORKER_FAILURES_MAX:
@@ -194,6 +196,8 @@ class _Watch:
         self._ready_s: float | None = None
         self._killed_s: float | None = None
         self._why = ""
+        self.held = False
+        """It held runs that were at work when those before it died."""
         self.error: Ring0Error | None = None
 
     @property
@@ -258,6 +262,8 @@ class _Watch:
                 goes_on = f"; {left} unfinished run{'s' * (left > 1)}" if left else ""
                 self._log(f"worker {self.worker.pid} is at work{goes_on}", "")
                 self._ready()
+            case Held():
+                self.held = True
             case Said():
                 self._log(message.what, message.run)
             case Failed():

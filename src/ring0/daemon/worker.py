@@ -26,6 +26,7 @@ from ring0.daemon.channel import (
     Channel,
     Failed,
     Go,
+    Held,
     Options,
     Ready,
     Said,
@@ -38,6 +39,7 @@ from ring0.daemon.needs import Needs
 from ring0.errors import Ring0Error, StoreFailed, StoreFull
 from ring0.gateway.control import Control, at_work
 from ring0.kernel.boot import Kernel
+from ring0.kernel.life.recovery import HOLDER
 from ring0.runtime import Runtime
 from ring0.types import LIVE, Mode, Run, RunState
 
@@ -137,12 +139,15 @@ class Worker:
         """Goes on with what was left; what can't go on is said, and keeps nothing else back."""
         if embedded:
             self.say(f"embedded runs that wait for their own program: {embedded}")
+        before = await _held(kernel)
         try:
             await kernel.recover(died_young=self._died_young)
         except (StoreFull, StoreFailed):
             raise
         except Ring0Error:
             pass  # Told with the others.
+        if await _held(kernel) > before:
+            self._channel.send(Held())
         for run, error in kernel.runs.not_recovered.items():
             self.say(f"could not go on: {error.what} {error.why} {error.todo}", run)
 
@@ -152,6 +157,11 @@ class Worker:
         self.say("stopping: what goes on is kept")
         if not await kernel.turns.drain(self._runtime, limits.WORKER_DRAIN_S_MAX):
             self.say(f"calls are cut off that took longer than {limits.WORKER_DRAIN_S_MAX} s")
+
+
+async def _held(kernel: Kernel) -> int:
+    rows = await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)
+    return sum(row.paused_by == HOLDER for row in rows)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Python runs this at its start where a test has put this folder on PYTHONPATH: `ring0` itself,
 unchanged, but that a call with the word of `DEADLY` in it kills the process of its kernel, as a
-fault in what carries it out would; or runs are put away soon. Sandboxes have an environment of their own and don't get here.
+fault in what carries it out would; or that runs are put away after `PARK_AFTER_S`. Sandboxes have
+an environment of their own and don't get here.
 """
 
 import os
