@@ -95,6 +95,8 @@ class Planner:
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(f"plan {seed}")
         self.seed = seed
+        self.root = ""
+        """The agent of the task that is being planned."""
 
     def calm(self) -> Plan:
         """The same tasks in a world without faults, operators and scarcity."""
@@ -167,9 +169,10 @@ class Planner:
         )
         if plain:  # Children share what is left: who asks first must not matter.
             budget = replace(budget, calls=1_000_000, tokens=2_000_000_000, children=100_000)
+        self.root = dice.choice(AGENTS)
         return Task(
             name,
-            agent=dice.choice(AGENTS),
+            agent=self.root,
             tenant=dice.choice(TENANTS),
             at_s=dice.random() ** 2 * 30,
             program=self.program(0, dice.randrange(1, 9), plain=plain),
@@ -190,7 +193,8 @@ class Planner:
         words += ["send", "receive", "ask", "again"]
         if plain:
             words = ["look", "put", "model", "note", "recall", "sleep", "now", "random", "wrong"]
-            words += ["spawn", "both"] if depth < 2 else []
+            words += ["both"] if depth < 2 else ["now"]
+            words += ["spawn"] if depth < 1 else []
         word = dice.choice(words)
         number = dice.randrange(1_000)
         match word:
@@ -236,8 +240,19 @@ class Planner:
 
 
 def manifest(name: str, task: Task) -> AgentManifest:
-    """An agent of the simulation: all have the same tools, and may spawn each other. For a plain
-    task models are free: how money is shared among children depends on who asks first."""
+    """An agent of the simulation: all have the same tools, and may spawn each other. A child wants
+    a part of what there is. For a plain task models are free, and no part can be too small."""
+    budget = task.budget
+    if name != task.agent:
+        budget = replace(
+            budget,
+            calls=max(1, budget.calls // 4),
+            tokens=budget.tokens // 4,
+            cost_microusd=budget.cost_microusd // 4,
+            children=budget.children // 4,
+        )
+        if task.plain:
+            budget = replace(budget, calls=1_000, tokens=2_000_000, cost_microusd=0, children=0)
     return AgentManifest(
         name=name,
         functions=tuple(
@@ -253,6 +268,6 @@ def manifest(name: str, task: Task) -> AgentManifest:
             )
         },
         agents=AGENTS,
-        budget=task.budget,
+        budget=budget,
         priority=task.priority,
     )
