@@ -88,9 +88,15 @@ def test_killed_at_any_moment_no_moment_has_two_runs_or_none(world: World) -> No
             worker = d.worker()
             os.kill(worker, signal.SIGKILL)
             d.next_worker(worker)
-        world.until(
-            lambda: all(row["runs"] >= 2 for row in world.ring0("cron", "list", "--json").json)
-        )
+
+        def going_on() -> bool:
+            """Runs that were at work when two workers died in a row are held for a person."""
+            for row in world.ring0("ps", "--json").json["runs"]:
+                if row["paused_by"]:
+                    world.ring0("resume", row["id"])
+            return all(row["runs"] >= 2 for row in world.ring0("cron", "list", "--json").json)
+
+        world.until(going_on)
         for name in ("a", "b", "c"):
             world.ring0("cron", "remove", name)
         world.until(lambda: not world.live())

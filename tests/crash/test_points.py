@@ -145,6 +145,6 @@ async def test_a_kernel_that_begins_a_cut_off_effect_anew_would_be_found_out(
         d.http.holds_s = 0.05
         await d.finish()
         sums = await check(d)
-    assert sums.twice == 1
+    assert sums.twice >= 1
     assert any("stands twice" in problem for problem in d.problems)
     assert any("intent and no outcome" in problem for problem in d.problems)

@@ -205,9 +205,10 @@ class Planner:
             case "sleep":
                 return ["sleep", dice.choice((0, 0.2, 1.5, 5, 40))]
             case "spawn":
+                agents = [one for one in AGENTS if one != self.root or not plain]
                 children = [
                     [
-                        dice.choice(AGENTS),
+                        dice.choice(agents),
                         self.program(depth + 1, dice.randrange(1, 5), plain=plain),
                     ]
                     for _ in range(dice.choice((1, 1, 2, 3)))

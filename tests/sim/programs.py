@@ -222,7 +222,7 @@ class UnreliableDoor:
 def _same(world: World, request: Request, both: list[Any]) -> Any:
     """One call id has one outcome, however often it is asked for."""
     told = [repr(one) if isinstance(one, BaseException) else one[0] for one in both]
-    dead = [isinstance(one, errors.RunDead) for one in both]
+    dead = [isinstance(one, ENDS) for one in both]  # The kernel, or the run, was over.
     if told[0] != told[1] and not any(dead):
         world.checks.found("one call, two outcomes", f"{request.kind} {request.path}: {told}")
     for one in both:

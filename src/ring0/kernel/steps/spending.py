@@ -164,6 +164,7 @@ class Spending:
                 return budgets.refusal(run.row, failure.detail, run.records.values())
             case base.CapRoom(uses=(use,)):
                 taking = next(one for one in taken.takings if one.use == use)
+                await self._store.flush()  # What was admitted just before is told, too.
                 used = await self._store.cap_used(use.key, use.window)
                 return caps.refusal(taking, used, self._runtime.now_us())
             case base.RunLive() | base.NotKilled():
