@@ -155,12 +155,12 @@ def changes(before: str, after: str) -> tuple[str, ...]:
     return tuple(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
 
 
-def argued() -> dict[tuple[str, tuple[str, ...]], str]:
-    """Mutants that are kept as equivalent, each with its reason."""
-    if not EQUIVALENT.exists():
-        return {}
-    found = tomllib.loads(EQUIVALENT.read_text()).get("mutant", [])
-    return {(one["file"], _plain(one["change"])): one["reason"] for one in found}
+def argued() -> set[object]:
+    """What is kept as equivalent, each with its reason: operators, and (file, change) of one."""
+    found = tomllib.loads(EQUIVALENT.read_text())
+    assert all(one["reason"] for kind in found.values() for one in kind)
+    rules = {one["operator"] for one in found.get("rule", ())}
+    return rules | {(one["file"], _plain(one["change"])) for one in found.get("mutant", ())}
 
 
 def _plain(change: list[str] | tuple[str, ...]) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ class Copies:
         self._folder.cleanup()
 
 
-def judge(mutant: Mutant, copies: Copies, kept: dict[tuple[str, tuple[str, ...]], str]) -> Verdict:
+def judge(mutant: Mutant, copies: Copies, kept: set[object]) -> Verdict:
     began = time.monotonic()
     before = (ROOT / SOURCE / mutant.path).read_text()
     after = mutate_code(before, get_operator(mutant.operator)(), mutant.occurrence)
@@ -202,7 +202,7 @@ def judge(mutant: Mutant, copies: Copies, kept: dict[tuple[str, tuple[str, ...]]
         return Verdict(mutant, "no program", diff, 0.0)
     if as_before:
         return Verdict(mutant, "never evaluated", diff, 0.0)
-    if (mutant.path, _plain(diff)) in kept:
+    if mutant.operator in kept or (mutant.path, _plain(diff)) in kept:
         return Verdict(mutant, "equivalent", diff, 0.0)
     copy = copies.free.get()
     target = copy / SOURCE / mutant.path

@@ -8,9 +8,12 @@ projections, Merkle tree, readers on a connection of their own) is the real stor
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import os
 import random
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -262,21 +265,23 @@ class Disk:
         self.writer = self.store = self._reader = None
 
 
-_made: list[Path] = []
-
-
+@functools.cache
 def _template() -> Path:
-    """An empty journal, made once a process."""
-    if not _made:
-        path = scratch() / f"ring0-sim-{os.getpid()}.db"
-        path.unlink(missing_ok=True)
-        made = apsw.Connection(str(path))
-        made.execute(FAST).fetchall()
-        create_tables(made)
-        made.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        made.close()
-        _made.append(path)
-    return _made[0]
+    """An empty journal, made once a process; its children share it."""
+    folder = tempfile.TemporaryDirectory(prefix="ring0-sim-", dir=scratch())
+    atexit.register(_remove, folder, os.getpid())
+    path = Path(folder.name) / "journal.db"
+    made = apsw.Connection(str(path))
+    made.execute(FAST).fetchall()
+    create_tables(made)
+    made.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    made.close()
+    return path
+
+
+def _remove(folder: tempfile.TemporaryDirectory[str], owner: int) -> None:
+    if os.getpid() == owner:
+        folder.cleanup()
 
 
 def scratch() -> Path:
