@@ -6,7 +6,7 @@ Times are microseconds since 1970 (UTC), money is micro-US-dollars, digests are 
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -67,6 +67,33 @@ class Label(Frozen, frozen=True, kw_only=True):
         if len(sources) > limits.LABEL_SOURCES_MAX:
             sources = (*sources[: limits.LABEL_SOURCES_MAX - 1], "and more")
         return Label(integrity=integrity, confidentiality=hidden, sources=sources)
+
+
+# --- people ----------------------------------------------------------------------------------
+
+
+class Role(enum.StrEnum):
+    """What an operator may do. None holds another: an approver need not be able to start a run."""
+
+    VIEWER = "viewer"
+    """Looks: runs, calls, approvals, the journal."""
+    OPERATOR = "operator"
+    """Starts, pauses, resumes, kills and undoes runs, settles effects, gives orders and budget."""
+    APPROVER = "approver"
+    """Answers asks."""
+    ADMIN = "admin"
+    """Changes policies, roles, modes and secrets."""
+
+
+class Operator(Frozen, frozen=True, kw_only=True):
+    """A person at the controls, as the kernel found out who it is: never by what somebody says."""
+
+    name: str
+    """As it goes on record: `ada (uid 1000)`, `ada@example.com (https://login.example.com)`. One
+    person has one, and no two have the same."""
+    roles: frozenset[Role] = frozenset(Role)
+    login: Literal["peer", "oidc"] = "peer"
+    """`peer`: the uid at the other end of the socket; `oidc`: the subject of a login."""
 
 
 # --- agents, tools ---------------------------------------------------------------------------

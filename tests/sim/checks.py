@@ -356,7 +356,6 @@ class _Locks:
 
 MAY_REMEMBER = frozenset({
     "Attained._had",  # What runs have had: bounded, the oldest forgotten first.
-    "Ends._kept",
     "Alarms._heap",  # What is void in it is cleared out now and then.
     "Ask._asked",  # How often trees asked: bounded likewise.
 })  # fmt: skip

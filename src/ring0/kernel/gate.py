@@ -332,7 +332,7 @@ class Gate:
             await self.store.append(
                 Write(
                     run=run.id,
-                    events=[self.spending.settled(taken.event), *taken.beside],
+                    events=[self.spending.settled(run, taken.event), *taken.beside],
                     blobs=taken.blobs,
                     guards=[
                         base.RunLive(run=run.id, epoch=run.row.epoch),

@@ -20,6 +20,7 @@ from ring0.kernel import values
 from ring0.kernel.agent.agents import Agent
 from ring0.kernel.weight import Weight
 from ring0.runtime import Runtime
+from ring0.scheduler.caps import Taking
 from ring0.scheduler.loops import Asked, Watch
 from ring0.store import Store
 from ring0.tools.driver import Within
@@ -159,6 +160,11 @@ class LiveRun:
         self._occurrences: Counter[str] = Counter()
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
         self.weight = Weight()
+        self.riding = 0
+        """Intents of its calls that may not be on disk yet."""
+        self.reserved_caps: dict[str, list[Taking]] = {}
+        """Of each open call: what it reserved of caps and may use less of. What it doesn't use
+        comes back; after a crash nobody knows how much that is, and none does."""
         self._places = asyncio.Semaphore(limits.CALLS_IN_FLIGHT_PER_RUN_MAX)
         self._digests: dict[str, str] = {}
 

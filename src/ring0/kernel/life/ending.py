@@ -159,10 +159,11 @@ class Ending:
         """Ends a run from outside: its process is stopped first, its end says who asked."""
         self._cancelled.setdefault(run, by)
         try:
-            await self.end(run, RunState.CANCELLED, by=by)
+            row = await self.end(run, RunState.CANCELLED, by=by)
             if (task := self._task_of(run)) is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+                self._ends.ended(row)  # What its task says on its way out keeps nothing.
         finally:
             self._cancelled.pop(run, None)
 

@@ -62,11 +62,6 @@ class Spending:
         self._runtime = runtime
         self._live = live
         self._caps = tuple(found)
-        self._riding: dict[str, int] = {}
-        """Of each run: intents that may not be on disk yet."""
-        self._held: dict[str, list[Taking]] = {}
-        """Of each open call: what it reserved of caps and may use less of. What it doesn't use
-        comes back; after a crash nobody knows how much that is, and none does."""
 
     # --- before a person is asked -------------------------------------------------------------
 
@@ -92,13 +87,13 @@ class Spending:
         above = prepared.state.above if raised else ()
         # Who asks for more has no room, maybe: what is given is one call more, for the ask itself.
         room = _room(run.row, prepared, calls=0 if raised or prepared.uncounted else 1)
-        riding = self._riding.get(run.id, 0)
         durable = (
             bool(prepared.reserve_microusd or prepared.reserve_tokens or takings or raised)
-            or riding >= budgets.chunk_calls(run.row.budget) - 1
+            or run.riding >= budgets.chunk_calls(run.row.budget) - 1
         )
+        riding = run.riding
         if not durable:
-            self._riding[run.id] = riding + 1
+            run.riding += 1
         return Reservation(
             guards=(room, *(base.CapRoom(uses=(one.use,)) for one in takings)),
             takings=takings,
@@ -111,13 +106,11 @@ class Spending:
     def reserved(self, run: LiveRun, call: str, taken: Reservation, *, durable: bool) -> None:
         """It is written; if durable, it is on disk, with all that rode before it."""
         if durable:
-            left = self._riding.pop(run.id, 0) - taken.riding
-            if left > 0:
-                self._riding[run.id] = left
+            run.riding = max(run.riding - taken.riding, 0)
         for event in taken.raised:
             self.raised(run.id, taken.above, event)
         if kept := [one for one in taken.takings if one.cap.of in _SETTLED]:
-            self._held.setdefault(call, []).extend(kept)
+            run.reserved_caps.setdefault(call, []).extend(kept)
 
     def again(self, run: LiveRun, kind: CallKind, name: str, prepared: Prepared) -> Reservation:
         """What one more try of a call takes: what may be paid for twice is reserved twice."""
@@ -180,9 +173,9 @@ class Spending:
 
     # --- afterwards ---------------------------------------------------------------------------
 
-    def settled(self, ended: ev.CallEnded) -> ev.CallEnded:
+    def settled(self, run: LiveRun, ended: ev.CallEnded) -> ev.CallEnded:
         """With what comes back of caps on money and tokens."""
-        takings = self._held.pop(ended.call, [])
+        takings = run.reserved_caps.pop(ended.call, [])
         back = []
         for newest in {one.use.key: one for one in takings}.values():
             took = sum(one.use.amount for one in takings if one.use.key == newest.use.key)
@@ -190,12 +183,6 @@ class Spending:
             if (left := min(newest.use.amount, took - spent)) > 0:
                 back.append(replace(newest.use, amount=left))
         return replace(ended, caps_back=tuple(back)) if back else ended
-
-    def forget(self, run: str) -> None:
-        """It goes on here no more."""
-        self._riding.pop(run, None)
-        for call in [call for call in self._held if call.startswith(f"{run}/")]:
-            del self._held[call]
 
     # --- the tree, as the projection moves it ---------------------------------------------------
 
@@ -208,7 +195,6 @@ class Spending:
 
     def ended(self, child: Run) -> None:
         """What it left comes back. `child`: its row after its end was written, by whoever wrote."""
-        self.forget(child.id)
         if (parent := self._live.get(child.parent)) is not None:
             unused = {
                 name: getattr(child, used) - getattr(child.budget, name)
