@@ -37,6 +37,7 @@ MEASURED = 50
 RIVAL = "first come, first served"
 BUDGET = "100000 calls, 30 min"
 CORE_CALLS = 1_000
+CROWDED_S_MAX = 60
 
 _begun: dict[str, float] = {}
 """When each call of who is measured began to be carried out."""
@@ -72,14 +73,27 @@ async def heavy(ctx: Context, task: str) -> None:
         await ctx.tool("work", name=f"{task} {number}")
 
 
-@agent(tools=[work], budget=BUDGET, priority=9, agents=["loops"])
-async def loops(ctx: Context, task: str) -> None:
-    """Spawns itself as often as it may, and asks for ten things at a time, for ever."""
-    depth, *_ = task.split()
-    if int(depth) < 2:
-        for child in range(4):
-            await ctx.spawn(loops, f"{int(depth) + 1} {child} {ctx.run}")
+@agent(tools=[work], budget="5000 calls, 30 min, 0 children", priority=9)
+async def leaf(ctx: Context, task: str) -> None:
+    await _lanes(ctx)
 
+
+@agent(tools=[work], budget="30000 calls, 30 min, 4 children", priority=9, agents=["leaf"])
+async def branch(ctx: Context, task: str) -> None:
+    for _ in range(4):
+        await ctx.spawn(leaf, ctx.run)
+    await _lanes(ctx)
+
+
+@agent(tools=[work], budget="1000000 calls, 30 min", priority=9, agents=["branch", "leaf"])
+async def loops(ctx: Context, task: str) -> None:
+    """Spawns all that it may, each of which asks for ten things at a time, for ever."""
+    for _ in range(4):
+        await ctx.spawn(branch, ctx.run)
+    await _lanes(ctx)
+
+
+async def _lanes(ctx: Context) -> None:
     async def lane(which: int) -> None:
         number = 0
         while True:
@@ -135,7 +149,10 @@ async def _measure(ring: Ring, task: str) -> list[list[float]]:
 
 
 async def _crowded(ring: Ring, least: int) -> None:
-    while ring.kernel.load().queued < least:
+    until = time.monotonic() + CROWDED_S_MAX
+    while (queued := ring.kernel.load().queued) < least:
+        if time.monotonic() > until:
+            raise RuntimeError(f"{queued} calls wait, not {least}: it is not crowded")
         await asyncio.sleep(0.01)
 
 

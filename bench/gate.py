@@ -34,7 +34,7 @@ RUNS, CALLS, CONCURRENCY = 200, 20, 50
 SINGLE = 400
 EVENT = b"x" * 700
 """About the size of a call's event."""
-POLICY = '@id("b") permit (principal, action == Action::"tool", resource == Tool::"write_nothing");'
+POLICY = '@id("b") permit (principal, action in Action::"tool", resource == Tool::"write_nothing");'
 FLOOR = "raw SQLite, group commit"
 
 

@@ -35,8 +35,8 @@ from ring0.types import CallKind, Request
 CASES, CONCURRENCY = 500, 20
 STOPPED_BY = 5
 POLICY = """
-@id("b") permit (principal, action == Action::"tool", resource == Tool::"crm.execute");
-@id("c") permit (principal, action == Action::"tool", resource);
+@id("b") permit (principal, action in Action::"tool", resource == Tool::"crm.execute");
+@id("c") permit (principal, action in Action::"tool", resource);
 """
 RUN_S_MAX = 120
 """For one case: a run that waits for a person, or for ever, must not hold up the others."""

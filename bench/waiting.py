@@ -24,7 +24,7 @@ import uvloop
 from bench.rows import Row, row, spread
 from ring0 import Context, agent, tool
 from ring0.sdk.embedded import Ring, embedded
-from ring0.types import ApprovalState
+from ring0.types import ApprovalState, Operator
 
 RUNS = 10_000
 WAKES = 200
@@ -138,7 +138,7 @@ async def _wakes(ring: Ring) -> list[Row]:
         (ask,) = await kernel.store.approvals(run=run, states=pending)
         del _entered[run]
         began = time.perf_counter()
-        await kernel.answer(ask.id, yes=True, by="bench")
+        await kernel.answer(ask.id, yes=True, by=Operator(name="bench"))
         while run not in _entered:
             await asyncio.sleep(0.0005)
         answered.append(_entered[run] - began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -32,6 +33,7 @@ from ring0.types import (
     RunState,
     Schedule,
     Scope,
+    Standing,
     Verdict,
     VerdictKind,
 )
@@ -148,8 +150,9 @@ def intended(
     approval: str = "",
     guards: Sequence[base.Guard] = (),
     durable: bool = False,
+    undoes: str = "",
 ) -> Write:
-    call = call_row(run, number, approval=approval)
+    call = call_row(run, number, approval=approval, undoes=undoes)
     return Write(
         run=run,
         blobs={**named(run, b"{}"), **named(run, b"what was known")},
@@ -247,6 +250,7 @@ def asked(
     *,
     expires_us: int = LATER_US,
     guards: Sequence[base.Guard] = (),
+    **more: Any,
 ) -> Write:
     blobs = named(run, b"what the human is shown")
     (shown,) = blobs
@@ -260,6 +264,7 @@ def asked(
         policy_digest="f" * 64,
         asked_us=7,
         expires_us=expires_us,
+        **more,
     )
     return Write(
         run=run, blobs=blobs, guards=guards, durable=True, events=[ev.ApprovalAsked(approval=row)]
@@ -271,10 +276,51 @@ def answered(
     approval: str,
     state: ApprovalState = ApprovalState.APPROVED,
     *,
+    by: str = "ann (uid 7)",
     guards: Sequence[base.Guard] = (),
 ) -> Write:
-    event = ev.ApprovalAnswered(approval=approval, state=state, by="ann (uid 7)", note="looks fine")
+    event = ev.ApprovalAnswered(approval=approval, state=state, by=by, note="looks fine")
     return Write(run=run, guards=guards, durable=True, events=[event])
+
+
+def edited(run: str, approval: str, by: str = "ann (uid 7)") -> Write:
+    blobs = named(run, b'[{"argument":"to","text":"bob","by":"ann (uid 7)","login":"peer"}]')
+    (edits,) = blobs
+    event = ev.ApprovalEdited(approval=approval, by=by, edits=edits, note="a typo")
+    return Write(run=run, blobs=blobs, durable=True, events=[event])
+
+
+def told(run: str, approval: str, to: str = "hooks.example.com#1") -> Write:
+    return Write(run=run, events=[ev.ApprovalTold(approval=approval, to=to)])
+
+
+def stands(run: str, standing: str, *, expires_us: int = LATER_US, **more: Any) -> Write:
+    blobs = named(run, b'{"same":{},"like":{"to":"*"}}')
+    (pattern,) = blobs
+    row = Standing(
+        id=standing,
+        run=run,
+        tenant=more.pop("tenant", SCOPE.tenant),
+        principal=SCOPE.principal,
+        agent=SCOPE.agent,
+        agent_digest="d" * 64,
+        tool="crm.delete",
+        tool_digest="t" * 64,
+        policy_digest="f" * 64,
+        rules=("mutation",),
+        pattern=pattern,
+        label=USER,
+        kill_seen=0,
+        given_by="ann (uid 7)",
+        given_us=1,
+        expires_us=expires_us,
+        **more,
+    )
+    return Write(run=run, blobs=blobs, durable=True, events=[ev.StandingGiven(standing=row)])
+
+
+def stands_no_more(run: str, standing: str) -> Write:
+    return Write(run=run, durable=True, events=[ev.StandingRevoked(standing=standing, by="bob")])
 
 
 def killed(scope: str, target: str, generation: int, *, run: str = ev.KERNEL) -> Write:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 import journals
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
-from ring0.types import ApprovalState, Budget, CapUse, LockMode, Run, RunState
+from ring0.types import ApprovalState, Budget, CapUse, LockMode, Login, Run, RunState
 
 
 def story(run: str, child: str, parent_row: Run, *, fence: int = 1) -> list[Write]:
@@ -94,12 +94,41 @@ def story(run: str, child: str, parent_row: Run, *, fence: int = 1) -> list[Writ
         journals.cut_off(run, 4),
         journals.settled(run, 4, happened=False),
         journals.asked(run, f"a2-{run}", 5),
+        Write(
+            run=run,
+            durable=True,
+            events=[
+                ev.TokenIssued(
+                    token="0123456789abcdef",
+                    epoch=1,
+                    only=("tool:crm.query",),
+                    expires_us=journals.LATER_US,
+                    by="ann",
+                ),
+                ev.TokenRevoked(token="0123456789abcdef", by="ann"),
+                ev.CertificateIssued(
+                    name=f"spiffe://ring0.local/run/{run}/agent/clerk",
+                    serial="1f",
+                    expires_us=journals.LATER_US,
+                ),
+            ],
+        ),
+        journals.told(run, f"a2-{run}"),
         journals.answered(run, f"a2-{run}", ApprovalState.DENIED),
+        journals.asked(run, f"a3-{run}", 6),
+        journals.edited(run, f"a3-{run}"),
+        journals.asked(run, f"a4-{run}", 6, edition=1, needs=2),
+        journals.answered(run, f"a4-{run}"),
+        journals.answered(run, f"a4-{run}", by="bob (uid 8)"),
+        journals.stands(run, f"st-{run}"),
+        journals.asked(run, f"a5-{run}", 7, under=f"st-{run}"),
+        journals.stands_no_more(run, f"st-{run}"),
         journals.killed("agent", f"nobody-{run}", 1),
         journals.boxed_up(run, f"s-{run}"),
         journals.boxed_up(run, f"p-{run}"),
         journals.over(run, epoch=2),
         *orders(f"nightly-{run}", f"push-{run}"),
+        *people(run),
         Write(run=ev.KERNEL, durable=True, events=[ev.KernelStopped()]),
     ]
 
@@ -112,6 +141,41 @@ def orders(cron: str, hook: str) -> list[Write]:
         journals.about_order(ev.OrderPaused(order="hook", name=hook, by="ann", note="to look")),
         journals.about_order(ev.OrderResumed(order="hook", name=hook, by="ann")),
         journals.about_order(ev.OrderRemoved(order="hook", name=hook, by="ann")),
+    ]
+
+
+def people(run: str) -> list[Write]:
+    """Somebody logs in and out, and the operator's files say something new."""
+    roles = b'{"admin":["ann"]}'
+    login = Login(
+        key=address(b"", run.encode()),
+        name="ann (https://login.example.com)",
+        how="oidc",
+        uid=1_000,
+        email="ann@example.com",
+        groups=("oncall",),
+        begun_us=1,
+        expires_us=journals.LATER_US,
+    )
+    changed = ev.SettingChanged(
+        name=f"roles of {run}",
+        before="",
+        after="d" * 64,
+        text=address(b"", roles),
+        by="ann (uid 1000)",
+    )
+    return [
+        Write(run=ev.KERNEL, durable=True, events=[ev.LoggedIn(login=login)]),
+        Write(run=ev.KERNEL, durable=True, events=[changed], blobs=journals.named_openly(roles)),
+        Write(
+            run=ev.KERNEL,
+            durable=True,
+            events=[
+                replace(changed, before=changed.after, after="off", text="", loosened=True),
+                ev.LoggedOut(key=login.key, by="ann (uid 1000)"),
+                ev.LoggedIn(login=replace(login, key=address(b"", login.key.encode()))),
+            ],
+        ),
     ]
 
 

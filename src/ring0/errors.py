@@ -70,6 +70,12 @@ class PolicyInvalid(InvalidInput):
     code = "policy_invalid"
 
 
+class PolicyCasesFailed(Ring0Error):
+    """A case of `ring0 policy test` came out otherwise."""
+
+    code, whose, exit_code = "policy_cases_failed", "yours", 1
+
+
 class NotFound(InvalidInput):
     """No run, call, approval or file of that name."""
 
@@ -86,6 +92,12 @@ class CallDenied(Ring0Error):
     """Policy, a human or a limit said no. Nothing was done."""
 
     code, whose, exit_code = "denied", "yours", 3
+
+
+class AnswerRefused(CallDenied):
+    """This person can't give that answer; somebody else may. What is held waits on."""
+
+    code = "answer_refused"
 
 
 class LimitReached(CallDenied):
@@ -126,6 +138,18 @@ class RunDead(CallDenied):
     """The run has ended: its handle, its door and its approvals are dead."""
 
     code = "run_dead"
+
+
+class TokenInvalid(CallDenied):
+    """A token that nobody here gave out, or that was changed since."""
+
+    code = "token_invalid"
+
+
+class TokenDead(CallDenied):
+    """A token whose run, epoch or time is over, or that was taken back."""
+
+    code = "token_dead"
 
 
 class ToolFailed(Ring0Error):
@@ -207,6 +231,17 @@ class ModelFailed(Ring0Error):
     """The model's provider could not be reached or answered with an error."""
 
     code, whose, exit_code = "model_failed", "world", 1
+
+
+class LoginFailed(Ring0Error):
+    """A server that logs people or programs in (OAuth) said no, or what it said is not good.
+    `error`: its word for it (`access_denied`), or ours (`unreachable`)."""
+
+    code, whose, exit_code = "login_failed", "world", 1
+
+    def __init__(self, what: str, *, why: str = "", todo: str = "", error: str = "") -> None:
+        super().__init__(what, why=why, todo=todo)
+        self.error = error
 
 
 class Interrupted(Ring0Error):

@@ -610,3 +610,157 @@ HOOK_SIGNATURES_MAX: Final = 8
 """In one header: a sender that changes its secret signs with both."""
 HOOK_DELIVERIES_PER_MIN_MAX: Final = 120
 """Of one hook, signed well; the first twenty may come at once."""
+
+# Policies (`governance/`).
+APPROVERS_MAX: Final = 16
+"""People that a rule may want to say yes to one call (`@approvers`)."""
+POLICY_ARGS_DEPTH_MAX: Final = 16
+"""How deep a tool's schema is followed; what lies deeper policies see as JSON text."""
+POLICY_ARGS_PARTS_MAX: Final = 1_000
+"""Types in what is made of one tool's schema; what is beyond policies see as JSON text."""
+POLICY_SCHEMAS_KEPT_MAX: Final = 256
+"""Schemas of single tools that are kept parsed; each takes about a millisecond to parse."""
+POLICY_EXPIRES_S_MAX: Final = 30 * 24 * 3_600
+POLICY_CASES_MAX: Final = 10_000
+"""Of one file for `ring0 policy test`."""
+POLICY_CASES_SIZE_BYTES_MAX: Final = 4 * MIB
+
+# The vault and OAuth (`identity/vault/`, `identity/oauth.py`).
+SECRET_NAME_CHARS_MAX: Final = 128
+VAULT_FILE_SIZE_BYTES_MAX: Final = 16 * MIB
+VAULT_KEY_FILE_SIZE_BYTES_MAX: Final = 4 * KIB
+SECRET_OLD_S_MAX: Final = 24 * 3_600
+"""For so long a kernel keeps a value back after another took its place, or it was removed."""
+TOKEN_OLD_S_MAX: Final = 3_600
+"""The same of a login's tokens, which change often."""
+SECRETS_OLD_MAX: Final = 64
+"""Old values that a kernel keeps back; of more, the newest."""
+OAUTH_ANSWER_SIZE_BYTES_MAX: Final = 256 * KIB
+OAUTH_ANSWER_S_MAX: Final = 20
+OAUTH_URL_CHARS_MAX: Final = 2_048
+OAUTH_TOLD_CHARS_MAX: Final = 300
+"""Of what a server says about an error."""
+OAUTH_REDIRECT_PARAMETERS_MAX: Final = 32
+LOGIN_S_MAX: Final = 600
+"""For a person, to log in where the browser was sent to."""
+LOGIN_CONNECTIONS_MAX: Final = 32
+DEVICE_LOGIN_S_MAX: Final = 1_800
+DEVICE_POLL_S_DEFAULT: Final = 5
+DEVICE_POLL_S_MAX: Final = 60
+DEVICE_POLL_SLOWER_S: Final = 5
+"""By so much longer the wait gets at each `slow_down` (RFC 8628, 3.5)."""
+OAUTH_EXPIRES_S_MAX: Final = 366 * 24 * 3_600
+OAUTH_REFUSED_S_MIN: Final = 30
+"""A token that a host refuses sooner after it was renewed is not renewed again for that."""
+OAUTH_DISCOVERED_S_MAX: Final = 3_600
+OAUTH_LOCK_S_MAX: Final = 60
+OAUTH_LOCK_LOOK_S: Final = 0.05
+OAUTH_REFRESH_EARLY_S: Final = 60
+"""An access token that ends sooner is renewed before it is used."""
+
+# Identity: grants, tokens, certificates (`identity/`).
+GRANT_PATTERNS_MAX: Final = 64
+GRANT_CHARS_MAX: Final = 160
+"""Of one pattern: a call's name, with what says of which kind it is."""
+GRANT_TOLD_CHARS_MAX: Final = 400
+TOKEN_SIZE_BYTES_MAX: Final = 8 * KIB
+TOKEN_BLOCKS_MAX: Final = 16
+TOKEN_S_DEFAULT: Final = 300
+TOKEN_S_MAX: Final = 24 * 3_600
+TOKENS_PER_RUN_MAX: Final = 64
+"""That have not expired and were not revoked."""
+TOKEN_AUTHORISE_MS_MAX: Final = 50
+"""Biscuit's own default is 1 ms, and denied valid requests under load."""
+TOKEN_FACTS_MAX: Final = 200
+TOKEN_ITERATIONS_MAX: Final = 20
+TOKENS_REVOKED_PER_RUN_MAX: Final = 1_024
+TOKEN_ID_CHARS: Final = 16
+KEY_FILE_SIZE_BYTES_MAX: Final = 256 * KIB
+TOKENS_KNOWN_MAX: Final = 1_024
+"""Tokens whose signatures were checked, and the answers about them."""
+TOKEN_CONNECTIONS_MAX: Final = 64
+TOKEN_IDLE_S_MAX: Final = 30
+EDGE_JWT_S_MAX: Final = 60
+CLOCK_SKEW_S: Final = 30
+"""How far another machine's clock may be behind ours."""
+REPLAYS_REMEMBERED_MAX: Final = 100_000
+CERTIFICATE_S: Final = 600
+AUTHORITY_S: Final = 2 * 24 * 3_600
+"""An authority signs for half of that, and is trusted for all of it."""
+JWT_SVID_S: Final = 300
+JWT_SVID_AUDIENCES_MAX: Final = 8
+JWT_SVID_AUDIENCE_CHARS_MAX: Final = 256
+WORKLOAD_CONNECTIONS_MAX: Final = 4
+"""Of one run, to the SPIFFE Workload API."""
+WORKLOAD_IN_BYTES_MAX: Final = 4 * MIB
+"""That one connection may send in all: what is asked for is small."""
+WORKLOAD_ANSWERS_PER_MIN_MAX: Final = 240
+"""To one run. A certificate is made anew only when half of its time is over."""
+
+# Operators: who they are, logins, what files say (`identity/{roles,logins,jws,oidc}.py`).
+OPERATOR_NAME_CHARS_MAX: Final = 500
+ROLES_NAMED_MAX: Final = 1_000
+LOGIN_HOURS_MAX: Final = 8
+"""For so long a login is taken; after that whoever it was logs in again."""
+LOGINS_MAX: Final = 256
+"""People who are logged in at the same time; of more, those that end first are ended."""
+LOGINS_BEGUN_MAX: Final = 16
+"""Logins under way at an issuer; of more, the oldest is given up."""
+LOGIN_FILE_BYTES_MAX: Final = 16 * KIB
+LOGIN_CODE_TRIES_MAX: Final = 5
+"""Wrong codes; after that the first start's code is dead."""
+LOGIN_GROUPS_MAX: Final = 200
+LOGIN_GROUP_CHARS_MAX: Final = 200
+LOGIN_EMAIL_CHARS_MAX: Final = 254
+LOGIN_SUBJECT_CHARS_MAX: Final = 255
+"""OpenID Connect Core, 2."""
+JWS_SIZE_BYTES_MAX: Final = 32 * KIB
+JWKS_SIZE_BYTES_MAX: Final = 256 * KIB
+JWKS_KEYS_MAX: Final = 64
+RSA_BITS_MIN: Final = 2_048
+RSA_BITS_MAX: Final = 8_192
+CLOCK_SKEW_S_MAX: Final = 60
+"""How far an issuer's clock may be off."""
+SETTING_TEXT_BYTES_MAX: Final = 1 * MIB
+"""Of what one table of ring0.toml says, on record."""
+
+# Approvals: what people answer (`kernel/steps/answering.py`, `governance/approvals.py`).
+DENIALS_IN_A_ROW_MAX: Final = 3
+"""So many, and the run is paused until a person lets it go on."""
+APPROVAL_BATCH_MAX: Final = 32
+APPROVAL_NOTE_CHARS_MAX: Final = 1_000
+EDITS_MAX: Final = 32
+"""Arguments that people change of one call."""
+EDIT_CHARS_MAX: Final = 64 * KIB
+STANDING_S_MAX: Final = 24 * 3_600
+STANDING_USES_MAX: Final = 1_000
+"""Of one standing approval; then a person is asked again."""
+STANDING_PER_TENANT_MAX: Final = 256
+STANDING_PATTERN_CHARS_MAX: Final = 256
+STANDING_VALUE_CHARS_MAX: Final = 1_024
+"""A longer value fits no pattern but `*`."""
+NOTIFY_PLACES_MAX: Final = 8
+NOTIFY_AT_ONCE_MAX: Final = 4
+NOTIFY_BACK_S_FIRST: Final = 1
+NOTIFY_BACK_S_MAX: Final = 300
+NOTIFY_TRIES_LAST: Final = 9
+"""From here on the pauses get no longer."""
+NOTIFY_LATE_S: Final = 60
+"""What was not told by then is a fault that `ring0 doctor` shows."""
+NOTIFY_LINE_CHARS_MAX: Final = 200
+NOTIFY_TEXT_CHARS_MAX: Final = 2_000
+NOTIFY_LINES_MAX: Final = 20
+NOTIFY_WAITING_MAX: Final = 1_024
+"""Messages that are on their way; what is more is told when these are."""
+
+# Undo and kill.
+UNDO_CALLS_MAX: Final = 5_000
+"""Calls that one undo takes back or tells of."""
+UNDO_REQUESTS_PER_STEP_MAX: Final = 100
+"""Requests to the outside that each tool may make that takes a call back."""
+UNDO_CODE_KEPT_MAX: Final = 64
+"""Embedded trees whose functions are kept at hand for an undo of them that goes on later."""
+KILLS_TOLD_MAX: Final = 20
+"""Runs that an error of a kill names."""
+UNDO_LOOKED_AT_EVERY_S: Final = 0.5
+"""Who asked for an undo hears so soon that it waits for a person."""

@@ -96,6 +96,38 @@ class Operator(Frozen, frozen=True, kw_only=True):
     """`peer`: the uid at the other end of the socket; `oidc`: the subject of a login."""
 
 
+class Login(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `login`: somebody who logged in, until that ends."""
+
+    key: str
+    """SHA-256 of the value that whoever logged in holds: the value itself is nowhere on record."""
+    name: str
+    """As `Operator.name`."""
+    how: Literal["oidc", "code"]
+    """By an issuer's word, or by the code that only the folder's owner could read."""
+    uid: int
+    """Of the process that logged in: of no other one is the value taken. -1: of any."""
+    email: str = ""
+    """As the issuer says it has verified it; to be shown, and for [roles]."""
+    groups: tuple[str, ...] = ()
+    """As the issuer said at the login."""
+    begun_us: int
+    expires_us: int
+
+
+class Setting(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `setting`: what the operator's files said when they were last taken
+    up."""
+
+    name: str
+    """`policy`, `profile`, `roles`, `oidc`; `code`: what has become of the first start's code;
+    `secrets`: names and versions of the vault."""
+    value: str
+    """A digest, or the value itself where it is short."""
+    by: str
+    at_us: int
+
+
 # --- agents, tools ---------------------------------------------------------------------------
 
 
@@ -219,6 +251,9 @@ class AgentManifest(Frozen, frozen=True, kw_only=True):
 
 # --- runs ------------------------------------------------------------------------------------
 
+Only = tuple[str, ...]
+"""A grant: the patterns that name what may be asked for. What none of them names may not be."""
+
 
 class RunState(enum.StrEnum):
     QUEUED = "queued"
@@ -259,6 +294,8 @@ class Run(Frozen, frozen=True, kw_only=True):
     """When it is to be looked at again though nothing happened; 0: never."""
     paused_by: str = ""
     """Who paused it; empty: nobody did."""
+    denials: int = 0
+    """How many of its asks people have denied in a row, since it was resumed last."""
     priority: int = limits.PRIORITY_DEFAULT
     parent: str = ""
     root: str
@@ -271,6 +308,8 @@ class Run(Frozen, frozen=True, kw_only=True):
     principal: str
     task: str
     """Address of the blob that holds the task's text."""
+    only: tuple[Only, ...] = ()
+    """Its task's grant and those of the runs above it: each must name what it asks for."""
     epoch: int = 0
     """Raised at each start of the process and at the end: what is bound to an older one is dead."""
     label: Label
@@ -278,6 +317,8 @@ class Run(Frozen, frozen=True, kw_only=True):
     budget: Budget
     calls_used: int = 0
     """As all that is used: settled, open reservations, and what was moved to children."""
+    calls_lost: int = 0
+    """Of them, those that a crash may have lost. From then on each is on disk before it begins."""
     tokens_used: int = 0
     cost_used_microusd: int = 0
     children_used: int = 0
@@ -344,6 +385,48 @@ class Verdict(Frozen, frozen=True, kw_only=True):
     kind: VerdictKind
     reasons: tuple[Reason, ...]
     policy_digest: str = ""
+    approver: tuple[str, ...] = ()
+    """Of an ask: whom the rules that ask name (`@approver`), in their order."""
+    approvers: Annotated[int, msgspec.Meta(ge=0, le=limits.APPROVERS_MAX)] = 0
+    """Of an ask: how many people have to say yes (`@approvers`), none of whom is the one that the
+    run acts for. 0: no rule says so: one, whoever it is."""
+    expires_s: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Of an ask: for how long it may be answered (`@expires`). 0: as long as usual."""
+
+
+class UndoStep(Frozen, frozen=True, kw_only=True):
+    """One call that an undo takes back, and how."""
+
+    call: str
+    name: str
+    """The tool that it called."""
+    how: Literal["files", "rows", "call"]
+    """Files or rows are put back; or another tool is called, that the manifest names for it."""
+    tool: str = ""
+    """That other tool."""
+    args: dict[str, Any] = {}
+    """What it is called with."""
+    from_result: tuple[str, ...] = ()
+    """Of its arguments, those that come from what the call had returned."""
+    refused: str = ""
+    """Why it can't be taken back as things stand; empty: nothing is known to be in the way."""
+
+
+class UndoLeft(Frozen, frozen=True, kw_only=True):
+    """A call that changed the world, or may have, and that an undo does not take back."""
+
+    call: str
+    name: str
+    why: str
+
+
+class UndoPlan(Frozen, frozen=True, kw_only=True):
+    """What an undo of a run and of all beneath it would do. Nothing else is claimed."""
+
+    run: str
+    steps: tuple[UndoStep, ...] = ()
+    """In the order in which they are taken back."""
+    left: tuple[UndoLeft, ...] = ()
 
 
 class CallState(enum.StrEnum):
@@ -378,7 +461,11 @@ class Call(Frozen, frozen=True, kw_only=True):
     state: CallState
     request_digest: str
     args: str
-    """Address of the canonical arguments."""
+    """Address of the canonical arguments, as it runs with them."""
+    asked: str = ""
+    """Address of the arguments that the agent asked with; empty: those."""
+    edited: dict[str, str] = {}
+    """Arguments that people changed before it ran, and who changed each."""
     effect: Effect
     verdict: Verdict
     decision: str
@@ -390,6 +477,9 @@ class Call(Frozen, frozen=True, kw_only=True):
     undo: str = ""
     """Address of what takes it back; empty: nothing does."""
     undone_by: str = ""
+    """The call that takes it back, from that one's intent on; until it is known to have failed."""
+    undoes: str = ""
+    """The call that this one takes back."""
     begun_us: int
     ended_us: int = 0
     cost_microusd: int = 0
@@ -550,6 +640,8 @@ class Hook(Order, frozen=True, kw_only=True):
 class ApprovalState(enum.StrEnum):
     PENDING = "pending"
     APPROVED = "approved"
+    EDITED = "edited"
+    """A person changed arguments: the call, as it is now, is judged and asked about anew."""
     DENIED = "denied"
     EXPIRED = "expired"
     REVOKED = "revoked"
@@ -573,6 +665,80 @@ class Approval(Frozen, frozen=True, kw_only=True):
     answered_us: int = 0
     answered_by: str = ""
     note: str = ""
+    needs: Annotated[int, msgspec.Meta(ge=1, le=limits.APPROVERS_MAX)] = 1
+    """How many people have to say yes."""
+    apart: bool = False
+    """The one whom the run acts for is none of them."""
+    yes_by: tuple[str, ...] = ()
+    """Who has said yes so far."""
+    kind: CallKind = CallKind.TOOL
+    tool_digest: str = ""
+    decision: str = ""
+    """Address of what the verdict was made of."""
+    label_version: int = 0
+    """Of the run's label, when it was asked."""
+    edits: str = ""
+    """Address of what people changed of the arguments (`Edit`s); empty: nothing."""
+    edition: int = 0
+    """How often people had changed the arguments before it was asked."""
+    under: str = ""
+    """The standing approval that answered it."""
+    told: tuple[str, ...] = ()
+    """The places of `[[notify]]` that were told of it."""
+
+
+class Edit(Frozen, frozen=True, kw_only=True):
+    """One argument as a person changed it."""
+
+    argument: str
+    text: str
+    """As it was typed: text where the tool's schema wants text, JSON otherwise."""
+    by: str
+    login: str
+    """As `Operator.login`."""
+
+
+class Terms(Frozen, frozen=True, kw_only=True):
+    """How far a yes is to reach beyond the call that it is given to: this run, or for a time."""
+
+    until_s: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """For so long, in every run that the same person starts of the same agent; 0: this run."""
+    match: dict[str, str] = {}
+    """Arguments that may differ, each with a pattern; every other one has to be equal."""
+
+
+class Standing(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `standing`: a yes to calls that are yet to come, and its bounds."""
+
+    id: str
+    run: str
+    """The run whose ask it was given to."""
+    everywhere: bool = False
+    """It counts in every run of this agent that the same principal starts; else in `run` alone."""
+    tenant: str
+    principal: str
+    agent: str
+    agent_digest: str
+    tool: str
+    tool_digest: str
+    policy_digest: str
+    rules: tuple[str, ...]
+    """Those that asked. What others ask about, it does not answer."""
+    pattern: str
+    """Address of the arguments that it covers, under the key of `run`."""
+    rows: int = 0
+    """What a call may change at the most: as many rows as the one that it was given to."""
+    tables: tuple[str, ...] = ()
+    label: Label
+    """The worst that a run may have read."""
+    kill_seen: int
+    """A kill since then ends it."""
+    given_by: str
+    given_us: int
+    expires_us: int
+    uses: int = 0
+    revoked_by: str = ""
+    revoked_us: int = 0
 
 
 class Origin(Frozen, frozen=True, kw_only=True):
@@ -599,6 +765,12 @@ class Shown(Frozen, frozen=True, kw_only=True):
     reversal: str = ""
     run_label: Label
     reasons: tuple[Reason, ...] = ()
+    approver: tuple[str, ...] = ()
+    """Whom the rules that ask name."""
+    edited: dict[str, str] = {}
+    """Arguments that people changed, and who changed each."""
+    before: dict[str, Any] = {}
+    """Those arguments, as the agent asked with them."""
 
 
 class FileDelta(Frozen, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ async def counts(ctx: Context, task: str):
     return done
 """
 OPEN_POLICY = """
-permit (principal, action == Action::"tool", resource) when { context.mutates };
+permit (principal, action in Action::"tool", resource) when { context.mutates };
 """
 
 

@@ -96,7 +96,7 @@ def test_a_denied_call_changes_nothing_and_the_run_fails_by_it(world: World) -> 
 def test_a_kill_ends_a_run_from_a_second_process(world: World) -> None:
     first = world.start("run", "agent.py:clerk", "hi")
     run = world.waits_for("approval")
-    assert world.ring0("kill", run[:8], "--json").json == {"killed": [run]}
+    assert world.ring0("kill", run[:8], "--json").json["killed"] == [run]
     done = world.finish(first)
     assert done.code == 3, done.all
     assert world.ring0("approvals", "--json").json == {"approvals": []}

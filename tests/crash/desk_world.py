@@ -22,7 +22,7 @@ from entry.page import Page
 
 from ring0.cli.starting import agent_of_file
 from ring0.errors import Ring0Error
-from ring0.gateway.operations import Remote
+from ring0.gateway.remote import Remote
 from ring0.runtime import Runtime
 from ring0.store import events as ev
 from ring0.store.sqlite import SqliteStore, open_store
@@ -59,7 +59,7 @@ allow_private = ["127.0.0.0/8"]
 """
 POLICY = """
 @id("ledgers") @reason("Entries of these ledgers need no approval here; those of the vault do.")
-permit (principal, action == Action::"tool", resource)
+permit (principal, action in Action::"tool", resource)
 when { resource in [Tool::"bank.execute", Tool::"post"] };
 """
 SCRIPT = """

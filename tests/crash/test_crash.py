@@ -37,7 +37,7 @@ database = "ledger.db"
 """
 POLICY = """
 @id("ledger") @reason("Entries of the ledger need no approval here.")
-permit (principal, action == Action::"tool", resource == Tool::"bank.execute")
+permit (principal, action in Action::"tool", resource == Tool::"bank.execute")
 when { context.tables == ["ledger"] || context.rows == 0 };
 """
 

@@ -155,7 +155,7 @@ async def test_of_many_half_sent_bodies_a_few_are_read_and_the_others_wait_in_th
     async with doors(tmp_path) as d:
         assert d.door is not None
         reading, most = 0, 0
-        read = d.door._read
+        read = d.door._bodies._read
 
         async def counted(content: object) -> bytes:
             nonlocal reading, most
@@ -166,7 +166,7 @@ async def test_of_many_half_sent_bodies_a_few_are_read_and_the_others_wait_in_th
             finally:
                 reading -= 1
 
-        d.door._read = counted  # type: ignore[method-assign, assignment]
+        d.door._bodies._read = counted  # type: ignore[method-assign, assignment]
         before = _memory_bytes()
         async with lines(d, 64) as opened:
             for line in opened:  # In the client's memory (this process's) once, by reference.

@@ -18,7 +18,7 @@ from kernel_world import Doing, begin
 
 from ring0 import limits
 from ring0.errors import RunFailed
-from ring0.types import Budget, CallState, Effect
+from ring0.types import Budget, CallState, Effect, Operator
 
 
 async def test_a_call_comes_back_with_its_value_and_its_label_on_either_listener(
@@ -127,7 +127,7 @@ async def test_no_header_makes_a_call_another_runs_or_an_approved_one(tmp_path: 
         asking = asyncio.create_task(d.ask("/v1/call", body, extra=headers))
         approval = await d.w.pending()
         assert approval.run == d.w.run.id and act.done == 0
-        await d.w.kernel.answer(approval.id, yes=False, by="alice")
+        await d.w.kernel.answer(approval.id, yes=False, by=Operator(name="alice"))
         assert (await asking).code == "denied" and act.done == 0
 
 

@@ -5,7 +5,7 @@ from ring0.types import Effect, Integrity, VerdictKind
 
 ALLOW, ASK, DENY = VerdictKind.ALLOW, VerdictKind.ASK, VerdictKind.DENY
 DEFAULT = Policies.load()
-LIFT = """permit(principal, action == Action::"tool", resource == Tool::"ledger.execute")
+LIFT = """permit(principal, action in Action::"tool", resource == Tool::"ledger.execute")
 when { context.tables.contains("ledger") };"""
 
 

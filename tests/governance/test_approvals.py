@@ -1,12 +1,29 @@
 """A yes is for one call, exactly as it was shown, once, and for a time."""
 
+import fnmatch
+import time
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from ring0.errors import CallDenied
-from ring0.governance import bound_to, check
-from ring0.types import Approval, ApprovalState, Confidentiality, Integrity, Label
+from ring0 import limits
+from ring0.errors import AnswerRefused, CallDenied
+from ring0.governance import bound_to, check, standing
+from ring0.governance.approvals import check_person, unlike
+from ring0.types import (
+    Approval,
+    ApprovalState,
+    Confidentiality,
+    Integrity,
+    Label,
+    Operator,
+    Origin,
+    Reason,
+    Role,
+    Shown,
+)
 
 LABEL = Label(integrity=Integrity.UNTRUSTED, sources=("task", "crm"))
 BOUND = bound_to("r-1/0/3", "d1", b"{}", LABEL, "d2")
@@ -108,3 +125,98 @@ def test_no_two_different_tuples_share_a_digest(one, other):
 @given(_tuples)
 def test_the_same_tuple_has_the_same_digest(parts):
     assert bound_to(*parts) == bound_to(*parts)
+
+
+# --- who may answer, and what one answer may be given to -----------------------------------------
+
+
+def shown(**changes) -> Shown:
+    origin = Origin(
+        argument="to", value="bob", sources=("mail@r-1/0/1",), integrity=Integrity.UNTRUSTED
+    )
+    fields = {
+        "title": "pay",
+        "tool": "pay",
+        "arguments": {"to": "bob"},
+        "origins": (origin,),
+        "reversal": "reversible",
+        "run_label": LABEL,
+        "reasons": (Reason(rule="mutation", text="It changes something."),),
+    }
+    return Shown(**(fields | changes))
+
+
+def origins(**changes) -> tuple[Origin, ...]:
+    return tuple(replace(origin, **changes) for origin in shown().origins)
+
+
+@pytest.mark.parametrize(
+    ("row", "looks", "differs"),
+    [
+        ({"run": "r-2"}, {}, "the run that asks"),
+        ({"tool_digest": "other"}, {}, "the tool"),
+        ({}, {"tool": "pay2"}, "the tool"),
+        ({"needs": 2}, {}, "more than one person"),
+        ({"policy_digest": "q"}, {}, "the rules that ask"),
+        ({}, {"reasons": (Reason(rule="else", text="Else."),)}, "the rules that ask"),
+        ({}, {"reversal": "irreversible"}, "the way back"),
+        ({}, {"run_label": Label(integrity=Integrity.USER)}, "what the run has read"),
+        ({}, {"origins": origins(integrity=Integrity.USER)}, "the integrity of to"),
+        ({}, {"origins": origins(sources=("task",))}, "where to came from"),
+        ({}, {"origins": origins(argument="cc")}, "the arguments that choose a target"),
+        ({}, {"origins": ()}, "how many arguments"),
+        ({}, {"edited": {"to": "carol"}}, "what people changed"),
+    ],
+)
+def test_asks_that_differ_in_what_counts_are_not_alike(row, looks, differs):
+    for one, other in (((row, looks), ({}, {})), (({}, {}), (row, looks))):
+        said = unlike(approval(**one[0]), shown(**one[1]), approval(**other[0]), shown(**other[1]))
+        assert said.startswith(differs) or differs in said, said
+
+
+def test_asks_that_differ_in_their_arguments_alone_are_alike():
+    other = shown(arguments={"to": "bob", "amount": 2}, title="another", dry_run=("1 row",))
+    assert (
+        unlike(approval(), shown(), approval(id="a-2", call="r-1/0/4", bound_to="x"), other) == ""
+    )
+
+
+@given(
+    needs=st.integers(1, 4),
+    apart=st.booleans(),
+    name=st.sampled_from(("ada", "bob", "alice")),
+    login=st.sampled_from(("peer", "oidc")),
+    roles=st.frozensets(st.sampled_from(Role)),
+    said=st.lists(st.sampled_from(("ada", "bob", "alice")), unique=True).map(tuple),
+    yes=st.booleans(),
+)
+def test_who_may_answer_is_who_has_the_role_and_counts(needs, apart, name, login, roles, said, yes):
+    asked = approval(state=ApprovalState.PENDING, needs=needs, apart=apart, yes_by=said)
+    may = Role.APPROVER in roles
+    if yes:
+        may = may and not (apart and name == "alice") and name not in said
+        may = may and (needs == 1 or login == "oidc")
+    try:
+        check_person(asked, "alice", Operator(name=name, roles=roles, login=login), yes=yes)
+        answered = True
+    except AnswerRefused as refused:
+        answered = False
+        assert refused.why and refused.todo
+    assert answered == may
+
+
+@given(_texts, st.text("ab*?/.", max_size=6))
+def test_a_pattern_fits_what_shell_patterns_fit_within_a_folder(value, glob):
+    assume("**" not in glob and "/" not in value + glob and value.isprintable() and value != "..")
+    pattern = standing.Pattern(same={}, like={"x": glob})
+    fits = standing.fits(pattern, {"x": value})
+    assert fits == (glob == "*" or fnmatch.fnmatchcase(value, glob.replace("[", "[[]")))
+
+
+def test_a_pattern_takes_no_more_time_than_its_length_times_the_values():
+    hostile = "a*" * 127 + "b"
+    before = time.process_time()
+    assert not standing.fits(
+        standing.Pattern(same={}, like={"x": hostile}), {"x": "a" * limits.STANDING_VALUE_CHARS_MAX}
+    )
+    assert time.process_time() - before < 2

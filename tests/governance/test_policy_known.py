@@ -9,7 +9,7 @@ from policy_questions import question
 from ring0.governance import Policies, statements
 from ring0.types import Effect, Integrity
 
-ANY = 'permit(principal, action == Action::"tool", resource)'
+ANY = 'permit(principal, action in Action::"tool", resource)'
 READERS = {
     "calls_used": [
         f"{ANY} when {{ context.calls_used < 3 }};",
@@ -25,9 +25,9 @@ READERS = {
         f'{ANY} when {{ principal == Run::"r-1" }};',
         f'{ANY} when {{ principal in [Run::"r-1", Run::"r-9"] }};',
         f'{ANY} when {{ [Run::"r-1"].contains(principal) }};',
-        'permit(principal == Run::"r-1", action == Action::"tool", resource);',
-        'permit(principal in Run::"r-1", action == Action::"tool", resource);',
-        'permit(principal is Run in Run::"r-1", action == Action::"tool", resource);',
+        'permit(principal == Run::"r-1", action in Action::"tool", resource);',
+        'permit(principal in Run::"r-1", action in Action::"tool", resource);',
+        'permit(principal is Run in Run::"r-1", action in Action::"tool", resource);',
     ],
 }
 NOT_READERS = [

@@ -4,8 +4,7 @@ import msgspec
 import pytest
 from policy_questions import ALLOW, DENY, decide, question, with_extra
 
-from ring0.governance import Policies, Question
-from ring0.governance import policy as policy_module
+from ring0.governance import Policies, Question, questions
 
 
 def test_a_forbid_that_errors_is_a_deny_and_not_skipped(tmp_path):
@@ -44,13 +43,18 @@ def test_a_forbid_that_errors_only_once_approved_is_a_deny():
         "unfounded_args",
         "calls_used",
         "cost_microusd",
+        "budget_left_calls",
+        "budget_left_tokens",
+        "budget_left_microusd",
+        "host",
+        "method",
     ],
 )
 def test_a_missing_required_attribute_is_a_deny(monkeypatch, name):
-    whole = policy_module._context
+    whole = questions.context
     monkeypatch.setattr(
-        policy_module,
-        "_context",
+        questions,
+        "context",
         lambda q: {key: value for key, value in whole(q).items() if key != name},
     )
     assert decide(Policies.load(), mutates=False) == (DENY, ["ring0.undecided"])

@@ -9,10 +9,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import apsw
 import msgspec
 
+from ring0.kernel.agent import profiles
 from ring0.kernel.boot import Kernel, open_kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
@@ -225,7 +227,31 @@ async def world(
     policy: str = "",
     start: bool = True,
     manifest: AgentManifest | None = None,
+    secrets: bool = False,
     **fields: Any,
+) -> AsyncIterator[World]:
+    """`secrets`: its run may use them, though ring0 keeps them from embedded runs. The test that
+    makes its calls stands for an agent in a sandbox."""
+    with contextlib.ExitStack() as stack:
+        if secrets:
+            stack.enter_context(mock.patch.object(profiles, "_secret_of", return_value=""))
+        async with _world(
+            home, runtime, environment, task, budget, policy, start, manifest, fields
+        ) as here:
+            yield here
+
+
+@contextlib.asynccontextmanager
+async def _world(
+    home: Path,
+    runtime: Runtime | None,
+    environment: Mapping[str, str] | None,
+    task: str,
+    budget: Budget,
+    policy: str,
+    start: bool,
+    manifest: AgentManifest | None,
+    fields: dict[str, Any],
 ) -> AsyncIterator[World]:
     home.mkdir(exist_ok=True)
     if policy:

@@ -25,7 +25,7 @@ from ring0.types import (
 
 POLICY = """
 @id("own") @reason("The crm may be changed.")
-permit (principal, action == Action::"tool", resource == Tool::"crm.execute");
+permit (principal, action in Action::"tool", resource == Tool::"crm.execute");
 """
 TOOLS = {"crm": {"use": "sql", "database": "crm.db"}, "files": {"use": "files"}}
 

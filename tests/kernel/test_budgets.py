@@ -24,6 +24,7 @@ from ring0.types import (
     CallKind,
     CallState,
     Effect,
+    Operator,
     Outcome,
     RunState,
 )
@@ -215,6 +216,26 @@ async def test_no_more_calls_ride_to_the_disk_than_count_as_lost_after_a_crash(
         assert most == min(calls, budgets.chunk_calls(budget) - 1)
 
 
+async def test_after_a_crash_each_call_is_on_disk_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path / "home", budget=Budget(calls=1_000)) as w:
+        w.tool(Doing("look"))
+        w.run.row = msgspec.structs.replace(w.run.row, calls_lost=1)
+        durable = []
+        append = w.store.append
+
+        def watched(write: Write) -> Any:
+            if any(isinstance(event, ev.CallIntended) for event in write.events):
+                durable.append(write.durable)
+            return append(write)
+
+        monkeypatch.setattr(w.store, "append", watched)
+        for number in range(3):
+            assert code(await w.call("look", {"x": number})) == "ok"
+        assert durable == [True] * 3
+
+
 async def test_after_a_crash_what_may_have_been_lost_counts_as_made(tmp_path: Path) -> None:
     home, again = tmp_path / "home", tmp_path / "again"
     async with world(home, budget=Budget(calls=160)) as w:
@@ -290,7 +311,7 @@ async def test_a_run_with_nothing_left_asks_a_person_and_goes_on(tmp_path: Path)
         assert "asks for 5 calls, 0.500000 USD more" in shown["title"]
         assert "0 of 2 calls" in text and "2 × tool look" in text
         assert shown["arguments"]["why"] == "nine are left"
-        await w.kernel.answer(approval.id, yes=True, by="ann")
+        await w.kernel.answer(approval.id, yes=True, by=Operator(name="ann"))
         outcome = await asking
         assert outcome.value["left"]["calls"] == 5
         row = await w.row()
@@ -309,7 +330,7 @@ async def test_a_run_with_nothing_left_asks_a_person_and_goes_on(tmp_path: Path)
 async def test_a_no_gives_nothing(tmp_path: Path) -> None:
     async with world(tmp_path / "home", budget=Budget(calls=2)) as w:
         asking = asyncio.create_task(ask(w, calls=5))
-        await w.kernel.answer((await w.pending()).id, yes=False, by="ann")
+        await w.kernel.answer((await w.pending()).id, yes=False, by=Operator(name="ann"))
         assert code(await asking) == "denied"
         assert (await w.row()).budget.calls == 2
 
@@ -331,7 +352,7 @@ async def test_a_run_cannot_wear_people_out(tmp_path: Path) -> None:
     async with world(home, budget=Budget(calls=2)) as w:
         for number in range(limits.ASKS_FOR_MORE_PER_TREE_MAX):
             asking = asyncio.create_task(ask(w, calls=number + 1))
-            await w.kernel.answer((await w.pending()).id, yes=False, by="ann")
+            await w.kernel.answer((await w.pending()).id, yes=False, by=Operator(name="ann"))
             assert code(await asking) == "denied"
         assert code(await ask(w, calls=99)) == "limit_reached"
         driver: Any = w.kernel.gate.kinds[CallKind.ASK].driver
@@ -416,7 +437,7 @@ async def test_an_ask_that_was_cut_off_while_it_waited_is_answered_later(tmp_pat
         await w.kernel.runs.stop()
         await asyncio.gather(asking, return_exceptions=True)
     async with world(home, start=False) as w:
-        await w.kernel.answer(approval.id, yes=True, by="ann")
+        await w.kernel.answer(approval.id, yes=True, by=Operator(name="ann"))
         await recovered(w, run)
         assert code(await w.kind(CallKind.ASK, args, counter=1)) == "ok"
         assert (await w.row()).budget.calls == 2 + 6 == w.run.row.budget.calls
@@ -434,7 +455,7 @@ async def test_an_ask_that_was_cut_off_after_its_raise_is_raised_once(tmp_path: 
 
         driver.execute = hangs
         asking = asyncio.create_task(w.kind(CallKind.ASK, args, counter=1))
-        await w.kernel.answer((await w.pending()).id, yes=True, by="ann")
+        await w.kernel.answer((await w.pending()).id, yes=True, by=Operator(name="ann"))
         await begun.wait()
         run = w.run.id
         await w.kernel.runs.stop()

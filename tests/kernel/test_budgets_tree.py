@@ -14,7 +14,7 @@ from ring0 import limits
 from ring0.kernel.live import LiveRun
 from ring0.store.project import SHARED
 from ring0.tools.registry import Tool
-from ring0.types import ApprovalState, Budget, CallKind, Run, RunState
+from ring0.types import ApprovalState, Budget, CallKind, Operator, Run, RunState
 
 
 async def same(t: Tree, run: LiveRun) -> Run:
@@ -147,7 +147,7 @@ async def test_what_a_child_is_given_goes_up_the_tree_and_comes_back_down_it(
         if how == "asked":
             while not (asks := await t.kernel.store.approvals(states=[ApprovalState.PENDING])):
                 await asyncio.sleep(0.005)
-            await t.kernel.answer(asks[0].id, yes=True, by="ann")
+            await t.kernel.answer(asks[0].id, yes=True, by=Operator(name="ann"))
         ended = await t.kernel.runs.wait(row.id)
         assert ended.state is RunState.DONE, await result(t, ended)
         assert given.is_set()
@@ -172,7 +172,7 @@ async def test_a_whole_tree_shares_how_often_it_may_ask(tmp_path: Path) -> None:
         ending = asyncio.ensure_future(t.kernel.runs.wait(row.id))
         while not ending.done():
             for ask in await t.kernel.store.approvals(states=[ApprovalState.PENDING]):
-                await t.kernel.answer(ask.id, yes=False, by="ann")
+                await t.kernel.answer(ask.id, yes=False, by=Operator(name="ann"))
             await asyncio.sleep(0.005)
         said = (await result(t, await ending))["value"]
         assert said.count("denied") == limits.ASKS_FOR_MORE_PER_TREE_MAX

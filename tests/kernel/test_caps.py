@@ -12,7 +12,16 @@ from kernel_world import Doing, JumpingRuntime, World, begin, database, world
 from spoken import Spoken, priced, said
 
 from ring0.errors import ManifestInvalid
-from ring0.types import AgentManifest, ApprovalState, Budget, CallKind, CallState, Effect, Outcome
+from ring0.types import (
+    AgentManifest,
+    ApprovalState,
+    Budget,
+    CallKind,
+    CallState,
+    Effect,
+    Operator,
+    Outcome,
+)
 
 LET = '@id("let") @reason("A test.") permit (principal, action, resource);'
 ROWS = '[[caps]]\ntool = "{tool}"\nof = "{of}"\nmost = {most}\nwindow = "1 h"\n'
@@ -79,7 +88,7 @@ async def test_a_cap_counts_the_rows_that_a_statement_would_change(tmp_path: Pat
             call = asyncio.ensure_future(w.call("crm.execute", {"statement": statement}))
             while not call.done():
                 for approval in await w.store.approvals(states=[ApprovalState.PENDING]):
-                    await w.kernel.answer(approval.id, yes=True, by="ann")
+                    await w.kernel.answer(approval.id, yes=True, by=Operator(name="ann"))
                 await asyncio.sleep(0.005)
             return await call
 

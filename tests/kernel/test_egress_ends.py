@@ -26,7 +26,7 @@ from ring0.observability import verify
 from ring0.tools.driver import CallContext
 from ring0.tools.reach import AUTHORITY, with_way_out
 from ring0.tools.sandbox import SandboxSpec
-from ring0.types import ApprovalState, Call, CallKind, CallState, Effect, RunState
+from ring0.types import ApprovalState, Call, CallKind, CallState, Effect, Operator, RunState
 
 ASKS = """
 @id("every-request") @reason("A person looks at each.")
@@ -75,7 +75,7 @@ async def test_a_request_that_nobody_had_approved_when_its_call_ended_never_goes
         outcome = await calling
         assert outcome.value["exit_code"] == 0, outcome.value
         with pytest.raises(CallDenied):
-            await here.kernel.answer(approval.id, yes=True, by="alice")
+            await here.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         approvals = await here.store.approvals(states=list(ApprovalState))
         _, request = await here.calls()
         row = await here.row()
@@ -125,7 +125,7 @@ async def test_an_approver_is_told_in_whose_name_a_request_goes_out(tmp_path: Pa
         for _ in range(2):
             approval = await here.pending(20)
             told.append((await here.shown(approval))["dry_run"][1:])
-            await here.kernel.answer(approval.id, yes=True, by="alice")
+            await here.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         outcome = await calling
     assert told == [["with the credential api"], []]
     assert outcome.value["stdout"] == "200 200\n", outcome.value
@@ -181,12 +181,12 @@ async def test_what_was_asked_about_a_request_is_revoked_after_a_crash(tmp_path:
         calling = here.start("py.run", {"code": f"{code}{two}ask('/v1/b', 'POST')"})
         waiting, approved = await here.all_pending(2, 20)
         here.kernel.gate.admit = lambda *_: asyncio.sleep(60)  # type: ignore[method-assign]
-        await here.kernel.answer(approved.id, yes=True, by="alice")
+        await here.kernel.answer(approved.id, yes=True, by=Operator(name="alice"))
         async with after_a_crash(here, tmp_path) as later:
             found = await later.store.approvals(states=list(ApprovalState))
             assert [each.state for each in found] == [ApprovalState.REVOKED] * 2
             with pytest.raises(CallDenied):
-                await later.kernel.answer(waiting.id, yes=True, by="alice")
+                await later.kernel.answer(waiting.id, yes=True, by=Operator(name="alice"))
             assert (await verify(later.store)).problems == ()
         calling.cancel()
     assert server.heard == []
@@ -196,7 +196,7 @@ async def test_what_was_asked_about_a_tools_own_call_still_waits_after_a_crash(
     tmp_path: Path,
 ) -> None:
     async with outside(tmp_path, "POST HOST/v1/*") as (here, _):
-        text = here.kernel.policies.text + ASKS.replace('"egress"', '"tool"')
+        text = here.kernel.policies.text + ASKS.replace('== Action::"egress"', 'in Action::"tool"')
         here.kernel.gate.policies = type(here.kernel.policies).from_text(text)
         calling = here.start("py.run", {"code": "print(1)"})
         approval = await here.pending(20)

@@ -46,6 +46,7 @@ from ring0.types import (
     Integrity,
     Label,
     ModelConfig,
+    Operator,
     Outcome,
     Request,
     RunState,
@@ -55,7 +56,7 @@ from ring0.types import (
 CANARY = "sk-canary-4f9a1c77b2"
 PERMIT_EXECUTE = """
 @id("own") @reason("Of this installation.")
-permit (principal, action == Action::"tool", resource == Tool::"crm.execute");
+permit (principal, action in Action::"tool", resource == Tool::"crm.execute");
 """
 TASK = "Set customer 2 to closed."
 CLOSE = {"statement": "UPDATE customer SET state = 'closed' WHERE id = ?", "parameters": [2]}
@@ -427,7 +428,7 @@ async def test_calls_that_end_at_the_same_time_never_lower_the_runs_label(
 async def test_a_decision_that_was_taken_with_the_old_label_is_taken_again(tmp_path: Path) -> None:
     policy = """
     @id("careful") @reason("A run that read untrusted data sends nothing.")
-    forbid (principal, action == Action::"tool", resource == Tool::"send")
+    forbid (principal, action in Action::"tool", resource == Tool::"send")
     when { principal.integrity == Integrity::"untrusted" };
     """
     async with world(tmp_path / "home", policy=policy) as w:
@@ -509,7 +510,7 @@ async def test_a_known_secret_is_nowhere_in_the_journal(tmp_path: Path) -> None:
         waiting = w.start("held", {"text": CANARY})
         approval = await w.pending()
         assert CANARY not in str(await w.shown(approval))
-        await w.kernel.answer(approval.id, yes=False, by="alice")
+        await w.kernel.answer(approval.id, yes=False, by=Operator(name="alice"))
         assert CANARY not in str(await waiting) and held.done == 0
         w.end.set_result({"key": CANARY})
         row = await w.kernel.runs.wait(w.run.id)
@@ -538,7 +539,7 @@ async def test_a_mutation_is_held_and_shown_with_the_rows_it_would_take_everywhe
         assert shown["reversal"] == "reversible" and shown["arguments"] == delete
         assert [reason["rule"] for reason in shown["reasons"]]
         assert len(rows(tmp_path / "crm.db")) == 3, "nothing happens before the answer"
-        await w.kernel.answer(approval.id, yes=True, by="alice")
+        await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         assert (await call).value["changed"]["purchase"] == {"deleted": 2}
         assert len(rows(tmp_path / "crm.db")) == 2
         record = (await w.calls())[0]
@@ -556,12 +557,12 @@ async def test_a_yes_does_not_cover_what_the_world_has_become_since(tmp_path: Pa
         apsw.Connection(str(tmp_path / "crm.db")).execute(
             "INSERT INTO customer VALUES (4, 'Dee', 'open')"
         )
-        await w.kernel.answer(first.id, yes=True, by="alice")
+        await w.kernel.answer(first.id, yes=True, by=Operator(name="alice"))
         second = await w.pending()
         assert second.id != first.id and second.bound_to != first.bound_to
         assert len(rows(tmp_path / "crm.db")) == 4, "the old yes took nothing"
         assert (await w.store.approval(first.id)).state is ApprovalState.REVOKED
-        await w.kernel.answer(second.id, yes=True, by="alice")
+        await w.kernel.answer(second.id, yes=True, by=Operator(name="alice"))
         assert (await call).state is CallState.OK
         assert rows(tmp_path / "crm.db") == []
 
@@ -580,7 +581,7 @@ async def test_a_change_in_the_last_moment_before_execution_is_never_executed(
 
         monkeypatch.setattr(w.run.tools["crm.execute"].driver, "execute", late)
         call = w.start("crm.execute", {"statement": "DELETE FROM customer WHERE id = 2"})
-        await w.kernel.answer((await w.pending()).id, yes=True, by="alice")
+        await w.kernel.answer((await w.pending()).id, yes=True, by=Operator(name="alice"))
         assert (await call).state is CallState.ERROR
         assert len(rows(tmp_path / "crm.db")) == 3
 
@@ -593,10 +594,10 @@ async def test_a_yes_is_lost_when_the_run_reads_untrusted_data_before_it_is_used
         call = w.start("crm.execute", CLOSE)
         first = await w.pending()
         await w.call("mail", {})
-        await w.kernel.answer(first.id, yes=True, by="alice")
+        await w.kernel.answer(first.id, yes=True, by=Operator(name="alice"))
         second = await w.pending()
         assert (await w.shown(second))["run_label"]["integrity"] == "untrusted"
-        await w.kernel.answer(second.id, yes=False, by="alice")
+        await w.kernel.answer(second.id, yes=False, by=Operator(name="alice"))
         assert code(await call) == "denied"
         assert rows(tmp_path / "crm.db")[1][2] == "open"
 
@@ -605,14 +606,14 @@ async def test_an_approval_is_used_once(tmp_path: Path) -> None:
     async with world(tmp_path / "home", **crm(tmp_path)) as w:
         call = w.start("crm.execute", CLOSE)
         first = await w.pending()
-        await w.kernel.answer(first.id, yes=True, by="alice")
+        await w.kernel.answer(first.id, yes=True, by=Operator(name="alice"))
         await call
         again = w.start("crm.execute", CLOSE)
         second = await w.pending()
         assert second.id != first.id
         with pytest.raises(CallDenied):
-            await w.kernel.answer(first.id, yes=True, by="alice")
-        await w.kernel.answer(second.id, yes=False, by="alice")
+            await w.kernel.answer(first.id, yes=True, by=Operator(name="alice"))
+        await w.kernel.answer(second.id, yes=False, by=Operator(name="alice"))
         assert code(await again) == "denied"
 
 
@@ -620,7 +621,7 @@ async def test_a_no_is_on_record_with_who_said_it_and_is_recalled(tmp_path: Path
     async with world(tmp_path / "home", **crm(tmp_path)) as w:
         call = w.start("crm.execute", CLOSE, counter=9)
         approval = await w.pending()
-        await w.kernel.answer(approval.id, yes=False, by="alice", note="not him")
+        await w.kernel.answer(approval.id, yes=False, by=Operator(name="alice"), note="not him")
         outcome = await call
         assert outcome.state is CallState.REFUSED and "person said no" in outcome.error["what"]
         record = (await w.calls())[0]
@@ -644,7 +645,7 @@ async def test_an_ask_that_nobody_answers_is_denied_when_its_time_is_over(tmp_pa
         assert code(await call) == "denied"
         assert (await w.store.approval(approval.id)).state is ApprovalState.EXPIRED
         with pytest.raises(CallDenied):
-            await w.kernel.answer(approval.id, yes=True, by="alice")
+            await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         assert rows(tmp_path / "crm.db")[1][2] == "open"
 
 
@@ -653,7 +654,10 @@ async def test_answering_twice_is_refused_and_of_two_at_once_one_counts(tmp_path
         call = w.start("crm.execute", CLOSE)
         approval = await w.pending()
         answers = await asyncio.gather(
-            *(w.kernel.answer(approval.id, yes=n % 2 == 1, by=f"person {n}") for n in range(6)),
+            *(
+                w.kernel.answer(approval.id, yes=n % 2 == 1, by=Operator(name=f"person {n}"))
+                for n in range(6)
+            ),
             return_exceptions=True,
         )
         counted = [one for one in answers if not isinstance(one, Exception)]
@@ -665,9 +669,9 @@ async def test_answering_twice_is_refused_and_of_two_at_once_one_counts(tmp_path
             CallState.OK if counted[0].state == "approved" else CallState.REFUSED
         )
         with pytest.raises(CallDenied):
-            await w.kernel.answer(approval.id, yes=True, by="alice")
+            await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         with pytest.raises(NotFound):
-            await w.kernel.answer("a-nothing", yes=True, by="alice")
+            await w.kernel.answer("a-nothing", yes=True, by=Operator(name="alice"))
 
 
 async def test_parallel_asks_each_get_their_own_answer(tmp_path: Path) -> None:
@@ -681,7 +685,7 @@ async def test_parallel_asks_each_get_their_own_answer(tmp_path: Path) -> None:
         for approval in reversed(asked):
             args = (await w.shown(approval))["arguments"]
             said[approval.call] = yes = args.get("x", 1) % 2 == 1
-            await w.kernel.answer(approval.id, yes=yes, by="alice")
+            await w.kernel.answer(approval.id, yes=yes, by=Operator(name="alice"))
         for n in range(6):
             wanted = CallState.OK if n % 2 else CallState.REFUSED
             assert (await calls[n]).state is wanted, n
@@ -700,7 +704,7 @@ async def test_nothing_is_held_while_a_human_is_asked(tmp_path: Path) -> None:
         free.close()
         assert (await w.kind(CallKind.RANDOM, {})).state is CallState.OK  # … and no turn.
         assert (await w.row()).cost_used_microusd == 0
-        await w.kernel.answer(approval.id, yes=False, by="alice")
+        await w.kernel.answer(approval.id, yes=False, by=Operator(name="alice"))
         assert code(await call) == "denied"
 
 
@@ -713,7 +717,7 @@ async def test_there_is_a_cap_on_what_waits_for_people(tmp_path: Path) -> None:
         done, waiting = await asyncio.wait(calls, timeout=0.5)
         assert len(done) == 4 and {code(one.result()) for one in done} == {"limit_reached"}
         for approval in await w.all_pending(most):
-            await w.kernel.answer(approval.id, yes=True, by="alice")
+            await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         await asyncio.gather(*waiting)
         assert tool.done == most
 
@@ -727,7 +731,7 @@ async def test_a_kill_revokes_what_waits_for_people(tmp_path: Path) -> None:
             await call
         assert (await w.store.approval(approval.id)).state is ApprovalState.REVOKED
         with pytest.raises(CallDenied):
-            await w.kernel.answer(approval.id, yes=True, by="alice")
+            await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         assert rows(tmp_path / "crm.db")[1][2] == "open"
         assert (await w.row()).state is RunState.CANCELLED
 
@@ -773,14 +777,14 @@ async def test_a_policy_of_the_user_lifts_the_ask_for_the_tool_it_names_and_for_
         assert (await w.call("crm.execute", CLOSE)).state is CallState.OK
         assert rows(tmp_path / "crm.db")[1][2] == "closed"
         call = w.start("act", {})
-        await w.kernel.answer((await w.pending()).id, yes=False, by="alice")
+        await w.kernel.answer((await w.pending()).id, yes=False, by=Operator(name="alice"))
         assert code(await call) == "denied" and other.done == 0
 
 
 async def test_an_error_of_the_policy_engine_is_a_no(tmp_path: Path) -> None:
     policy = """
     @id("broken") @reason("It overflows.")
-    forbid (principal, action == Action::"tool", resource == Tool::"act")
+    forbid (principal, action in Action::"tool", resource == Tool::"act")
     when { context.rows + 9223372036854775807 > 9223372036854775806 && false };
     """
     async with world(tmp_path / "home", policy=policy) as w:
@@ -889,7 +893,7 @@ async def test_an_ask_outlives_the_kernel_and_its_answer_is_used_after_it(tmp_pa
         row = await w.row()
         assert (row.state, row.waiting_for) == (RunState.WAITING, "approval")
     async with world(home, start=False) as w:
-        await w.kernel.answer(approval.id, yes=True, by="alice")
+        await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         tool = Doing("act", effect=Effect.ONCE, mutates=True, own=False)
         await again(w, run, tool)
         assert (await w.call("act", {"x": 1}, counter=1)).state is CallState.OK
@@ -904,7 +908,7 @@ async def test_resuming_does_not_run_an_approved_sibling_again(tmp_path: Path) -
         tool = w.tool(Doing("act", **fields))
         calls = [w.start("act", {"x": n}, counter=n) for n in (1, 2)]
         first, second = sorted(await w.all_pending(2), key=lambda one: one.call)
-        await w.kernel.answer(first.id, yes=True, by="alice")
+        await w.kernel.answer(first.id, yes=True, by=Operator(name="alice"))
         assert (await calls[0]).state is CallState.OK and tool.done == 1
         run = w.run.id
         await w.kernel.runs.stop()
@@ -913,7 +917,7 @@ async def test_resuming_does_not_run_an_approved_sibling_again(tmp_path: Path) -
         _, tool = await again(w, run, Doing("act", **fields))
         calls = [w.start("act", {"x": n}, counter=n) for n in (1, 2)]
         assert (await calls[0]).value == {"done": 1}
-        await w.kernel.answer(second.id, yes=True, by="alice")
+        await w.kernel.answer(second.id, yes=True, by=Operator(name="alice"))
         assert (await calls[1]).state is CallState.OK
         assert tool.args == [{"x": 2}]
 
@@ -931,7 +935,7 @@ async def test_an_answer_that_comes_before_a_recovered_process_asks_again_is_not
         await asyncio.gather(call, return_exceptions=True)
     async with world(home, start=False) as w:
         await again(w, run, Doing("act", effect=Effect.ONCE, mutates=True, own=False))
-        await w.kernel.answer(approval.id, yes=True, by="alice")
+        await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         async with asyncio.timeout(2):
             assert (await w.call("act", {}, counter=1)).state is CallState.OK
 

@@ -25,13 +25,13 @@ from ring0.kernel.folder import SNAPSHOTS
 from ring0.kernel.replay import Replayed, replay, replay_gate
 from ring0.runtime import Runtime
 from ring0.store.sqlite import open_store
-from ring0.types import AgentManifest, ApprovalState, CallState, Effect, Run, RunState
+from ring0.types import AgentManifest, ApprovalState, CallState, Effect, Operator, Run, RunState
 
 HERE = Path(__file__).parent
 CANARY = "canary-of-the-host-5f2c9"
 POLICY = """
 @id("entries") @reason("New entries need no approval here.")
-permit (principal, action == Action::"tool", resource == Tool::"bank.execute")
+permit (principal, action in Action::"tool", resource == Tool::"bank.execute")
 when { context.rows == 1 && context.tables == ["ledger"] };
 """
 
@@ -266,7 +266,7 @@ async def test_a_once_tool_that_dies_leaves_its_call_unknown_until_it_is_settled
 ) -> None:
     async with kernel_at(tmp_path) as kernel:
         row = await start(kernel, sdk(tmp_path, "faulty"), [["charges", {}]])
-        await kernel.answer(await ask_of(kernel, row.id), yes=True, by="alice")
+        await kernel.answer(await ask_of(kernel, row.id), yes=True, by=Operator(name="alice"))
         await until(kernel, row.id, "unknown")
         (call,) = [one for one in await kernel.store.calls(row.id) if one.name == "charges"]
         assert call.state is CallState.UNKNOWN and call.effect is Effect.ONCE
@@ -298,7 +298,7 @@ async def test_a_run_goes_on_from_where_it_was_and_replays_to_the_same(
         assert await kernel.recover() == [row.id]
         await asyncio.sleep(0.2)
         assert await kernel.store.files(row.id) == files
-        await kernel.answer(approval, yes=True, by="alice")
+        await kernel.answer(approval, yes=True, by=Operator(name="alice"))
         value = await result(kernel, row)
         calls = await kernel.store.calls(row.id)
         assert calls[: len(before)] == before, "what stood is recalled, not made again"
@@ -350,7 +350,7 @@ async def test_other_code_than_the_runs_own_is_refused_and_would_diverge(
         assert entries(tmp_path / "ledger.db") == ["old", "old", "one"]
         code.write_text(own)
         assert await kernel.recover() == [row.id], "with its own code it goes on"
-        await kernel.answer(approval, yes=True, by="alice")
+        await kernel.answer(approval, yes=True, by=Operator(name="alice"))
         await result(kernel, row)
     assert (await replayed(tmp_path, row.id)).ok
     code.write_text(own.replace("VALUES (?)", "VALUES (? || '!')"))

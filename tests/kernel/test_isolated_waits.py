@@ -17,7 +17,7 @@ from ring0.gateway import door
 from ring0.kernel.boot import Kernel, open_kernel
 from ring0.kernel.life import freezing
 from ring0.runtime import Runtime
-from ring0.types import AgentManifest, ApprovalState, RunState
+from ring0.types import AgentManifest, ApprovalState, Operator, RunState
 
 AGENT = """
 import asyncio
@@ -89,7 +89,7 @@ async def test_an_isolated_run_that_waits_has_no_process_and_goes_on_where_it_wa
         assert not await kernel.store.sandboxes_alive() and not kernel.runs.at_work()
         pending = [ApprovalState.PENDING]
         (ask,) = await kernel.store.approvals(run=run, states=pending)
-        await kernel.answer(ask.id, yes=True, by="alice")
+        await kernel.answer(ask.id, yes=True, by=Operator(name="alice"))
         ended = await value(kernel, run)
         assert isinstance(ended, list) and ended[2] == "did x"
         row = await kernel.store.run(run)

@@ -21,7 +21,7 @@ from ring0.store.events import LockFreed
 from ring0.tools.driver import CallContext
 from ring0.tools.functions import EmbeddedFunction
 from ring0.tools.registry import Tool
-from ring0.types import Budget, CallKind, Effect, RunState
+from ring0.types import Budget, CallKind, Effect, Operator, RunState
 from simulated import Simulated
 
 T = TypeVar("T")
@@ -411,7 +411,7 @@ async def test_two_agents_on_one_database_agree_on_what_its_tables_are_called(
         changing = asyncio.create_task(two.touch("shop.execute", **statement))
         await two.until(RunState.WAITING, "approval")
         (approval,) = await b.kernel.store.approvals(run=two.id)
-        await b.kernel.answer(approval.id, yes=True, by="alice")
+        await b.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         await two.until(RunState.WAITING, "lock")
         assert rows(path)[0][2] == "open"
         await one.free(name)
@@ -433,7 +433,7 @@ async def test_nothing_is_held_while_a_human_is_asked(tmp_path: Path) -> None:
         await one.until(RunState.WAITING, "approval")
         assert code(await two.lock("x", wait_s=0)) == "ok"
         (approval,) = await b.kernel.store.approvals(run=one.id)
-        await b.kernel.answer(approval.id, yes=True, by="alice")
+        await b.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         await one.until(RunState.WAITING, "lock")
         assert driver.done == 0
         await two.free("x")

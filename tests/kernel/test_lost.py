@@ -69,12 +69,34 @@ async def test_no_more_counts_as_lost_than_is_left_and_a_small_budget_loses_noth
         for run, calls in (("r-1", 160), ("r-2", 20)):
             await store.append(journals.queued(run, budget=Budget(calls=calls)))
             await store.append(journals.moved(run, epoch=1))
-        await store.append(Write(run="r-1", events=[ev.CallsLost(calls=155)]))
+        await store.flush()
+        parent, child = await store.run("r-1"), Budget(calls=155, children=0, depth=2)
+        await store.append(journals.queued("r-3", parent=parent, budget=child))
         await store.flush()
         rows = [await store.run(run) for run in ("r-1", "r-2")]
         await lost.count(store, [row for row in rows if row is not None])
         await store.flush()
         used = [row.calls_used for run in ("r-1", "r-2") if (row := await store.run(run))]
         assert used == [160, 0]
+    finally:
+        await store.close()
+
+
+async def test_a_run_that_meets_many_crashes_loses_no_more_calls_than_in_one(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path, Runtime(), write=True)
+    try:
+        await store.append(journals.queued("r-1", budget=Budget(calls=160)))
+        await store.append(journals.moved("r-1", epoch=1))
+        used = []
+        for _ in range(20):
+            await store.flush()
+            row = await store.run("r-1")
+            assert row is not None
+            used.append(row.calls_used)
+            await lost.count(store, [row])
+        assert used[0] == 0 < used[1] < 160
+        assert set(used[1:]) == {used[1]}
     finally:
         await store.close()

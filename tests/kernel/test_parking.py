@@ -13,7 +13,7 @@ from parking_world import begun, parking
 
 from ring0 import limits
 from ring0.errors import Busy, CallDenied, RunDead
-from ring0.types import ApprovalState, RunState
+from ring0.types import ApprovalState, Operator, RunState
 
 
 async def test_a_run_that_sleeps_is_put_away_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ async def test_an_approval_wakes_the_run_and_its_effect_happens_once(tmp_path: P
         run = await p.start(agents.asker, "alpha")
         await p.away(run, "approval")
         (ask,) = await p.asked(run)
-        await p.kernel.answer(ask.id, yes=True, by="alice")
+        await p.kernel.answer(ask.id, yes=True, by=Operator(name="alice"))
         assert await p.end(run) == "did alpha"
         assert agents.acted["alpha"] == 1 and begun(run) == 2
 
@@ -54,7 +54,7 @@ async def test_a_no_wakes_the_run_too(tmp_path: Path) -> None:
         run = await p.start(agents.asker, "beta")
         await p.away(run)
         (ask,) = await p.asked(run)
-        await p.kernel.answer(ask.id, yes=False, by="alice")
+        await p.kernel.answer(ask.id, yes=False, by=Operator(name="alice"))
         await p.end(run)
         assert agents.acted["beta"] == 0 and (await p.row(run)).state is RunState.FAILED
 
@@ -71,7 +71,7 @@ async def test_an_approval_that_is_given_while_the_run_is_being_put_away_is_not_
                     await asyncio.sleep(0)
             for _ in range(steps):
                 await asyncio.sleep(0)
-            await p.kernel.answer(found[0].id, yes=True, by="alice")
+            await p.kernel.answer(found[0].id, yes=True, by=Operator(name="alice"))
             assert await p.end(run) == f"did race {steps}"
             assert agents.acted[f"race {steps}"] == 1
         await p.quiet()
@@ -146,14 +146,14 @@ async def test_two_asks_and_a_timer_wait_together_and_each_is_answered(tmp_path:
         run = await p.start(agents.pair, "both")
         asks = await p.asked(run, 2)
         await p.away(run)
-        await p.kernel.answer(asks[0].id, yes=True, by="alice")
+        await p.kernel.answer(asks[0].id, yes=True, by=Operator(name="alice"))
         async with asyncio.timeout(10):
             while (row := await p.row(run)).state is not RunState.DONE:
                 # What the first did changed the run's label: the second is asked anew.
                 pending = [ApprovalState.PENDING]
                 for ask in await p.kernel.store.approvals(states=pending, run=run):
                     with contextlib.suppress(CallDenied):
-                        await p.kernel.answer(ask.id, yes=True, by="alice")
+                        await p.kernel.answer(ask.id, yes=True, by=Operator(name="alice"))
                 await asyncio.sleep(0.01)
         assert row.state is RunState.DONE
         assert agents.acted["both 1"] == agents.acted["both 2"] == 1
@@ -181,7 +181,7 @@ async def test_a_kill_at_any_moment_of_being_put_away_or_woken_ends_the_run(tmp_
             (ask,) = await p.asked(run)
             if steps % 2:
                 await p.away(run)
-                await p.kernel.answer(ask.id, yes=True, by="alice")
+                await p.kernel.answer(ask.id, yes=True, by=Operator(name="alice"))
             for _ in range(steps):
                 await asyncio.sleep(0)
             try:
@@ -210,7 +210,7 @@ async def test_a_kernel_that_starts_anew_leaves_what_is_put_away_as_rows(tmp_pat
         assert taken == [asks] and not p.runs.at_work() and begun(asks) == 1
         assert await p.ring.resume(agents.sleeper) == [sleeps]
         assert not p.runs.at_work() and begun(sleeps) == 1
-        await p.kernel.answer(ask.id, yes=True, by="alice")
+        await p.kernel.answer(ask.id, yes=True, by=Operator(name="alice"))
         assert await p.end(asks) == "did zeta"
         runtime.jump(1_001)
         assert await p.end(sleeps) == "True"
@@ -222,7 +222,7 @@ async def test_what_happened_while_no_kernel_was_at_work_is_found_at_once(tmp_pa
         await p.away(run)
         (ask,) = await p.asked(run)
     async with parking(tmp_path) as p:  # As `ring0 approve` does: it starts nothing.
-        await p.kernel.answer(ask.id, yes=True, by="alice")
+        await p.kernel.answer(ask.id, yes=True, by=Operator(name="alice"))
         await asyncio.sleep(0.05)
         assert begun(run) == 1 and not p.runs.at_work()
     async with parking(tmp_path) as p:

@@ -11,7 +11,7 @@ from kernel_world import JumpingRuntime
 from parking_world import begun, parking
 
 from ring0.errors import InvalidInput, NotFound
-from ring0.types import RunState
+from ring0.types import Operator, RunState
 
 
 async def test_a_paused_run_makes_no_further_call_and_others_go_on(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ async def test_an_answer_does_not_start_a_paused_run(tmp_path: Path) -> None:
         await p.away(run)
         await p.kernel.pause(run, by="alice")
         (ask,) = await p.asked(run)
-        await p.kernel.answer(ask.id, yes=True, by="alice")
+        await p.kernel.answer(ask.id, yes=True, by=Operator(name="alice"))
         await asyncio.sleep(0.1)
         assert begun(run) == 1 and agents.acted["paused"] == 0
         await p.quiet()

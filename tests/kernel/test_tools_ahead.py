@@ -19,7 +19,7 @@ async def refused(folder: Path, config: str = "", /, **tool: Any) -> Ring0Error:
     home = folder / "home"
     home.mkdir(mode=0o700)
     (home / "ring0.toml").write_text(config)
-    async with world(home, start=False) as here:
+    async with world(home, start=False, secrets=True) as here:
         manifest = AgentManifest(name="clerk", tools={"desk": tool}, folder=str(folder))
         with pytest.raises(Ring0Error) as caught:
             await here.kernel.start_embedded(manifest, (), {}, "the task", principal="alice")
@@ -97,7 +97,7 @@ async def test_a_run_begins_with_all_that_its_tools_need(
         "sh": {"use": "shell"},
     }
     manifest = AgentManifest(name="clerk", tools=tools, folder=str(tmp_path))
-    async with world(tmp_path / "home", manifest=manifest) as here:
+    async with world(tmp_path / "home", manifest=manifest, secrets=True) as here:
         assert set(here.run.tools) == {"crm.query", "crm.execute", "py.run", "sh.run"}
         assert await here.store.sandboxes_alive() == []
         assert made == 1, "one of a kind is enough"
@@ -109,12 +109,12 @@ async def test_a_run_that_lost_a_password_waits_for_it_and_is_not_recovered(
     home = tmp_path / "home"
     url = "postgresql://ann@db.example.com/crm"
     tools = {"crm": {"use": "sql", "url": url, "password_secret": "CRM"}}
-    async with world(home, environment={"CRM": "long-enough"}, tools=tools) as here:
+    async with world(home, environment={"CRM": "long-enough"}, tools=tools, secrets=True) as here:
         run, agent = here.run.id, here.run.agent
         await here.kernel.runs.stop()
-    async with world(home, start=False) as here:
+    async with world(home, start=False, secrets=True) as here:
         with pytest.raises(ManifestInvalid, match="'CRM'"):
             await here.kernel.recover(Agent(agent.family, "embedded", functions=agent.functions))
         assert (await here.row(run)).state == "running", "its row stands for a later try"
-    async with world(home, environment={"CRM": "long-enough"}, start=False) as here:
+    async with world(home, environment={"CRM": "long-enough"}, start=False, secrets=True) as here:
         assert await here.kernel.recover(agent) == [run]

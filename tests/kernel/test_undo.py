@@ -15,12 +15,13 @@ import pytest
 from kernel_world import Doing, World, database, rows, world
 
 from ring0.errors import NotFound, UndoRefused
-from ring0.types import CallKind, CallState, Effect, RunState
+from ring0.types import CallKind, CallState, Effect, Operator, RunState
 
 POLICY = """
 @id("own") @reason("Of this test.")
-permit (principal, action == Action::"tool", resource == Tool::"crm.execute");
+permit (principal, action in Action::"tool", resource == Tool::"crm.execute");
 """
+ALICE = Operator(name="alice")
 TASK = "customer 1 2 3 9 Ann Bob Cy: closed, Bob Closed, new, open, new.txt"
 PURCHASES = "SELECT * FROM purchase ORDER BY id"
 
@@ -179,7 +180,7 @@ async def test_what_cannot_be_taken_back_says_so_before_it_is_done(tmp_path: Pat
         call = w.start("mail", {})
         approval = await w.pending()
         assert (await w.shown(approval))["reversal"] == "irreversible"
-        await w.kernel.answer(approval.id, yes=True, by="alice")
+        await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         assert (await call).state is CallState.OK
         with pytest.raises(UndoRefused):
             await w.kernel.undo(w.run.id, by="alice")
@@ -196,7 +197,7 @@ async def test_a_change_that_leaves_no_images_is_shown_as_irreversible_before_it
         call = w.start("crm.execute", {"statement": "UPDATE customer SET state = 'x'"})
         approval = await w.pending()
         assert (await w.shown(approval))["reversal"].startswith("irreversible: ")
-        await w.kernel.answer(approval.id, yes=True, by="alice")
+        await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         assert (await call).state is CallState.OK
         with pytest.raises(UndoRefused):
             await w.kernel.undo(w.run.id, by="alice")

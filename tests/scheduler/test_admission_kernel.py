@@ -22,6 +22,7 @@ from ring0.types import (
     CallKind,
     CallState,
     Effect,
+    Operator,
     Outcome,
     Request,
     RunState,
@@ -111,7 +112,7 @@ async def test_nothing_is_held_while_a_human_is_asked(tmp_path: Path) -> None:
         approval = await w.pending()
         assert all(one.in_use == 0 for one in w.kernel.load().resources)
         assert (await ask(w, await another(w), Doing("act"))).state is CallState.OK
-        await w.kernel.answer(approval.id, yes=True, by="alice")
+        await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         assert (await held).state is CallState.OK
 
 
@@ -131,7 +132,7 @@ async def test_nothing_is_held_while_it_is_asked_anew_what_changed_in_the_queue(
         approval = await w.pending()
         assert load_of(w).in_use == 0 and changes.done == 0
         assert (await ask(w, await another(w, "third"), Doing("act"))).state is CallState.OK
-        await w.kernel.answer(approval.id, yes=True, by="alice")
+        await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
         assert (await two).state is CallState.OK
 
 

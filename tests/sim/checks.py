@@ -211,7 +211,12 @@ class Checks:
                 self.found("a tree never spends more than its budget", f"{root}: {billed}")
 
     def _order(self, entries: list[ev.Entry], runs: dict[str, Run]) -> None:
-        """Children end before their parents, and nothing is begun by what has ended."""
+        """Children end before their parents, and nothing is begun by what has ended; a child holds
+        every grant that its parent does."""
+        for row in runs.values():
+            above = runs.get(row.parent)
+            if above is not None and not set(above.only) <= set(row.only):
+                self.found("a child is as narrow as its parent", f"{row.id} {row.parent}")
         ended: set[str] = set()
         unknown: dict[str, set[str]] = defaultdict(set)
         for entry in entries:

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 _policies: list[Policies] = []
 
 
-def _load(extra: Any = ()) -> Policies:
+def _load(extra: Any = (), profile: Any = "") -> Policies:
     """The policies are the same in all seeds, and take longer than a kernel's boot."""
     if not _policies:
-        _policies.append(_load_policies(extra))
+        _policies.append(_load_policies(extra, profile))
     return _policies[0]
 
 

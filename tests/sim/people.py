@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ring0.errors import Ring0Error
 from ring0.store.base import GuardFailed
 from ring0.types import LIVE, ApprovalState, Run
+from ring0.types import Operator as Human
 
 if TYPE_CHECKING:
     from sim.plan import Deed
@@ -54,7 +55,7 @@ class Person:
                 continue
             world.moment("answer")
             try:
-                await kernel.answer(approval.id, yes=yes, by="pat")
+                await kernel.answer(approval.id, yes=yes, by=Human(name="pat"))
             except (Ring0Error, GuardFailed) as error:
                 world.seen(f"too late to answer: {type(error).__name__}")
 

@@ -33,9 +33,9 @@ TOOLS = {
 """`sign` is asked about; the others the policy permits."""
 POLICY = """
 @id("sim-put")
-permit (principal, action == Action::"tool", resource == Tool::"put");
+permit (principal, action in Action::"tool", resource == Tool::"put");
 @id("sim-fire")
-permit (principal, action == Action::"tool", resource == Tool::"fire");
+permit (principal, action in Action::"tool", resource == Tool::"fire");
 """
 EACH_MOMENT_EVERY = 4
 """Every so many seeds a kernel dies when it is at one certain moment for the first time."""

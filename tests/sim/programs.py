@@ -148,7 +148,8 @@ async def _spawn(me: Self, how: str, children: list[Any], at: str) -> Any:
     started = []
     for number, (kind, program) in enumerate(children):
         task = encoded(f"{me.name}{at}.{number}", program, ctx.run)
-        started.append(await ctx.spawn(kind, task))
+        only = ["*", "kernel:*", f"agent:*{number}*", "agent:*"] if number % 2 else None
+        started.append(await ctx.spawn(kind, task, only=only))
         me.children.append(started[-1].run)
     match how:
         case "leave":

@@ -19,6 +19,9 @@ from sim.world import Report, simulate
 
 warnings.simplefilter("ignore", RuntimeWarning)
 
+CHUNK = 10
+CHUNKS_OF_A_WORKER = 10
+
 
 def one(seed: int) -> Report:
     try:
@@ -53,8 +56,9 @@ def main() -> int:
     simulate(0)  # What is made once is made before the work is shared out.
     gc.collect()
     gc.freeze()
-    with multiprocessing.Pool(args.jobs) as pool:
-        for report in pool.imap_unordered(one, seeds, chunksize=10):
+    # A worker does not live long: what a kernel that died left behind slows each collection down.
+    with multiprocessing.Pool(args.jobs, maxtasksperchild=CHUNKS_OF_A_WORKER) as pool:
+        for report in pool.imap_unordered(one, seeds, chunksize=CHUNK):
             seen += report.seen
             events += report.events
             lives += report.lives

@@ -5,10 +5,13 @@ A store is opened by `place.open()`; opened again after a close, it holds what w
 
 from __future__ import annotations
 
+from conformance_approvals import ApprovalConformance
 from conformance_guards import GuardConformance
 from conformance_histories import HistoryConformance
+from conformance_people import PeopleConformance
 from conformance_rows import RowConformance
 from conformance_scheduling import SchedulingConformance
+from conformance_undo import UndoConformance
 from conformance_writing import WritingConformance
 from conforming import Place
 
@@ -16,9 +19,12 @@ from conforming import Place
 class StoreConformance(
     WritingConformance,
     GuardConformance,
+    ApprovalConformance,
     HistoryConformance,
     SchedulingConformance,
+    PeopleConformance,
     RowConformance,
+    UndoConformance,
 ):
     """The suite."""
 

@@ -48,6 +48,8 @@ class GuardConformance(Suite):
             (base.CallFresh(call="r-1/0/9"), base.CallFresh(call="r-1/0/0")),
             (base.CallOpen(call="r-1/0/1"), base.CallOpen(call="r-1/0/0")),
             (base.CallOpen(call="r-1/0/2"), base.CallOpen(call="r-1/0/9")),
+            (base.NotUndone(call="r-1/0/0"), base.NotUndone(call="r-1/0/1")),
+            (base.NotUndone(call="r-1/0/0"), base.NotUndone(call="r-1/0/9")),
             (base.ApprovalPending(approval="a-1"), base.ApprovalPending(approval="a-2")),
             (base.ApprovalPending(approval="a-1"), base.ApprovalPending(approval="a-old")),
             (base.ApprovalPending(approval="a-1"), base.ApprovalPending(approval="a-none")),

@@ -90,6 +90,8 @@ async def assert_rows_say_what_the_journal_says(store: Store) -> None:
         assert {file.path: file for file in await store.files(run.id)} == files
         approvals = [approval for approval in wanted.of("approval") if approval.run == run.id]
         assert sorted(await store.approvals(run=run.id), key=str) == sorted(approvals, key=str)
+        for standing in [one for one in wanted.of("standing") if one.run == run.id]:
+            assert await store.standing(standing.id) == standing
         messages = [message for message in wanted.of("message") if message.to == run.id]
         assert await store.messages(run.id, waiting=False) == messages
         assert await store.messages(run.id) == [m for m in messages if not m.taken_by]
@@ -97,6 +99,10 @@ async def assert_rows_say_what_the_journal_says(store: Store) -> None:
             assert await store.message(run.id, message.number) == message
         locks = [lock for lock in wanted.of("lock") if lock.run == run.id and lock.resource]
         assert await store.locks(run=run.id) == sorted(locks, key=lambda lock: lock.resource)
+    given = sorted(wanted.of("standing"), key=lambda one: (one.given_us, one.id))
+    assert await store.standings() == given
+    assert await store.logins() == sorted(wanted.of("login"), key=lambda one: one.key)
+    assert await store.settings() == {one.name: one for one in wanted.of("setting")}
     newest_lock = wanted.get("lock", NEWEST_LOCK)
     assert await store.newest_fence() == (newest_lock.fence if newest_lock else 0)
     for cap in wanted.of("cap"):

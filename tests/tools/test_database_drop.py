@@ -19,7 +19,7 @@ from postgres_world import PASSWORD, Shop, World, counts
 
 from ring0.runtime import Runtime
 from ring0.tools import files, sql
-from ring0.types import AgentManifest, CallState, RunState, VerdictKind
+from ring0.types import AgentManifest, CallState, Operator, RunState, VerdictKind
 
 HIDDEN = [
     "{}",
@@ -290,7 +290,7 @@ async def test_sqlite_shows_all_that_goes_with_a_change_before_it_is_done(
     shown, task = await asked(gate, statement)
     assert line in shown["dry_run"]
     approval = await gate.pending()
-    await gate.kernel.answer(approval.id, yes=False, by="test")
+    await gate.kernel.answer(approval.id, yes=False, by=Operator(name="test"))
     assert (await task).error is not None
     assert sqlite_world.dump(file) == before
 
@@ -356,12 +356,12 @@ async def test_a_second_connection_between_question_and_answer_refuses_the_chang
         approval = await gate.pending()
         # Now the same text would take two orders with it that nobody was shown.
         meanwhile("INSERT INTO orders(customer, total) VALUES (3, 1), (3, 2)")
-        await gate.kernel.answer(approval.id, yes=True, by="test")
+        await gate.kernel.answer(approval.id, yes=True, by=Operator(name="test"))
         again = await gate.pending()
         assert again.id != approval.id
         shown = await gate.shown(again)
         assert "orders: 2 deleted" in shown["dry_run"]
-        await gate.kernel.answer(again.id, yes=False, by="test")
+        await gate.kernel.answer(again.id, yes=False, by=Operator(name="test"))
         assert (await task).error is not None
 
 
@@ -375,7 +375,7 @@ async def test_what_was_approved_is_done_and_can_be_taken_back(
         tool()
         before = dump()
         _, task = await asked(gate, "DELETE FROM customers")
-        await gate.kernel.answer((await gate.pending()).id, yes=True, by="test")
+        await gate.kernel.answer((await gate.pending()).id, yes=True, by=Operator(name="test"))
         outcome = await task
         assert outcome.value == {"changed": {"customers": {"deleted": 3}, "orders": {"deleted": 3}}}
         call = next(c for c in reversed(await gate.calls()) if c.state is CallState.OK)
@@ -401,7 +401,7 @@ async def test_a_manifest_names_the_server_and_its_operator_takes_a_change_back(
         task = here.start("crm.execute", {"statement": statement, "parameters": ["Zoe", 1]})
         approval = await here.pending()
         assert "customers: 1 updated" in (await here.shown(approval))["dry_run"]
-        await here.kernel.answer(approval.id, yes=True, by="test")
+        await here.kernel.answer(approval.id, yes=True, by=Operator(name="test"))
         assert (await task).value == {"changed": {"customers": {"updated": 1}}}
         found = await here.call(
             "crm.query", {"statement": "SELECT name FROM customers ORDER BY id"}

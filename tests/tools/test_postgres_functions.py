@@ -15,6 +15,7 @@ from database_world import asked, postgres_tool, refused
 from postgres_world import Shop, World
 
 from ring0 import errors
+from ring0.types import Operator
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +272,7 @@ async def test_postgres_shows_all_that_goes_with_a_change_before_it_is_done(
     shown, task = await asked(gate, statement)
     assert line in shown["dry_run"]
     approval = await gate.pending()
-    await gate.kernel.answer(approval.id, yes=False, by="test")
+    await gate.kernel.answer(approval.id, yes=False, by=Operator(name="test"))
     assert (await task).error is not None
     assert shop.dump() == before
     server.drop(shop.name)

@@ -22,7 +22,7 @@ from ring0 import errors, limits
 from ring0.runtime import Runtime
 from ring0.tools.sql.postgres import engine as postgres_engine
 from ring0.tools.sql.watch import Watch, settled
-from ring0.types import CallState
+from ring0.types import CallState, Operator
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ async def test_a_call_that_is_killed_has_settled_either_way(
         approval = await gate.pending()
         other.autocommit = False
         other.execute("SELECT * FROM customers WHERE id = 2 FOR UPDATE")  # The delete will wait.
-        await gate.kernel.answer(approval.id, yes=True, by="test")
+        await gate.kernel.answer(approval.id, yes=True, by=Operator(name="test"))
         await asyncio.sleep(0.3)
         before = shop.dump()
         await gate.kernel.kill("run", gate.run.id, by="test")

@@ -345,3 +345,21 @@ def test_a_commit_that_nobody_can_ask_about_is_unknown(
         postgres_engine.execute(
             shop.server, PASSWORD, "DELETE FROM orders", [], digest, Watch(Runtime())
         )
+
+
+def test_a_rehearsal_takes_several_back_one_after_another_and_changes_nothing(shop: Shop) -> None:
+    kept = []
+    for name in ("one", "two", "three"):
+        statement = f"UPDATE customers SET name = '{name}' WHERE id = 1"
+        kept.insert(0, shop.execute(statement, shop.plan(statement).digest).images)
+    after = shop.dump()
+
+    def rehearsed(several: list[bytes]) -> tuple[int, str]:
+        watch = Watch(Runtime())
+        found = postgres_engine.rehearse_undo(shop.server, PASSWORD, several, watch)
+        return found.done, found.why
+
+    assert rehearsed(kept) == (3, "")
+    done, why = rehearsed([kept[0], kept[2], kept[1]])
+    assert done == 1 and "has changed since" in why
+    assert shop.dump() == after

@@ -23,7 +23,7 @@ from ring0.tools.programs.settings import read
 from ring0.tools.programs.tool import drivers
 from ring0.tools.registry import Tool
 from ring0.tools.workspace.history import changes_of_call
-from ring0.types import CallKind, CallState, Effect, Integrity, Outcome, RunState
+from ring0.types import CallKind, CallState, Effect, Integrity, Operator, Outcome, RunState
 
 CANARY = "canary-5f0c7d"
 
@@ -467,7 +467,7 @@ async def test_egress_without_anything_that_serves_it_is_refused(w: World) -> No
     shown = await w.shown(approval)
     assert "  that may reach example.com" in shown["dry_run"]
     assert "  with the credential example" in shown["dry_run"]
-    await w.kernel.answer(approval.id, yes=True, by="alice")
+    await w.kernel.answer(approval.id, yes=True, by=Operator(name="alice"))
     outcome = await task
     assert outcome.error is not None and outcome.error["code"] == "sandbox_unavailable"
 

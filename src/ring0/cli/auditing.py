@@ -9,6 +9,7 @@ import typer
 from ring0.cli import output
 from ring0.cli.output import console, indented, line, text
 from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
+from ring0.cli.reloading import changes
 from ring0.errors import ReplayDiverged, VerifyFailed
 from ring0.identity import Vault
 from ring0.kernel.agent import manifests
@@ -31,13 +32,8 @@ def add_to(app: typer.Typer) -> None:
     )
     audit.callback()(_group)
     audit.command("verify")(verify_all)
+    audit.command("changes")(changes)
     app.add_typer(audit, name="audit")
-    policy = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help="Why the kernel decides so."
-    )
-    policy.callback()(_group)
-    policy.command("explain")(explain_call)
-    app.add_typer(policy, name="policy")
 
 
 def _group() -> None:

@@ -14,18 +14,21 @@ from typing import Final
 import apsw
 
 from ring0 import limits
+from ring0.cli import listing
 from ring0.cli.place import Place
 from ring0.errors import Ring0Error
 from ring0.gateway.holding import holder, supervisor
 from ring0.governance import Policies
 from ring0.identity import Vault, operator_name
 from ring0.kernel.agent import manifests
-from ring0.kernel.calls.egress import Outside
+from ring0.kernel.agent.config_notify import places_of
+from ring0.kernel.calls.outside import Outside
 from ring0.kernel.folder import LOCK
 from ring0.models import prices
 from ring0.store.sqlite.opening import open_store
 from ring0.tools.sandbox import Probe, SandboxSpec, cgroups
 from ring0.tools.sandbox.tiers import at_least, probe_all
+from ring0.types import ApprovalState
 
 FREE_BYTES_MIN: Final = 256 * 1024 * 1024
 SYNCS: Final = 20
@@ -50,6 +53,7 @@ async def checks(place: Place) -> list[Check]:
     found += [_kernel(place.home), _config(place), _model(place.environment), _prices(place)]
     if not place.is_new:
         found.append(_journal(place))
+        found += await _told(place)
     return found
 
 
@@ -199,15 +203,16 @@ def _config(place: Place) -> Check:
         known = manifests.secrets_of(config, place.environment, Vault(place.home).values())
         # Made and thrown away: its credentials, ranges and authorities are read here, not midway.
         _ = Outside(config, known.__getitem__, place.runtime).egress
-        policies = Policies.load([place.home / name for name in config.policy])
+        policies = Policies.load([place.home / name for name in config.policy], config.profile)
     except Ring0Error as error:
         return Check("configuration", "missing", f"{error.what} {error.why}".strip(), error.todo)
     extra = f" and {', '.join(config.policy)}" if config.policy else ""
-    return Check(
-        "configuration",
-        "ok",
-        f"tenant {config.tenant}; policy {policies.digest[:12]}: the default set{extra}",
-    )
+    what = f"tenant {config.tenant}; policy {policies.digest[:12]}: the default set{extra}"
+    if config.profile == "observe":
+        todo = 'Set profile = "balanced" or "strict" before anything depends on it.'
+        return Check("configuration", "note", f"{what}; {listing.OBSERVED}", todo)
+    profile = f"; profile {config.profile}" if config.profile else ""
+    return Check("configuration", "ok", what + profile)
 
 
 def _model(environment: Mapping[str, str]) -> Check:
@@ -239,3 +244,38 @@ def _journal(place: Place) -> Check:
     return Check(
         "journal", "ok", f"{events.size if events else 0} events; `ring0 audit verify` checks them"
     )
+
+
+async def _told(place: Place) -> list[Check]:
+    """Whether the places of [[notify]] have heard of what waits."""
+    try:
+        config = manifests.read_config(place.home)
+        known = manifests.secrets_of(config, place.environment, Vault(place.home).values())
+        names = [one.name for one in places_of(config.notify, lambda name: known.get(name, ""))]
+    except Ring0Error:
+        return []  # The configuration's own check says it.
+    if not names:
+        return []
+    before_us = place.runtime.now_us() - limits.NOTIFY_LATE_S * 1_000_000
+    try:
+        async with place.reading() as store:
+            pending = await store.approvals(states=[ApprovalState.PENDING])
+    except Ring0Error:
+        return []  # Likewise the journal's.
+    late = [
+        (one.id, name)
+        for one in pending
+        for name in names
+        if name not in one.told and one.asked_us < before_us
+    ]
+    if not late:
+        return [Check("notify", "ok", f"{', '.join(names)} were told of all that waits")]
+    approval, name = late[0]
+    return [
+        Check(
+            "notify",
+            "note",
+            f"{name} has not taken the message of {approval} ({len(late)} are late)",
+            "Look at that place; a kernel at work goes on trying, and its log says why it failed.",
+        )
+    ]

@@ -30,7 +30,7 @@ from ring0.errors import (
     ToolFailed,
 )
 from ring0.kernel.agent import hostfiles, manifests
-from ring0.kernel.calls.egress import Outside
+from ring0.kernel.calls.outside import Outside
 from ring0.kernel.folder import SNAPSHOTS
 from ring0.kernel.sandboxes import UID_COUNT, UID_FIRST
 from ring0.runtime import Runtime

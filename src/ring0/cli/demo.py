@@ -10,7 +10,6 @@ import typer
 
 from ring0.cli.place import work
 from ring0.cli.prompt import Prompt, giving
-from ring0.identity import operator_name
 from ring0.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def demo(
 
 
 def _human(kernel: Kernel, screen: Screen) -> Answer:
-    return Prompt(giving(kernel, operator_name(os.getuid())), screen.console).ask
+    return Prompt(giving(kernel), screen.console).ask
 
 
 __all__ = ["demo"]

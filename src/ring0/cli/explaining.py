@@ -16,7 +16,7 @@ from ring0.store.sqlite import SqliteStore
 from ring0.types import Call, Origin, Shown
 
 
-class _Evidence(msgspec.Struct):
+class Evidence(msgspec.Struct):
     """What a verdict was made of, as the gate stored it."""
 
     question: Question
@@ -57,7 +57,7 @@ async def explain(store: SqliteStore, call: Call) -> Explained:
     if not call.decision:
         rules = ", ".join(reason.rule for reason in call.verdict.reasons)
         return Explained(call, error, why_no_policy=f"it was refused before that, by {rules}.")
-    evidence = msgspec.json.decode(await store.blob(call.decision), type=_Evidence)
+    evidence = msgspec.json.decode(await store.blob(call.decision), type=Evidence)
     policies = Policies.from_text(await _policy_text(store, call.verdict.policy_digest))
     return Explained(call, error, policies.explain(evidence.question), evidence.shown.origins)
 

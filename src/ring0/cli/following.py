@@ -27,7 +27,7 @@ from ring0.types import ENDED, Run, RunState
 
 if TYPE_CHECKING:
     from ring0.cli.starting import Bare
-    from ring0.gateway.operations import Remote
+    from ring0.gateway.remote import Remote
 
 EXIT = {RunState.DONE: 0, RunState.FAILED: 1, RunState.CANCELLED: 3}
 EXIT_WAITING = 4
@@ -52,7 +52,7 @@ def follow(
 
 
 async def _follow(place: Place, name: str, quiet: bool, as_json: bool) -> int:
-    from ring0.gateway.operations import Remote
+    from ring0.gateway import remote as other_end
 
     out = console(error=as_json)
     forgive(out.file)
@@ -62,22 +62,31 @@ async def _follow(place: Place, name: str, quiet: bool, as_json: bool) -> int:
             view = View(store, place.runtime, out, answer=Prompt(answering(place), out).ask)
             await view.resume(row)
             await view.ask_left()
-            remote = None if quiet else Remote(place.home, place.runtime)
+            remote = (
+                None if quiet else other_end.remote(place.home, place.runtime, place.environment)
+            )
             row = await _look_on(place, store, view, row, remote, since_start=False)
         await print_result(store, row, as_json)
     return EXIT.get(row.state, EXIT_WAITING)
 
 
 async def submit(
-    place: Place, bare: Bare, task: str, priority: int | None, *, detach: bool, as_json: bool
+    place: Place,
+    bare: Bare,
+    task: str,
+    priority: int | None,
+    only: tuple[str, ...] | None,
+    *,
+    detach: bool,
+    as_json: bool,
 ) -> int:
     """Hands a run to the daemon, and looks on until it has ended. Raises what keeps it from
     starting."""
-    from ring0.gateway.operations import Remote
+    from ring0.gateway import remote as other_end
 
     out = console(error=as_json)
-    remote = Remote(place.home, place.runtime)
-    row = await remote.start(bare.manifest, bare.around, task, priority)
+    remote = other_end.remote(place.home, place.runtime, place.environment)
+    row = await remote.start(bare.manifest, bare.around, task, priority, only)
     if detach:
         if as_json:
             output.print_json({"run": row.id})

@@ -16,6 +16,7 @@ from ring0.cli import output
 from ring0.cli.output import text
 from ring0.cli.place import Place
 from ring0.errors import Ring0Error
+from ring0.kernel.agent.observing import OBSERVED as OBSERVED
 from ring0.store import events as ev
 from ring0.store.events import decode_entry
 from ring0.store.sqlite import SqliteStore
@@ -32,6 +33,12 @@ STYLES: Final = {
     RunState.UNKNOWN: "yellow",
     RunState.RUNNING: "bold",
 }
+
+
+async def observes(store: SqliteStore) -> bool:
+    """Whether the profile at work, or the last that was, asks nobody."""
+    profile = (await store.settings()).get("profile")
+    return profile is not None and profile.value == "observe"
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +61,12 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 async def load(place: Place) -> tuple[dict[str, Any] | None, str]:
     """What the kernel at work holds in memory; or why it does not say."""
-    from ring0.gateway.operations import Remote
+    from ring0.gateway import remote as other_end
 
     try:
         told = await place.runtime.wait_for(
-            Remote(place.home, place.runtime).load(), limits.TOP_REFRESH_S
+            other_end.remote(place.home, place.runtime, place.environment).load(),
+            limits.TOP_REFRESH_S,
         )
     except (Ring0Error, TimeoutError) as error:
         return None, str(error).partition("\n")[0] or "The kernel does not answer."

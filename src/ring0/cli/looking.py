@@ -37,10 +37,14 @@ def ps(
 ) -> None:
     """List the runs that go on or wait."""
     place = place_of(context)
-    rows = work(lambda: _runs(place, every))
+    rows, observed = work(lambda: _runs(place, every))
     if as_json:
-        output.print_json({"runs": [listed.as_dict() for listed in rows]})
-    elif not rows:
+        runs = [listed.as_dict() for listed in rows]
+        output.print_json({"runs": runs, "observed": observed})
+        return
+    if observed:
+        console().print(text((listing.OBSERVED, "bold yellow")))
+    if not rows:
         console().print(
             "No run goes on." + ("" if every else " `ring0 ps --all` lists those that ended.")
         )
@@ -61,12 +65,12 @@ def ps(
             )
 
 
-async def _runs(place: Place, every: bool) -> list[Listed]:
+async def _runs(place: Place, every: bool) -> tuple[list[Listed], bool]:
     async with place.reading() as store:
         rows = await store.runs(states=() if every else LIVE, most=limits.RUNS_LISTED_MAX)
         at_work = any(row.state in LIVE for row in rows) and holder(place.home / LOCK) is not None
         load, _ = await listing.load(place) if at_work else (None, "")
-        return await listing.of(store, rows, load)
+        return await listing.of(store, rows, load), await listing.observes(store)
 
 
 def _row(listed: Listed, now_us: int) -> tuple[str | Text, ...]:

@@ -122,8 +122,15 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
             f" until {output.moment(approval.expires_us)} (UTC)"
         ),
     )
+    if approval.needs > 1 or approval.apart:
+        grid.add_row("answered by", text(_people(approval, of.run.principal)))
     for key, value in shown.arguments.items():
         grid.add_row(text(line(key, 40)), text(escaped(value, ARGUMENT_CHARS_MAX)))
+        if (who := shown.edited.get(key)) is not None:
+            was = escaped(shown.before[key], 300) if key in shown.before else "not there"
+            grid.add_row(
+                "", text((f"changed by {line(who, 80)}; the agent had it ", "yellow"), was)
+            )
     for number, change in enumerate(shown.dry_run):
         name = "would change" if number == 0 else ""
         style = "dim" if change.startswith(" ") else "bold"
@@ -146,11 +153,9 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
     grid.add_row("the way back", text((line(shown.reversal), "bold")))
     for reason in shown.reasons:
         grid.add_row("held by", text((f"{reason.rule}: ", "bold"), line(reason.text, 400)))
-    foot = text(
-        (f"ring0 approve {approval.id}", "bold green"),
-        ("  or  ", "dim"),
-        (f"ring0 deny {approval.id}", "bold red"),
-    )
+    if shown.approver:
+        grid.add_row("meant for", text(line(", ".join(shown.approver), 200)))
+    foot = _foot(approval)
     title = text((f"held: {line(shown.title, 100)}", "bold yellow"))
     return Panel(
         Group(grid, Text(), foot),
@@ -158,6 +163,26 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
         title_align="left",
         border_style="yellow",
         expand=False,
+    )
+
+
+def _people(approval: Approval, principal: str) -> str:
+    """Who has to answer, and who has."""
+    said = f"{approval.needs} people" if approval.needs > 1 else "one person"
+    if approval.apart:
+        said += f", none of them {line(principal, 80)}"
+    if approval.needs > 1:
+        said += ", each logged in (`ring0 login`)"
+    if approval.yes_by:
+        said += f"; yes from {', '.join(line(one, 80) for one in approval.yes_by)}"
+    return said
+
+
+def _foot(approval: Approval) -> Text:
+    return text(
+        (f"ring0 approve {approval.id}", "bold green"),
+        ("  or  ", "dim"),
+        (f"ring0 deny {approval.id}", "bold red"),
     )
 
 

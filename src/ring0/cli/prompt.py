@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ring0.cli.output import text
-from ring0.errors import CallDenied, Ring0Error
+from ring0.cli.output import line, text
+from ring0.errors import AnswerRefused, CallDenied, Ring0Error
 from ring0.types import Approval, Shown
 
 if TYPE_CHECKING:
@@ -28,10 +28,13 @@ ANSWERS = {"y": True, "yes": True, "n": False, "no": False, "l": None, "later": 
 LINE_BYTES = 4_096
 
 
-def giving(kernel: Kernel, by: str) -> Give:
-    """To a kernel of this process, in the name of whoever runs it."""
+def giving(kernel: Kernel) -> Give:
+    """To a kernel of this process, by whoever runs it."""
 
     async def give(approval: str, yes: bool) -> None:
+        from ring0.gateway.control import here
+
+        by = (await here(kernel, os.environ)).may("answer")
         await kernel.answer(approval, yes=yes, by=by)
 
     return give
@@ -76,9 +79,12 @@ class Prompt:
         try:
             await self._give(approval.id, answer)
         except Ring0Error as error:  # Of another process it comes as it was told, by its code.
-            if error.code != CallDenied.code:
+            if error.code == AnswerRefused.code:
+                self._out.print(text((f"{line(str(error), 400)}", "yellow")))
+                self._out.print(text((f"{approval.id} waits.", "yellow")))
+            elif error.code != CallDenied.code:
                 raise
-            # Somebody else was quicker; the view shows who.
+            # Else somebody was quicker; the view shows who.
 
 
 async def read_line(descriptor: int) -> str | None:

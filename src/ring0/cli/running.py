@@ -5,7 +5,6 @@ Where a daemon has the folder, the runs are its own: following.py."""
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,14 +16,14 @@ from ring0 import limits
 from ring0.cli import looking, output
 from ring0.cli.following import EXIT, EXIT_WAITING, GOES_ON, print_result, submit
 from ring0.cli.outlet import forgive
-from ring0.cli.output import console, put, text
+from ring0.cli.output import console, line, put, text
 from ring0.cli.place import RUN_KEPT, Json, Place, WithCommand, command_of, place_of, work
 from ring0.cli.prompt import Prompt, giving
 from ring0.cli.view import View
 from ring0.errors import Interrupted, InvalidInput, ReplayDiverged
 from ring0.gateway.holding import supervisor
-from ring0.identity import operator_name
-from ring0.types import ENDED, LIVE, CallState, Mode, Run, RunState
+from ring0.identity import narrowing
+from ring0.types import ENDED, LIVE, CallState, Mode, Operator, Run, RunState
 
 if TYPE_CHECKING:
     from ring0.kernel.agent.agents import Family
@@ -63,6 +62,15 @@ def run(
             help="0 goes first; else what its manifest says.",
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="PATTERN",
+            help="The task's grant: crm.query, 'files.*', model:NAME, agent:NAME; several times."
+            " Else all that the agent's manifest names.",
+        ),
+    ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the run's id and return: the daemon has it.")
     ] = False,
@@ -73,13 +81,15 @@ def run(
 
     place = place_of(context, write=True)
     command = command_of(context)
+    grant = None if only is None else tuple(only)
+    narrowing.exactly(grant or ())  # A wrong one is told before anything is started.
     file, task = _words(list(words or ()), task, manifest is not None, command is not None)
     if command is not None:
         bare = agent_of_command(command, manifest, _here())
     else:
         bare = agent_of_file(file, manifest)
     if supervisor(place.home) is not None:
-        asked = submit(place, bare, task, priority, detach=detach, as_json=as_json)
+        asked = submit(place, bare, task, priority, grant, detach=detach, as_json=as_json)
         raise typer.Exit(work(lambda: asked, kept=GOES_ON))
     if detach:
         raise InvalidInput(
@@ -94,7 +104,7 @@ def run(
         found: Family = prioritised(await bare.describe(kernel), priority)
         return found
 
-    code = work(lambda: _run(place, describe, task, as_json), kept=RUN_KEPT)
+    code = work(lambda: _run(place, describe, task, grant, as_json), kept=RUN_KEPT)
     raise typer.Exit(code)
 
 
@@ -144,13 +154,26 @@ async def at_work(place: Place) -> AsyncIterator[Kernel]:
         yield kernel
 
 
+async def _may(place: Place, kernel: Kernel, verb: str) -> Operator:
+    """Who runs this command, if that one may. Raises RoleMissing, LoginOver."""
+    from ring0.gateway.control import here
+
+    return (await here(kernel, place.environment)).may(verb)
+
+
 async def _run(
-    place: Place, describe: Callable[[Kernel], Awaitable[Family]], task: str, as_json: bool
+    place: Place,
+    describe: Callable[[Kernel], Awaitable[Family]],
+    task: str,
+    only: tuple[str, ...] | None,
+    as_json: bool,
 ) -> int:
-    by = operator_name(os.getuid())
+    from ring0.kernel.agent import profiles
+
     out = console(error=as_json)
     forgive(out.file)  # A run goes on though nobody can watch it.
     async with at_work(place) as kernel:
+        by = await _may(place, kernel, "run")
         left = await kernel.store.runs(states=LIVE)
         if left:
             count = (
@@ -158,8 +181,10 @@ async def _run(
             )
             out.print(text((f"{count}: `ring0 recover` goes on with them.", "yellow")))
         family = await describe(kernel)
-        row = await kernel.start(family, task, principal=by)
-        view = View(kernel.store, place.runtime, out, answer=Prompt(giving(kernel, by), out).ask)
+        row = await kernel.start(family, task, principal=by.name, only=only)
+        for warning in profiles.warnings(kernel, row.id):
+            put(out, text((line(warning, 600), "bold yellow")))
+        view = View(kernel.store, place.runtime, out, answer=Prompt(giving(kernel), out).ask)
         kernel.runs.heard = view.heard
         try:
             row = await view.follow([row.id], kernel.runs.wait(row.id))
@@ -199,11 +224,11 @@ def _leave_to(daemon: int, context: typer.Context, as_json: bool) -> None:
 
 
 async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
-    by = operator_name(os.getuid())
     out = console(error=as_json)
     forgive(out.file)  # A run goes on though nobody can watch it.
     async with at_work(place) as kernel:
-        view = View(kernel.store, place.runtime, out, answer=Prompt(giving(kernel, by), out).ask)
+        await _may(place, kernel, "recover")
+        view = View(kernel.store, place.runtime, out, answer=Prompt(giving(kernel), out).ask)
         kernel.runs.heard = view.heard
         for left in reversed(await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)):
             if left.mode is not Mode.EMBEDDED:

@@ -24,6 +24,7 @@ from ring0.identity import Vault, operator_name
 from ring0.kernel.agent import manifests
 from ring0.tools.mcp import Finding, Pin, Server, Settings, pins, scan, sender, settings, usable
 from ring0.tools.mcp.wording import clean, operation_name
+from ring0.types import Effect
 
 SHOWN_MAX: Final = 1_000
 """Characters of a description in a summary; the lock file has all of it."""
@@ -98,8 +99,21 @@ def list_(context: typer.Context, folder: From = Path("."), as_json: Json = Fals
     elif not rows:
         console().print("No MCP server is named in agent.toml or approved.")
     else:
-        heads = ("NAME", "STATE", "SERVER", "TOOLS", "PIN", "APPROVED (UTC)", "BY", "RUNS")
-        keys = ("name", "state", "server", "tools", "pin", "approved_at", "approved_by", "runs")
+        heads = (
+            "NAME",
+            "STATE",
+            "SERVER",
+            "TOOLS",
+            "WAY BACK",
+            "PIN",
+            "APPROVED (UTC)",
+            "BY",
+            "RUNS",
+        )
+        keys = (
+            "name", "state", "server", "tools", "way_back", "pin", "approved_at", "approved_by",
+            "runs",
+        )  # fmt: skip
         cells = [[str(row[key])[: 16 if key == "pin" else None] for key in keys] for row in rows]
         console().print(output.table(heads, cells))
 
@@ -230,12 +244,20 @@ def _sender(place: Place, name: str, said: Settings) -> Any:
     """What reaches a server elsewhere; None for one that runs here."""
     if not said.url:
         return None
-    from ring0.kernel.calls.egress import Outside
+    from ring0.identity.refreshing import Refreshing
+    from ring0.kernel.calls.outside import Outside
+    from ring0.kernel.keeping import Logins
 
     config = manifests.read_config(place.home)
-    vault = Vault(place.home).values()
+    vault = Vault(place.home, place.runtime)
+    known = vault.values()
+    clients = Logins(config, vault, place.environment, place.runtime)
+    logins = Refreshing(place.home, vault, clients.of, place.runtime, changed=lambda: None)
     outside = Outside(
-        config, lambda key: vault.get(key) or place.environment.get(key, ""), place.runtime
+        config,
+        lambda key: known.get(key) or place.environment.get(key, ""),
+        place.runtime,
+        token=logins.token,
     )
     return sender(outside, name, said, place.runtime)
 
@@ -336,6 +358,7 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
     runs = (" ".join(pin.command) or pin.url) if pin else ""
     return {
         "name": name,
+        "way_back": _way_back(pin, settings.read(name, config) if config is not None else None),
         "state": state,
         "server": f"{offer.server_name} {offer.server_version}" if offer else "",
         "tools": len(usable(pin)[0]) if pin else 0,
@@ -344,6 +367,25 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
         "approved_by": pin.approved_by if pin else "",
         "runs": runs,
     }
+
+
+def _way_back(pin: Pin | None, said: Settings | None) -> str:
+    """How what its tools change is taken back: said before, and not after."""
+    if pin is None:
+        return ""
+    if said is not None and said.contained:
+        return "files are put back"
+    ways, stay = [], 0
+    for name, tool in usable(pin)[0].items():
+        named = said.operations if said is not None else {}
+        own = named.get(tool.name) or named.get(name) or settings.Operation()
+        way, _, by = own.reversal.partition(":")
+        if own.reads or own.effect is Effect.PURE:
+            continue
+        if by:
+            ways.append(f"{name} by {line(by, 80)}")
+        stay += way == "irreversible"
+    return ", ".join([*ways, *([f"{stay} irreversible"] if stay else [])])
 
 
 def _snippet(name: str, said: Settings) -> str:

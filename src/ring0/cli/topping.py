@@ -52,6 +52,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What the kernel holds in memory (`Kernel.load`); None where none is at work or it does not
     answer."""
     why_no_load: str = ""
+    observed: bool = False
+    """The profile asks nobody."""
 
     def as_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = output.builtins(self)
@@ -108,6 +110,7 @@ async def look(place: Place, store: SqliteStore, before: Seen | None) -> Seen:
         locks=tuple(await store.locks()),
         load=load,
         why_no_load=why,
+        observed=await listing.observes(store),
     )
 
 
@@ -152,6 +155,8 @@ def _keys() -> Iterator[asyncio.Event]:
 def draw(seen: Seen, rows_max: int) -> RenderableType:
     """All of it; of the runs at most so many."""
     parts: list[RenderableType] = [_head(seen), *_resources(seen), *_locks(seen)]
+    if seen.observed:
+        parts.insert(1, text((listing.OBSERVED, "bold yellow")))
     if seen.runs:
         parts += [Text(), _runs(seen, rows_max)]
     if (more := len(seen.runs) - rows_max) > 0:

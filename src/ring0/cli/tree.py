@@ -15,7 +15,7 @@ from rich.tree import Tree
 from ring0.cli import output
 from ring0.cli.output import line, text
 from ring0.cli.parts import arguments, brief, outcome_of, place
-from ring0.kernel.undo import why_not
+from ring0.kernel.undoplan import AGENT, look
 from ring0.store.events import Entry, RunEnded
 from ring0.store.sqlite import SqliteStore
 from ring0.types import (
@@ -28,6 +28,8 @@ from ring0.types import (
     Outcome,
     Run,
     RunState,
+    UndoLeft,
+    UndoStep,
 )
 
 _STYLES: Final = {
@@ -55,6 +57,8 @@ class Told:
     result: dict[str, Any] | None
     calls: list[tuple[Call, Any, Outcome]] = field(default_factory=list)
     """Each with its arguments and its outcome."""
+    ways: dict[str, UndoStep | UndoLeft] = field(default_factory=dict)
+    """By call: how it would be taken back, or why not. Nothing of what changed nothing."""
     approvals: dict[str, Approval] = field(default_factory=dict)
     files: list[File] = field(default_factory=list)
     children: dict[str, Told] = field(default_factory=dict)
@@ -70,7 +74,7 @@ class Told:
                     **output.builtins(call),
                     "args": args,
                     "outcome": outcome,
-                    "undoable": why_not(call) is None,
+                    **_way_back(self.ways.get(call.id)),
                     **(
                         {"child": self.children[call.id].as_dict()}
                         if call.id in self.children
@@ -84,6 +88,13 @@ class Told:
         }
 
 
+def _way_back(way: UndoStep | UndoLeft | None) -> dict[str, Any]:
+    if isinstance(way, UndoStep):
+        by = {"undone_with": way.tool} if way.how == "call" and way.tool else {}
+        return {"undoable": not way.refused, **by}
+    return {"undoable": False, **({"stays": way.why} if way else {})}
+
+
 async def gather(store: SqliteStore, run: Run) -> Told:
     """Reads a run and its children."""
     told = Told(run, (await store.blob(run.task)).decode(), None)
@@ -95,6 +106,9 @@ async def gather(store: SqliteStore, run: Run) -> Told:
     for call in await store.calls(run.id):
         outcome = await outcome_of(store, call)
         told.calls.append((call, msgspec.json.decode(await store.blob(call.args)), outcome))
+        if call.kind is CallKind.TOOL and run.agent != AGENT:
+            way = await look(store, call, run, None, frozenset())
+            told.ways |= {call.id: way} if way else {}
         if call.kind is CallKind.SPAWN and isinstance(outcome.value, dict):
             child = children.get(str(outcome.value.get("run")))
             if child is not None:
@@ -161,7 +175,16 @@ def _add(tree: Tree, told: Told, now_us: int) -> None:
     # What a kill cut off and may be done again has no end on record.
     open_is = "was cut off" if told.run.state in ENDED else "goes on"
     for call, args, outcome in told.calls:
-        branch = tree.add(_call(call, args, outcome, told.approvals.get(call.approval), open_is))
+        branch = tree.add(
+            _call(
+                call,
+                args,
+                outcome,
+                told.approvals.get(call.approval),
+                open_is,
+                told.ways.get(call.id),
+            )
+        )
         child = told.children.get(call.id)
         if child is not None:
             inner = branch.add(_head(child.run, now_us))
@@ -186,7 +209,12 @@ def _add(tree: Tree, told: Told, now_us: int) -> None:
 
 
 def _call(
-    call: Call, args: Any, outcome: Outcome, approval: Approval | None, open_is: str
+    call: Call,
+    args: Any,
+    outcome: Outcome,
+    approval: Approval | None,
+    open_is: str,
+    way: UndoStep | UndoLeft | None,
 ) -> Group:
     style = _STYLES[call.state]
     name = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
@@ -210,6 +238,9 @@ def _call(
         parts.append(
             text((f"{approval.id} ", "dim"), f"{_word(approval)} by {approval.answered_by}{note}")
         )
+    if call.edited:
+        who = ", ".join(f"{name} by {by}" for name, by in call.edited.items())
+        parts.append(text(("changed before it ran: ", "yellow"), line(who, 400)))
     if outcome.error is not None:
         parts.append(
             text(
@@ -230,11 +261,15 @@ def _call(
         )
     if call.notice:
         parts.append(text(("told: ", "bold yellow"), line(call.notice, 400)))
-    if call.undone_by:
-        parts.append(text(("taken back by ", "bold"), call.undone_by))
-    elif why_not(call) is None:
+    if isinstance(way, UndoStep) and not way.refused:
         run, _, rest = call.id.partition("/")
-        parts.append(text(("can be taken back: ", "dim"), f"ring0 undo {run} --call {rest}"))
+        by = f"can be taken back by {line(way.tool, 80)}: " if way.tool else "can be taken back: "
+        parts.append(text((by, "dim"), f"ring0 undo {run} --call {rest}"))
+    elif way is not None and call.state is not CallState.UNKNOWN:
+        why = way.refused if isinstance(way, UndoStep) else way.why
+        parts.append(text(("can't be taken back: ", "dim"), (line(why, 400), "dim")))
+    elif call.undone_by:
+        parts.append(text(("taken back by ", "bold"), call.undone_by))
     return Group(*parts)
 
 

@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from ring0.cli import output
+from ring0.cli.listing import OBSERVED, observes
 from ring0.cli.output import line, text
 from ring0.cli.parts import asking, brief, head, held, outcome_of, place, reasons
 from ring0.runtime import Runtime
@@ -224,7 +225,9 @@ class View:
             case ev.ApprovalAsked(approval=approval):
                 await self._asked(run, approval)
             case ev.ApprovalAnswered():
-                self._answered(run, entry.body)
+                await self._answered(run, entry.body)
+            case ev.ApprovalEdited():
+                self._edited(run, entry.body)
             case ev.RunEnded():
                 await self._run_ended(run, entry.body)
             case _:
@@ -254,6 +257,8 @@ class View:
         )
         if run.mode is Mode.EMBEDDED:
             self._under(run, text(("not contained: it runs in the kernel's own process", "yellow")))
+        if not run.parent and await observes(self._store):
+            self._under(run, text((OBSERVED, "bold yellow")))
 
     async def _intended(self, run: Run, call: Call) -> None:
         args = msgspec.json.decode(await self._store.blob(call.args))
@@ -357,7 +362,18 @@ class View:
             finally:
                 self._answered_now()
 
-    def _answered(self, run: Run, body: ev.ApprovalAnswered) -> None:
+    def _edited(self, run: Run, body: ev.ApprovalEdited) -> None:
+        if (task := self._tasks.pop(body.approval, None)) is not None:
+            task.cancel()
+        said = text(f"{body.approval}  ", ("changed", "yellow"), f" by {body.by}, and judged anew")
+        self._line(run, said)
+
+    async def _answered(self, run: Run, body: ev.ApprovalAnswered) -> None:
+        now = await self._store.approval(body.approval)
+        if now is not None and now.state == "pending":
+            said = f" from {body.by}; {now.needs - len(now.yes_by)} more have to say so"
+            self._line(run, text(f"{body.approval}  ", ("a yes", "green"), said))
+            return
         if (task := self._tasks.pop(body.approval, None)) is not None:
             task.cancel()
         style = "green" if body.state == "approved" else "red"

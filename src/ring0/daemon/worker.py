@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import os
 import signal
 import socket
@@ -38,6 +39,9 @@ from ring0.daemon.journal import Journal
 from ring0.daemon.needs import Needs
 from ring0.errors import Ring0Error, StoreFailed, StoreFull
 from ring0.gateway.control import Control, at_work
+from ring0.kernel import changing
+from ring0.kernel.agent import profiles
+from ring0.kernel.agent.observing import OBSERVED
 from ring0.kernel.boot import Kernel
 from ring0.kernel.life.recovery import HOLDER
 from ring0.runtime import Runtime
@@ -80,11 +84,18 @@ class Worker:
             ):
                 by_itself = self._by_itself = ByItself(kernel, self._options, self.say)
                 by_itself.bind()
-                kernel.runs.seen = self._seen
+                kernel.runs.seen = functools.partial(self._seen, kernel)
                 kernel.waiting.needed = Needs(kernel.store, self._runtime, self.say).heard
+                kernel.notifying.failed = self._not_told
                 left = await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)
                 ours = [row for row in left if row.mode is not Mode.EMBEDDED]
                 self._channel.send(Ready(unfinished=len(ours)))
+                if (code := await kernel.logins.first_code()) is not None:
+                    self.say(f"{code} logs one in, once: `ring0 login --code`")
+                if kernel.policies.profile == "observe":
+                    self.say(OBSERVED)
+                if kernel.held_profile:
+                    self.say(changing.told(kernel))
                 try:
                     await self._recover(kernel, len(left) - len(ours))
                     await by_itself.begin()
@@ -124,11 +135,17 @@ class Worker:
         """A line of the daemon's log."""
         self._channel.send(Said(what=bounded(what), run=run))
 
-    def _seen(self, row: Run) -> None:
+    def _not_told(self, place: str, why: str) -> None:
+        """A place of [[notify]] has begun to fail."""
+        self.say(f"{place} was not told of an ask, and is tried again: {why}")
+
+    def _seen(self, kernel: Kernel, row: Run) -> None:
         """A run was started, or has ended."""
         if row.state is RunState.RUNNING:
             how = "is started" if row.epoch == 1 else f"goes on (start {row.epoch})"
             self.say(f"agent {row.agent} {how}, for {row.principal}", row.id)
+            for warning in profiles.warnings(kernel, row.id):
+                self.say(warning, row.id)
         else:
             which = "; `ring0 show` marks the effect to settle" * (row.state is RunState.UNKNOWN)
             self.say(f"agent {row.agent} has ended: {row.state}{which}", row.id)

@@ -17,6 +17,7 @@ from ring0.kernel.boot import Kernel
 from ring0.store import events as ev
 from ring0.types import (
     Approval,
+    ApprovalState,
     Call,
     CallKind,
     CallState,
@@ -101,6 +102,9 @@ class Follower:
                 await self._asked(approval)
             case ev.ApprovalAnswered():
                 self._answered(body)
+            case ev.ApprovalEdited(approval=approval_id, by=by):
+                edited = ApprovalState.EDITED
+                self._answered(ev.ApprovalAnswered(approval=approval_id, state=edited, by=by))
             case _:
                 pass
 

@@ -32,7 +32,7 @@ from ring0.kernel.boot import Kernel, open_kernel
 from ring0.kernel.live import LiveRun
 from ring0.observability import verify
 from ring0.runtime import Runtime
-from ring0.types import LIVE, Approval, Call, Run, RunState, Shown
+from ring0.types import LIVE, Approval, Call, Operator, Run, RunState, Shown
 
 TASK: Final = "Work through the support tickets in the folder tickets."
 CANARY: Final = "RING0_DEMO_CANARY"
@@ -203,7 +203,7 @@ def _answer(at: Play, human: Human) -> Answer:
         await at.kernel.answer(
             approval.id,
             yes=True,
-            by=at.setting.by,
+            by=Operator(name=at.setting.by),
             note="no human: --approve-as, in the demo's folder",
         )
 

@@ -1,7 +1,8 @@
 """The operator's way to a kernel that is at work: JSON on a unix socket that only its owner opens.
 
-Who asks is the peer's uid, as the operating system says it, never a name in the request. A process
-in namespaces of its own (a sandbox, which may have our uid) is refused, whatever its uid.
+Who asks is the peer's uid, as the operating system says it, or the login whose value it shows,
+never a name in the request; what each may ask for is in roles.py. A process in namespaces of its
+own (a sandbox, which may have our uid) is refused, whatever its uid.
     POST /v1/VERB              what each verb takes is in operations.py
     GET  /v1/printed?run=&all= what the run's processes print, a JSON row each, as it comes
 """
@@ -22,21 +23,13 @@ from aiohttp import web
 
 from ring0 import limits
 from ring0.errors import Busy, CallDenied, CallInvalid, KernelBusy, LimitReached, Ring0Error
-from ring0.gateway import door
+from ring0.gateway import door, roles
+from ring0.gateway.calls import CallDoor
 from ring0.gateway.holding import supervisor
 from ring0.gateway.listening import Listening
-from ring0.gateway.operations import (
-    SOCKET,
-    VERBS,
-    Direct,
-    Operations,
-    Remote,
-    asked_for,
-    encode,
-    short,
-)
+from ring0.gateway.operations import VERBS, Direct, Operations, asked_for
 from ring0.gateway.printed import Printed
-from ring0.identity import operator_name
+from ring0.gateway.remote import SOCKET, Remote, encode, presented_of, short
 from ring0.kernel import values
 from ring0.kernel.boot import Kernel, open_kernel
 from ring0.runtime import Runtime
@@ -96,10 +89,16 @@ class Control:
     def _handler(self, verb: str) -> Any:
         async def handle(request: web.Request) -> web.Response:
             try:
-                by = _peer(request.transport)
+                uid, presented = _peer(request.transport), _presented(request)
+                by = await self._kernel.logins.operator(uid, presented)
+                roles.check(by, verb)
                 asked = asked_for(verb, values.parse(await self._read(request)))
                 async with self._room_for(verb):
-                    answer = {"value": await asked.do(Direct(self._kernel, by))}
+                    answer = {
+                        "value": await asked.do(
+                            Direct(self._kernel, by, uid=uid, presented=presented)
+                        )
+                    }
             except Ring0Error as error:
                 answer = {"error": error.as_dict()}
             return web.Response(body=encode(answer), content_type="application/json")
@@ -131,7 +130,8 @@ class Control:
     async def _print(self, request: web.Request) -> web.StreamResponse:
         """Hands on what a tree of runs prints, until who asked goes away."""
         try:
-            _peer(request.transport)
+            uid = _peer(request.transport)
+            roles.check(await self._kernel.logins.operator(uid, _presented(request)), "printed")
             if self._followers >= limits.PRINTED_FOLLOWERS_MAX:
                 raise _too_many()
         except Ring0Error as error:
@@ -181,8 +181,19 @@ def _too_many() -> LimitReached:
     )
 
 
-def _peer(transport: asyncio.BaseTransport | None) -> str:
-    """The operator at the other end. Raises CallDenied for a process that can't be one."""
+def _presented(request: web.Request) -> str:
+    """The value of a login, where one came along. Raises CallInvalid for anything else."""
+    said = request.headers.getall("Authorization", [])
+    if not said:
+        return ""
+    kind, _, value = said[0].partition(" ")
+    if len(said) > 1 or kind != "Bearer" or not value:
+        raise CallInvalid("Who asks is said in no way that is known.", todo="Bearer, or nothing.")
+    return value
+
+
+def _peer(transport: asyncio.BaseTransport | None) -> int:
+    """The uid at the other end. Raises CallDenied for a process that can't be one."""
     if transport is None:
         raise CallDenied("The connection is gone.", todo="Connect again.")
     connection = transport.get_extra_info("socket")
@@ -202,7 +213,7 @@ def _peer(transport: asyncio.BaseTransport | None) -> str:
             " pid namespaces.",
             todo="Use `ring0` outside of any sandbox or container, beside the kernel.",
         )
-    return operator_name(uid)
+    return int(uid)
 
 
 def _is_stranger(transport: asyncio.Transport) -> bool:
@@ -219,36 +230,49 @@ async def at_work(
 ) -> AsyncIterator[tuple[Kernel, Control]]:
     """A kernel with its doors and its control socket; `runs`: others may start runs on it."""
     kernel = await open_kernel(home, runtime, environment)
-    kernel.runs.doors = door.doors(kernel.gate)
-    control = Control(kernel)
+    kernel.runs.doors = door.doors(kernel.gate, kernel.identities)
+    control, calls = Control(kernel), CallDoor(kernel)
+    kernel.granting.open_door = calls.open_local
     try:
+        await calls.open()
         await control.open(runs=runs)
         yield kernel, control
     finally:
         await control.close()
+        await calls.close()
         await kernel.close()
+
+
+async def here(kernel: Kernel, environment: Mapping[str, str]) -> Direct:
+    """Operations on a kernel of this process, by whoever runs it. Raises LoginOver."""
+    presented = presented_of(kernel.home, environment)
+    by = await kernel.logins.operator(os.getuid(), presented)
+    return Direct(kernel, by, presented=presented)
 
 
 @asynccontextmanager
 async def operations(
-    home: Path, runtime: Runtime, environment: Mapping[str, str]
+    home: Path, runtime: Runtime, environment: Mapping[str, str], *, as_login: bool = True
 ) -> AsyncIterator[Operations]:
-    """The kernel at work on this folder, or one opened just for this.
+    """The kernel at work on this folder, or one opened just for this. `as_login`: by the login
+    that this person keeps for the folder, if there is one; else by the uid.
 
     Where a daemon is, none is opened though its worker may be gone just now: it has the folder.
     """
+    presented = presented_of(home, environment) if as_login else ""
     if supervisor(home) is not None:
-        yield Remote(home, runtime)
+        yield Remote(home, runtime, presented)
         return
     try:
         kernel = await open_kernel(home, runtime, environment)
     except KernelBusy:
-        yield Remote(home, runtime)
+        yield Remote(home, runtime, presented)
         return
     try:
-        yield Direct(kernel, operator_name(os.getuid()))
+        by = await kernel.logins.operator(os.getuid(), presented)
+        yield Direct(kernel, by, presented=presented)
     finally:
         await kernel.close()
 
 
-__all__ = ["SOCKET", "Control", "Direct", "Operations", "Remote", "at_work", "operations"]
+__all__ = ["SOCKET", "Control", "Direct", "Operations", "Remote", "at_work", "here", "operations"]

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from typing import Any
 
-import aiohttp
 import msgspec
 from aiohttp import web
 
 from ring0 import limits
 from ring0.errors import CallInvalid, NotFound, Ring0Error, RunDead, RunFailed
+from ring0.gateway import peers
+from ring0.gateway.bodies import Bodies, BodyRefused
 from ring0.gateway.listening import Listening
-from ring0.kernel import values
+from ring0.identity.tokens import Scope
 from ring0.kernel.gate import Gate
+from ring0.kernel.identities import Identities
 from ring0.kernel.live import LiveRun
 from ring0.tools.sandbox import Sandbox
 from ring0.types import CallKind, Request
@@ -37,7 +38,6 @@ STATUS = {
     "tool_failed": 502,
     "model_failed": 502,
 }
-_PEER = struct.Struct("3i")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,12 +48,27 @@ ASKED = tuple(kind for kind in CallKind if kind is not CallKind.EGRESS)
 class Door:
     """The listeners of one run."""
 
-    def __init__(self, gate: Gate, run: LiveRun, uid: int | None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        run: LiveRun,
+        uid: int | None,
+        identities: Identities | None = None,
+        namespace: str = "",
+    ) -> None:
+        """`identities`: the run can ask here who it is (SPIFFE), where ring0.toml says so.
+        `namespace`: the pid namespace that all who connect have to live in; empty: any."""
+        self._namespace = namespace
+        self._workload = None
+        if identities is not None and identities.spiffe:
+            from ring0.gateway.workload import Workload
+
+            self._workload = Workload(gate, identities, run)
         self._gate = gate
         self._run = run
         self._uid = uid
         self._listening: Listening | None = None
-        self._reading = asyncio.Semaphore(limits.DOOR_BODIES_AT_ONCE_MAX)
+        self._bodies = Bodies(gate.runtime)
 
     async def open(self, *listeners: socket.socket) -> None:
         """Serves on sockets that are bound and listening already."""
@@ -67,10 +82,14 @@ class Door:
             connections_max=limits.DOOR_CONNECTIONS_MAX,
             idle_s_max=limits.DOOR_IDLE_S_MAX,
             cancels=True,  # A call goes on without whoever asked: the gate shields it.
+            grpc=self._workload.protocol if self._workload is not None else None,
+            is_stranger=self._is_stranger,
         )
         await self._listening.open(*listeners)
 
     async def close(self) -> None:
+        if self._workload is not None:
+            await self._workload.close()
         if self._listening is not None:
             await self._listening.close()
 
@@ -93,53 +112,28 @@ class Door:
 
         return answer
 
+    def _is_stranger(self, transport: asyncio.Transport) -> bool:
+        """Once a connection: whoever is at its other end does not live in the sandbox."""
+        if not self._namespace:
+            return False
+        connection = transport.get_extra_info("socket")
+        return not peers.is_of_namespace(connection, self._namespace)
+
     def _check_peer(self, request: web.Request) -> None:
         """Defence in depth: the process at the other end has the sandbox's own uid."""
         connection = request.transport.get_extra_info("socket") if request.transport else None
         if connection is None:
             raise RunDead("The connection is gone.", todo="Connect again.")
-        if self._uid is not None and connection.family == socket.AF_UNIX:
-            packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-            if _PEER.unpack(packed)[1] != self._uid:
-                raise RunDead("This door belongs to another process.", todo="Use your own.")
-
-    async def _body(self, request: web.Request) -> Any:
-        """The JSON of a request: a few at a time, and none that trickles. Raises CallInvalid.
-
-        Not kept on the request (as `request.read()` would): a held call must not hold its bytes.
-        """
-        if (request.content_length or 0) > limits.CALL_BODY_SIZE_BYTES_MAX:
-            raise _too_large()
-        async with self._reading:
-            try:
-                whole = await self._gate.runtime.wait_for(
-                    self._read(request.content), limits.DOOR_BODY_S_MAX
-                )
-            except TimeoutError:
-                raise BodyRefused(
-                    408,
-                    "The request's body came too slowly.",
-                    why=f"It has to be there within {limits.DOOR_BODY_S_MAX} s.",
-                    todo="Send it at once.",
-                ) from None
-            except web.RequestPayloadError:
-                raise BodyRefused(400, "The request's body is broken.", todo="Mend it.") from None
-            return values.parse(whole)
-
-    async def _read(self, content: aiohttp.StreamReader) -> bytes:
-        found = bytearray()
-        async for chunk in content.iter_any():
-            found += chunk
-            if len(found) > limits.CALL_BODY_SIZE_BYTES_MAX:
-                raise _too_large()
-        return bytes(found)
+        near = self._uid is not None and connection.family == socket.AF_UNIX
+        if near and peers.uid_of(connection) != self._uid:
+            raise RunDead("This door belongs to another process.", todo="Use your own.")
 
     async def call(self, request: web.Request) -> bytes:
         length = request.content_length
         if length is None or length > limits.CALL_BODY_SIZE_BYTES_MAX:
             length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
         async with self._run.weight.room(length):
-            asked = to_request(await self._body(request))
+            asked = to_request(await self._bodies.read(request))
         # Nothing is awaited until the call itself has that weight.
         outcome = await self._gate.call(self._run.handle, asked)
         if outcome.error is not None:
@@ -153,7 +147,7 @@ class Door:
     async def result(self, request: web.Request) -> bytes:
         """The first result counts; a dead run takes none."""
         self._gate.handles.check(self._run.handle)
-        body = await self._body(request)
+        body = await self._bodies.read(request)
         if not isinstance(body, dict) or len(body) != 1 or not body.keys() <= {"value", "error"}:
             raise CallInvalid("A result is `value` or `error`.", todo="Send one of them.")
         if not self._run.result.done():
@@ -162,23 +156,6 @@ class Door:
             else:
                 self._run.result.set_result(_failure(body["error"]))
         return _encode({"value": None})
-
-
-class BodyRefused(CallInvalid):
-    """A body that was not read to its end; `status` says why in HTTP's words."""
-
-    def __init__(self, status: int, what: str, *, why: str = "", todo: str = "") -> None:
-        super().__init__(what, why=why, todo=todo)
-        self.status = status
-
-
-def _too_large() -> BodyRefused:
-    return BodyRefused(
-        413,
-        "The request is too large.",
-        why=f"At most {limits.CALL_BODY_SIZE_BYTES_MAX} bytes are taken.",
-        todo="Send less, or put the value into the workspace as a file.",
-    )
 
 
 def _refusal(error: Ring0Error, status: int = 0) -> web.Response:
@@ -212,16 +189,17 @@ class Told(Ring0Error):
         return self._error
 
 
-async def describe(gate: Gate, run: LiveRun) -> dict[str, Any]:
-    """What a run is told of itself."""
+async def describe(gate: Gate, run: LiveRun, scope: Scope | None = None) -> dict[str, Any]:
+    """What a run is told of itself, and what whoever has a token of it is told."""
     gate.handles.check(run.handle)
+    tools, models, agents = run.named(scope)
     return {
         "run": run.id,
         "agent": run.row.agent,
-        "task": (await gate.store.blob(run.row.task)).decode(),
-        "tools": [tool.manifest for tool in run.tools.values()],
-        "models": sorted(run.models),
-        "agents": run.agent.manifest.agents,
+        "task": "" if scope else (await gate.store.blob(run.row.task)).decode(),
+        "tools": tools,
+        "models": models,
+        "agents": agents,
     }
 
 
@@ -257,12 +235,14 @@ def _failure(error: Any) -> Ring0Error:
     return RunFailed(text["what"] or "The agent failed.", why=text["why"], todo=text["todo"])
 
 
-def doors(gate: Gate) -> Any:
+def doors(gate: Gate, identities: Identities | None = None) -> Any:
     """What `Runs` opens for each isolated run."""
 
     async def open_doors(run: LiveRun, sandbox: Sandbox) -> Door:
         assert sandbox.tcp is not None and sandbox.unix is not None
-        door = Door(gate, run, sandbox.uid)
+        # In the other tiers a helper outside of it may stand between.
+        own = peers.namespace_of(sandbox.identity.pid) if sandbox.tier == "ns" else ""
+        door = Door(gate, run, sandbox.uid, identities, own)
         await door.open(sandbox.tcp, sandbox.unix)
         return door
 

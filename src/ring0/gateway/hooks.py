@@ -13,8 +13,6 @@ signed under one could be passed off under the other):
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -30,14 +28,13 @@ from ring0 import limits
 from ring0.errors import Busy, CallInvalid, InvalidInput, Ring0Error, StoreFailed, StoreFull
 from ring0.gateway.listening import Listening
 from ring0.identity import Vault
+from ring0.identity.signing import key_of, signature
 from ring0.kernel import values
 from ring0.kernel.boot import Kernel
 from ring0.scheduler.buckets import Bucket
 from ring0.store import GuardFailed
 from ring0.types import Hook, HookScheme
 
-WHSEC: Final = "whsec_"
-"""Before a secret that is base64, as Standard Webhooks writes it."""
 _ID: Final = re.compile(rf"[\x21-\x2d\x2f-\x7e]{{1,{limits.HOOK_ID_CHARS_MAX}}}")
 """Without a dot: what is signed could be cut in another place."""
 _TIME: Final = re.compile(r"[0-9]{1,12}")
@@ -207,22 +204,11 @@ class Hooks:
 # --- signatures ---------------------------------------------------------------------------------
 
 
-def key_of(secret: str) -> bytes:
-    """The bytes that a secret of the vault stands for."""
-    if secret.startswith(WHSEC):
-        try:
-            return base64.b64decode(secret.removeprefix(WHSEC), validate=True)
-        except binascii.Error:
-            pass  # It only looks like one.
-    return secret.encode()
-
-
 def _standard(request: web.Request, body: bytes, key: bytes, now_us: int) -> str | None:
     """The delivery's id, where it is signed and of now; None otherwise."""
     name, time = _one(request, "webhook-id"), _one(request, "webhook-timestamp")
     given = _one(request, "webhook-signature").split(" ")[: limits.HOOK_SIGNATURES_MAX]
-    signed = b".".join((_bytes(name), _bytes(time), body))
-    right = b"v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
+    right = signature(key, _bytes(name), _bytes(time), body)
     # All of them are compared, whichever fits.
     fits = [hmac.compare_digest(right, _bytes(one)) for one in given]
     if not any(fits) or not _ID.fullmatch(name) or not _TIME.fullmatch(time):

@@ -43,10 +43,17 @@ class Listening:
         cancels: bool,
         is_stranger: Callable[[asyncio.Transport], bool] = lambda _: False,
         strangers_max: int = 0,
+        grpc: Callable[[], asyncio.Protocol | None] | None = None,
     ) -> None:
-        """`cancels`: a handler ends when its peer goes away (what it awaits has to be shielded)."""
+        """`cancels`: a handler ends when its peer goes away (what it awaits has to be shielded).
+        `grpc`: what serves a connection that begins as HTTP/2 does; None from it: too many."""
+        self.grpc = grpc
+        self.undecided = 0
+        """Connections that have not said yet what they speak."""
+        self.connections_max = connections_max
+        self.idle_s_max = idle_s_max
         self._most = {False: connections_max, True: strangers_max}
-        self._is_stranger = is_stranger
+        self.is_stranger = is_stranger
         self._strangers: set[Any] = set()
         self._listeners: list[asyncio.Server] = []
         self._runner = web.AppRunner(
@@ -72,7 +79,9 @@ class Listening:
         for listener in listeners:
             self._listeners.append(
                 await asyncio.get_running_loop().create_server(
-                    lambda: _Entrance(self), sock=listener, backlog=limits.DOOR_BACKLOG
+                    lambda: _Entrance(self) if self.grpc is None else _Choice(self),
+                    sock=listener,
+                    backlog=limits.DOOR_BACKLOG,
                 )
             )
 
@@ -88,7 +97,7 @@ class Listening:
         # One is counted until its handler has ended too, since that is what holds memory.
         present = self._runner.server.connections
         self._strangers.intersection_update(present)
-        stranger = self._is_stranger(transport)
+        stranger = self.is_stranger(transport)
         taken = len(self._strangers) if stranger else len(present) - len(self._strangers)
         if taken >= self._most[stranger]:
             return None
@@ -112,3 +121,54 @@ class _Entrance(asyncio.Protocol):
         else:
             accepted.set_protocol(handler)
             handler.connection_made(accepted)
+
+
+_PREFACE: Final = b"PRI * HTTP/2.0"
+
+
+class _Choice(asyncio.Protocol):
+    """The first words of a connection: HTTP/2 with prior knowledge is gRPC, all else is HTTP/1."""
+
+    def __init__(self, listening: Listening) -> None:
+        self._listening = listening
+        self._said = b""
+        self._transport: asyncio.Transport | None = None
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        accepted = cast(asyncio.Transport, transport)
+        full = self._listening.undecided >= self._listening.connections_max
+        if full or self._listening.is_stranger(accepted):
+            accepted.abort()
+            return
+        self._listening.undecided += 1
+        self._transport = accepted
+        late_s = self._listening.idle_s_max
+        self._late = asyncio.get_running_loop().call_later(late_s, accepted.abort)
+
+    def data_received(self, data: bytes) -> None:
+        self._said += data
+        if len(self._said) < len(_PREFACE) and _PREFACE.startswith(self._said):
+            return
+        transport = self._transport
+        self._decided()
+        if transport is None:
+            return
+        grpc = self._listening.grpc if self._said.startswith(_PREFACE) else None
+        handler = grpc() if grpc is not None else self._listening.admit(transport)
+        if handler is None:
+            transport.abort()
+            return
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+        handler.data_received(self._said)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._decided()
+
+    def _decided(self) -> None:
+        if self._transport is not None:
+            self._listening.undecided -= 1
+            self._transport = None
+        if self._late is not None:
+            self._late.cancel()

@@ -7,26 +7,16 @@ itself, and who may use it (control.py).
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final, Protocol
 
-import aiohttp
 import msgspec
 
 from ring0 import limits
-from ring0.errors import Busy, CallInvalid, KernelBusy, Ring0Error
-from ring0.gateway import ordering
-from ring0.gateway.door import Told
-from ring0.gateway.holding import supervisor
+from ring0.errors import CallInvalid
+from ring0.gateway import approving, ending, entering, ordering, roles, tokening, vaulting
 from ring0.kernel.boot import Kernel
-from ring0.runtime import Runtime
-from ring0.types import AgentManifest, Approval, Call, Run
-
-SOCKET: Final = "kernel.sock"
-encode = msgspec.json.Encoder().encode
+from ring0.types import AgentManifest, Approval, Call, Operator, Run
 
 
 class Operations(Protocol):
@@ -52,46 +42,69 @@ class Operations(Protocol):
 
     async def load(self) -> Any: ...
 
+    async def ask(self, verb: str, body: Any) -> Any:
+        """A verb of a module of its own, by what its request holds."""
+        ...
+
 
 class Direct:
-    """Operations on a kernel in this process, by whoever runs it."""
+    """Operations on a kernel in this process, by `by`: each looks whether that one may."""
 
-    def __init__(self, kernel: Kernel, by: str) -> None:
-        self._kernel = kernel
-        self._by = by
+    def __init__(
+        self, kernel: Kernel, by: Operator, *, uid: int | None = None, presented: str = ""
+    ) -> None:
+        """`uid`: of the process that asks, where it is another; `presented`: the value of the
+        login that `by` is known by, if it is by one."""
+        self.kernel = kernel
+        self.by = by
+        self.uid = os.getuid() if uid is None else uid
+        self.presented = presented
+
+    def may(self, verb: str) -> Operator:
+        """Who asks. Raises RoleMissing."""
+        roles.check(self.by, verb)
+        return self.by
 
     async def answer(self, approval: str, *, yes: bool, note: str = "") -> Approval:
-        return await self._kernel.answer(approval, yes=yes, by=self._by, note=note)
+        return await self.kernel.answer(approval, yes=yes, by=self.may("answer"), note=note)
 
     async def settle(self, call: str, *, happened: bool, note: str = "") -> Call:
-        return await self._kernel.settle(call, happened=happened, by=self._by, note=note)
+        return await self.kernel.settle(
+            call, happened=happened, by=self.may("settle").name, note=note
+        )
 
     async def kill(self, scope: str, target: str) -> list[str]:
-        return await self._kernel.kill(scope, target, by=self._by)
+        return await self.kernel.kill(scope, target, by=self.may("kill").name)
 
     async def undo(self, run: str, call: str = "") -> Run:
-        return await self._kernel.undo(run, by=self._by, only=call)
+        return await self.kernel.undo(run, by=self.may("undo").name, only=call)
 
     async def pause(self, run: str, *, tree: bool = False, note: str = "") -> list[str]:
-        return await self._kernel.pause(run, by=self._by, note=note, tree=tree)
+        return await self.kernel.pause(run, by=self.may("pause").name, note=note, tree=tree)
 
     async def resume(self, run: str, *, tree: bool = False) -> list[str]:
-        return await self._kernel.resume(run, by=self._by, tree=tree)
+        return await self.kernel.resume(run, by=self.may("resume").name, tree=tree)
 
     async def send(self, run: str, text: str) -> None:
-        await self._kernel.send(run, text, by=self._by)
+        await self.kernel.send(run, text, by=self.may("send").name)
 
     async def budget(self, run: str, more: dict[str, int], *, note: str = "") -> Run:
-        return await self._kernel.raise_budget(run, more, by=self._by, note=note)
+        return await self.kernel.raise_budget(run, more, by=self.may("budget").name, note=note)
 
     async def order(self, change: ordering.AnyChange) -> Any:
         """Crons and hooks."""
-        return await ordering.do(self._kernel, self._by, change)
+        return await ordering.do(self.kernel, self.may("order").name, change)
+
+    async def ask(self, verb: str, body: Any) -> Any:
+        """A verb that has no method here."""
+        self.may(verb)
+        return msgspec.to_builtins(await asked_for(verb, msgspec.to_builtins(body)).do(self))
 
     async def load(self) -> Any:
         """What only the kernel's memory holds: slots and their queues, who waits for locks, which
         runs could not go on."""
-        kernel = self._kernel
+        self.may("load")
+        kernel = self.kernel
         found: dict[str, Any] = msgspec.to_builtins(kernel.load())
         left = islice(kernel.runs.not_recovered.items(), limits.NOT_RECOVERED_SHOWN_MAX)
         return {
@@ -103,17 +116,23 @@ class Direct:
         }
 
     async def start(
-        self, manifest: AgentManifest, around: tuple[str, ...], task: str, priority: int | None
+        self,
+        manifest: AgentManifest,
+        around: tuple[str, ...],
+        task: str,
+        priority: int | None,
+        only: tuple[str, ...] | None = None,
     ) -> Run:
         """Describes the agent and starts a run of it. Raises what keeps it from starting."""
+        by = self.may("run")
         if not os.path.isabs(manifest.folder):
             raise CallInvalid(
                 "The agent's folder is no absolute path.",
                 why="The kernel works in another folder than whoever asks.",
                 todo="Use the `ring0` command of the same version.",
             )
-        family = prioritised(await self._kernel.describe(manifest, around), priority)
-        return await self._kernel.start(family, task, principal=self._by)
+        family = prioritised(await self.kernel.describe(manifest, around), priority)
+        return await self.kernel.start(family, task, principal=by.name, only=only)
 
 
 def prioritised(family: Any, priority: int | None) -> Any:
@@ -216,9 +235,10 @@ class _Start(_Verb):
     task: str
     around: tuple[str, ...] = ()
     priority: ordering.Priority | None = None
+    only: tuple[str, ...] | None = None
 
     async def do(self, to: Direct) -> Any:
-        return await to.start(self.manifest, self.around, self.task, self.priority)
+        return await to.start(self.manifest, self.around, self.task, self.priority, self.only)
 
 
 VERBS: Final[dict[str, Any]] = {
@@ -233,6 +253,11 @@ VERBS: Final[dict[str, Any]] = {
     "load": _Load,
     "order": _Order,
     "run": _Start,
+    **entering.VERBS,
+    **ending.VERBS,
+    **tokening.VERBS,
+    **approving.VERBS,
+    **vaulting.VERBS,
 }
 
 
@@ -247,139 +272,3 @@ def asked_for(verb: str, body: Any) -> Any:
             why=str(error),
             todo="Use the `ring0` command of the same version.",
         ) from None
-
-
-# --- the other end ------------------------------------------------------------------------------
-
-
-@contextmanager
-def short(home: Path) -> Iterator[str]:
-    """The socket by a short name: an address has room for 107 bytes, a folder may lie deeper."""
-    folder = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{SOCKET}"
-    finally:
-        os.close(folder)
-
-
-class Remote:
-    """Operations on the kernel that has the folder's socket."""
-
-    def __init__(self, home: Path, runtime: Runtime | None = None) -> None:
-        self._home = home
-        self._runtime = runtime or Runtime()
-
-    async def answer(self, approval: str, *, yes: bool, note: str = "") -> Approval:
-        body = {"approval": approval, "yes": yes, "note": note}
-        return msgspec.convert(await self._ask("answer", body), Approval)
-
-    async def settle(self, call: str, *, happened: bool, note: str = "") -> Call:
-        body = {"call": call, "happened": happened, "note": note}
-        return msgspec.convert(await self._ask("settle", body), Call)
-
-    async def kill(self, scope: str, target: str) -> list[str]:
-        return msgspec.convert(
-            await self._ask("kill", {"scope": scope, "target": target}), list[str]
-        )
-
-    async def undo(self, run: str, call: str = "") -> Run:
-        return msgspec.convert(await self._ask("undo", {"run": run, "call": call}), Run)
-
-    async def pause(self, run: str, *, tree: bool = False, note: str = "") -> list[str]:
-        body = {"run": run, "tree": tree, "note": note}
-        return msgspec.convert(await self._ask("pause", body), list[str])
-
-    async def resume(self, run: str, *, tree: bool = False) -> list[str]:
-        return msgspec.convert(await self._ask("resume", {"run": run, "tree": tree}), list[str])
-
-    async def send(self, run: str, text: str) -> None:
-        await self._ask("send", {"run": run, "text": text})
-
-    async def budget(self, run: str, more: dict[str, int], *, note: str = "") -> Run:
-        body = {"run": run, "more": more, "note": note}
-        return msgspec.convert(await self._ask("budget", body), Run)
-
-    async def order(self, change: ordering.AnyChange) -> Any:
-        return await self._ask("order", {"change": change})
-
-    async def load(self) -> Any:
-        return await self._ask("load", {})
-
-    async def start(
-        self, manifest: AgentManifest, around: tuple[str, ...], task: str, priority: int | None
-    ) -> Run:
-        body = {"manifest": manifest, "around": around, "task": task, "priority": priority}
-        ends_us = self._runtime.monotonic_us() + limits.CONTROL_RECONNECT_S_MAX * 1_000_000
-        while True:
-            try:
-                return msgspec.convert(await self._ask("run", body), Run)
-            except Told as error:
-                # Too many are being started just now: nothing was begun.
-                if error.code != Busy.code or self._runtime.monotonic_us() > ends_us:
-                    raise
-                await self._runtime.sleep(limits.BEAT_S)
-
-    async def printed(self, run: str, *, since_start: bool) -> AsyncIterator[tuple[str, str]]:
-        """(run, text) of what a run and all beneath it print, until the kernel ends."""
-        query = {"run": run, "all": str(int(since_start))}
-        try:
-            async with (
-                self._session() as session,
-                session.get("http://kernel/v1/printed", params=query) as response,
-            ):
-                async for row in response.content:
-                    if row.strip():  # Else it only looks whether we are still here.
-                        yield msgspec.json.decode(row, type=tuple[str, str])
-        except (aiohttp.ClientError, OSError, ValueError, msgspec.DecodeError):
-            return
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        with short(self._home) as path:
-            async with aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(path),
-                timeout=aiohttp.ClientTimeout(total=None),  # An undo takes as long as it takes.
-                read_bufsize=limits.RUN_OUTPUT_SIZE_BYTES_MAX,  # One line holds what came at once.
-            ) as session:
-                yield session
-
-    async def _ask(self, verb: str, body: dict[str, Any]) -> Any:
-        ends_us = self._runtime.monotonic_us() + limits.CONTROL_RECONNECT_S_MAX * 1_000_000
-        while True:
-            try:
-                async with (
-                    self._session() as session,
-                    session.post(f"http://kernel/v1/{verb}", data=encode(body)) as response,
-                ):
-                    answer = msgspec.json.decode(await response.read())
-                break
-            except aiohttp.ClientConnectorError:
-                # Nothing was sent. Where a daemon is, its worker is being replaced.
-                if supervisor(self._home) is None or self._runtime.monotonic_us() > ends_us:
-                    raise _silent() from None
-                await self._runtime.sleep(limits.BEAT_S)
-            except (aiohttp.ClientError, OSError, msgspec.DecodeError):
-                raise _silent() from None
-        if "error" in answer:
-            raise _as_told(answer["error"])
-        return answer["value"]
-
-
-def _as_told(error: dict[str, str]) -> Told:
-    """What the kernel said, with the exit code that its kind of error has here too."""
-    told = Told(error)
-    kinds: list[type[Ring0Error]] = [Ring0Error]
-    for kind in kinds:  # It grows as it is gone through.
-        kinds += kind.__subclasses__()
-        if kind.code == told.code and kind is not Told:
-            told.exit_code = kind.exit_code  # type: ignore[misc]
-            break
-    return told
-
-
-def _silent() -> KernelBusy:
-    return KernelBusy(
-        "Another kernel has this folder, and it does not answer.",
-        why="It is starting, ending, or stuck.",
-        todo="Try again; `ring0 doctor` shows its process.",
-    )

@@ -12,7 +12,8 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import CallInvalid, InvalidInput
-from ring0.identity import Vault
+from ring0.identity.vault import secret_name
+from ring0.kernel import keeping
 from ring0.kernel.agent.agents import Family
 from ring0.kernel.boot import Kernel
 from ring0.kernel.life.orders import Told
@@ -88,18 +89,20 @@ async def do(kernel: Kernel, by: str, change: AnyChange) -> Any:
                 overlap=change.overlap,
             )
         case SetHook():
-            if change.secret not in Vault(kernel.home).names():
+            # Set just now, as a rule: it is to be kept back from here on.
+            secret = secret_name(change.secret)
+            if secret not in await keeping.take_up(kernel, by=by):
                 raise InvalidInput(
-                    f"The vault holds no secret {change.secret[:40]!r}.",
+                    f"The vault holds no secret {secret[:40]!r}.",
                     why="Deliveries are signed with it; unsigned ones start nothing.",
-                    todo=f"`ring0 secret set {change.secret[:40]}`, or leave --secret out.",
+                    todo=f"`ring0 secret set {secret[:40]}`, or leave --secret out.",
                 )
             return await orders.set_hook(
                 await _described(kernel, change.agent),
                 change.told,
                 principal=by,
                 tenant=tenant,
-                secret=change.secret,
+                secret=secret,
                 scheme=change.scheme,
             )
         case Pause():

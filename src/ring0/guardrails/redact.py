@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -17,7 +17,7 @@ from ring0 import limits
 from ring0.errors import InvalidInput
 
 TOO_DEEP: Final = "«nested too deep to be searched for secrets»"
-_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_./\-]{1,128}")
 
 
 class Secrets:
@@ -27,13 +27,17 @@ class Secrets:
 
     def __init__(self, values: Mapping[str, str]) -> None:
         """`values`: name to value. Raises InvalidInput for one that cannot be kept in safely."""
-        self._names = tuple(values)
+        self.replace(values)
+
+    def replace(self, values: Mapping[str, str], old: Iterable[tuple[str, str]] = ()) -> None:
+        """Other values from now on; `old`: (name, value) of what had these names before and is
+        kept in as well. Raises InvalidInput; then all stays as it is."""
         forms: dict[str, str] = {}
-        for name, value in values.items():
+        for name, value in (*values.items(), *old):
             _acceptable(name, value)
             for form in _forms(value):
                 forms.setdefault(form, name)
-        marks = [_mark(name) for name in values]
+        marks = [_mark(name) for name in {*values, *forms.values()}]
         for form, name in forms.items():
             if any(form in mark for mark in marks):
                 raise InvalidInput(
@@ -41,6 +45,7 @@ class Secrets:
                     why="Its value is part of what would be written in its place.",
                     todo="Give it another name, or a value that is not a word.",
                 )
+        self._names = tuple(values)
         self._forms = forms
 
     def __repr__(self) -> str:

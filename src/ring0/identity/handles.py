@@ -48,6 +48,16 @@ class Handles:
                 todo="Start a new run; an ended one can't be entered again.",
             )
 
+    def is_live(self, run: str, epoch: int) -> bool:
+        """Whether the run goes on, and under this epoch."""
+        handle = self._live.get(run)
+        return handle is not None and handle.epoch == epoch
+
     def kill(self, run: str) -> None:
         """Dead from here on; killing twice is nothing."""
         self._live.pop(run, None)
+
+    def process_died(self, handle: Handle) -> None:
+        """What it was given to is no more. A newer one of the same run lives on."""
+        if self._live.get(handle.run) is handle:
+            del self._live[handle.run]

@@ -6,50 +6,67 @@ policies, confirm every old sandbox dead, mark cut-off effects unknown. Only the
 
 from __future__ import annotations
 
+import asyncio
 import os
-import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ring0 import __version__, limits
-from ring0.errors import NotFound, StoreFailed, StoreFull
+from ring0.errors import StoreFailed, StoreFull
 from ring0.governance import Policies
-from ring0.guardrails import Secrets
-from ring0.identity import Handles, Vault
-from ring0.kernel import undo
-from ring0.kernel.agent import agents, declared, manifests, processes
+from ring0.identity import Handles, Vault, narrowing, operator_name
+from ring0.identity.dumps import leave_no_dump
+from ring0.identity.fetching import Fetcher
+from ring0.identity.tokens import Tokens
+from ring0.kernel import changing, compensating, undo
+from ring0.kernel.agent import agents, describing, manifests, profiles
 from ring0.kernel.agent.agents import Agent, Family
+from ring0.kernel.agent.config_notify import places_of
 from ring0.kernel.agent.manifests import Config
-from ring0.kernel.calls import kinds
-from ring0.kernel.calls.asking import Ask
-from ring0.kernel.calls.egress import EgressKind, Outside, Reach
-from ring0.kernel.calls.lockcalls import LockCall
+from ring0.kernel.calls.egress import Reach
 from ring0.kernel.calls.locking import Locking
-from ring0.kernel.calls.messages import Mail, Send
+from ring0.kernel.calls.messages import Mail
+from ring0.kernel.calls.outside import Outside
+from ring0.kernel.descriptors import raise_open_files
+from ring0.kernel.entering import Entering
 from ring0.kernel.folder import SNAPSHOTS, lock_folder, make_folder
 from ring0.kernel.gate import Gate
+from ring0.kernel.identities import Identities
+from ring0.kernel.keeping import Keeping
 from ring0.kernel.life import killing, lost, recovery
+from ring0.kernel.life.granting import Granting
+from ring0.kernel.life.notifying import Notifying
 from ring0.kernel.life.orders import Orders
 from ring0.kernel.life.pausing import Pausing
+from ring0.kernel.life.queueing import ALONE, Beside
 from ring0.kernel.life.runs import Doors, Embed, Runs
 from ring0.kernel.live import LiveRun
 from ring0.kernel.providers import Providers
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.kernel.steps import slots
+from ring0.kernel.steps.answering import Answering
 from ring0.kernel.steps.turns import Turns
 from ring0.kernel.steps.waiting import Waiting
+from ring0.kernel.wiring import wire
 from ring0.runtime import Runtime
 from ring0.scheduler.admission import Load
 from ring0.store import Write, address
 from ring0.store import events as ev
 from ring0.store.sqlite import SqliteStore, open_store
 from ring0.tools import ahead
-from ring0.tools.registry import Means, Tool
+from ring0.tools.registry import Means
 from ring0.tools.workspace import Workspace
-from ring0.types import AgentManifest, Approval, Call, CallKind, Mode, Run
+from ring0.types import (
+    AgentManifest,
+    Approval,
+    Call,
+    Mode,
+    Operator,
+    Run,
+    Terms,
+    UndoPlan,
+)
 
 
 class Kernel:
@@ -75,9 +92,9 @@ class Kernel:
         self.policies = policies
         self.vault = vault
         self._lock = lock
-        self._environment = environment
         self._embed = embed
         # What the gate asks, and the gate.
+        self.keeping = Keeping(vault, config, environment, runtime)
         self.waiting = Waiting(store, runtime)
         self.admission = slots.admission(config, runtime)
         self.turns = Turns(self.admission)
@@ -89,7 +106,7 @@ class Kernel:
             runtime,
             Handles(runtime),
             policies,
-            Secrets(manifests.secrets_of(config, environment, vault.values())),
+            self.keeping.secrets,
             self.waiting,
             self.sandboxes,
             self.turns,
@@ -99,8 +116,15 @@ class Kernel:
         live, secrets = self.gate.live, self.gate.secrets
         # What carries out the calls, each with what it needs of others.
         self.providers = Providers(config, environment, self.secret, runtime, self.admission)
+        self.identities = Identities(home, config.identity, store, runtime, live)
         self.outside = Outside(
-            config, self.secret, runtime, model_url=environment.get("OPENAI_BASE_URL", "")
+            config,
+            self.secret,
+            runtime,
+            model_url=environment.get("OPENAI_BASE_URL", ""),
+            token=self.keeping.logins.token,
+            refused=self.keeping.logins.refused,
+            jwt=self.identities.edge_jwt,
         )
         self.locking = Locking(store, runtime, self.waiting, live)
         self.mail = Mail(store, runtime, self.waiting, secrets, live)
@@ -124,49 +148,39 @@ class Kernel:
             config.scheduler,
         )
         self.runs.models = frozenset(config.models)
-        self.pausing = Pausing(store, live, self.runs.wake)
-        self.orders = Orders(store, secrets, home / SNAPSHOTS, self.runs.begin, self._check_agent)
-        self._wire()
-
-    def _wire(self) -> None:
-        """What is known only once all are there: who carries out a kind of call, who wakes whom."""
-        self.gate.kinds = kinds.kinds(
-            self.store,
-            self.runtime,
-            kinds.Ports(
-                provider=lambda run, name: self.providers.of(self._manifest_of(run), name),
-                model_config=lambda run, name: self.providers.config_of(
-                    self._manifest_of(run), name
-                ),
-                model_needs=slots.ModelSlots(self.config, self.admission).of,
-                spawn=self.runs.children.spawn,
-                reserve_again=self.spending.reserve_again,
-                wait=self.runs.children.wait,
-                receive=self.mail.receive,
-                sleep=self.runs.sleep,
-            ),
+        self.runs.environment = self.identities.environment
+        tokens = Tokens(self.identities.keys, self.gate.handles, store.now_us)
+        self.granting = Granting(store, runtime, tokens, live, config.principals)
+        self.runs.granting = self.granting
+        self.notifying = Notifying(
+            store,
+            runtime,
+            places_of(config.notify, self.secret),
+            self.secret,
+            lambda: self.outside.egress,
         )
-        self.gate.kinds |= {
-            CallKind.EGRESS: Tool(EgressKind(self.outside)),
-            CallKind.LOCK: Tool(LockCall(self.locking, self.runtime)),
-            CallKind.SEND: Tool(Send(self.mail)),
-            CallKind.ASK: Tool(Ask(self.store, self.gate.live)),
-        }
-        self.waiting.wake = self.mail.wake = self.runs.wake
-        self.waiting.check_room = self.runs.check_room
-        self.turns.waiting = self.waiting
-        self.turns.locking = self.locking
-        self.turns.mail = self.mail
+        self.pausing = Pausing(store, live, self.runs.wake)
+        self.undoing = undo.Undoing(self.runs, self.workspace, self.secret, self._begin)
+        self.orders = Orders(store, secrets, home / SNAPSHOTS, self.runs.begin, self._check_agent)
+        fetch = Fetcher(runtime, config.network.authorities)
+        self.logins = Entering(store, runtime, home, fetch, self.secret)
+        self.reloading = asyncio.Lock()
+        self.held_profile = ""
+        """What ring0.toml names where a stricter profile holds (kernel/changing.py)."""
+        wire(self)
+        self.answering = Answering(store, runtime, self.waiting, live, self.gate.kinds)
 
     async def close(self) -> None:
         """Stops what runs (it can be recovered), and lets go of the folder."""
         try:
             try:
+                await self.notifying.close()
                 await self.runs.stop()
             finally:
                 self.admission.close()
                 await self.sandboxes.close()
             await self.providers.close()
+            await self.keeping.logins.close()
             await self.store.append(Write(run=ev.KERNEL, events=[ev.KernelStopped()], durable=True))
         except (StoreFull, StoreFailed):
             pass  # A journal that can't be written has said so to whoever wrote before.
@@ -176,12 +190,16 @@ class Kernel:
 
     # --- runs ---------------------------------------------------------------------------------
 
-    async def start(self, family: Family, task: str, *, principal: str) -> Run:
-        """Queues and starts a run of an isolated agent. Raises what keeps it from starting."""
+    async def start(
+        self, family: Family, task: str, *, principal: str, only: Sequence[str] | None = None
+    ) -> Run:
+        """Queues and starts a run of an isolated agent; `only`: its task's grant. Raises what keeps
+        it from starting."""
+        beside = ALONE if only is None else Beside(only=narrowing.for_task(only))
         self.providers.check(family)
         agent = agents.snapshot(family, self.home / SNAPSHOTS)
         await self._check_tools(agent)  # Before anything is written.
-        return await self._begin(agent, task, principal)
+        return await self._begin(agent, task, principal, beside)
 
     async def start_embedded(
         self,
@@ -204,9 +222,12 @@ class Kernel:
 
     async def _check_tools(self, agent: Agent) -> None:
         """A bad manifest starts nothing, and a tool that can never start here says so now, not at
-        its first call. Raises ManifestInvalid, SandboxUnavailable, SandboxFailed."""
-        self.runs.tools(agent)
-        means, sandboxes = self.runs.means, self.sandboxes
+        its first call. Raises ManifestInvalid, PolicyInvalid, SandboxUnavailable,
+        SandboxFailed."""
+        tools = self.runs.tools(agent)
+        profiles.check(agent, tools, self.policies)
+        compensating.check(tools)
+        means, sandboxes = self.runs.means.of(agent.manifest.name), self.sandboxes
         needs = list(ahead.needs_of(agent.manifest.tools))
         if agent.family.mode is Mode.ISOLATED:
             needs += ahead.needs_of_functions(agent.manifest)
@@ -215,8 +236,10 @@ class Kernel:
             needs, self.config.sandbox.tier, means.runtime, host_uid=sandboxes.next_uid()
         )
 
-    async def _begin(self, agent: Agent, task: str, principal: str) -> Run:
-        return await self.runs.begin(agent, task, principal=principal, tenant=self.config.tenant)
+    async def _begin(self, agent: Agent, task: str, principal: str, beside: Beside = ALONE) -> Run:
+        return await self.runs.begin(
+            agent, task, principal=principal, tenant=self.config.tenant, beside=beside
+        )
 
     async def recover(self, agent: Agent | None = None, *, died_young: int = 0) -> list[str]:
         """Starts every run again that a crash or Ctrl-C stopped; `agent` gives embedded ones.
@@ -229,16 +252,8 @@ class Kernel:
 
         `around`: files that it may import for this; those that it does are its code.
         """
-        if not manifest.entry:
-            return Family(manifest=manifest)
-        wide = msgspec.structs.replace(manifest, code=manifest.code + around)
-        bare = agents.snapshot(Family(manifest=wide), self.home / SNAPSHOTS)
-        apart = Sandboxes(None, self.runtime, tier_min=self.config.sandbox.tier)
-        found = await processes.describe(bare, apart, self.runtime)
-        chosen = processes.choose(found, manifest.entry)
-        return Family(
-            manifest=declared.merged(manifest, chosen),
-            others=tuple(a for a in found.agents if a.name != chosen.name),
+        return await describing.describe(
+            manifest, around, self.home / SNAPSHOTS, self.runtime, self.config.sandbox.tier
         )
 
     async def drain(self) -> bool:
@@ -252,9 +267,21 @@ class Kernel:
 
     # --- what operators do ----------------------------------------------------------------------
 
-    async def answer(self, approval: str, *, yes: bool, by: str, note: str = "") -> Approval:
-        """Approves or denies."""
-        return await self.waiting.answer(approval, yes=yes, by=by, note=note)
+    async def answer(
+        self,
+        approval: str,
+        *,
+        yes: bool,
+        by: Operator,
+        note: str = "",
+        edits: Mapping[str, str] | None = None,
+        terms: Terms | None = None,
+    ) -> Approval:
+        """Approves or denies, by one person: as it is, with other arguments, or with what else is
+        approved in advance."""
+        return await self.answering.answer(
+            approval, yes=yes, by=by, note=note, edits=edits, terms=terms
+        )
 
     async def send(self, run: str, text: str, *, by: str) -> None:
         """Tells a run something, as a person's word: it has it when it receives next."""
@@ -287,39 +314,30 @@ class Kernel:
             return [run]
         return await self.pausing.resume(run, by=by, tree=tree)
 
-    async def undo(self, run: str, *, by: str, only: str = "") -> Run:
-        """Takes back a run's reversible calls, or one of them. Raises NotFound, UndoRefused."""
-        await self.store.flush()
-        calls = await self.store.calls(run)
-        if await self.store.run(run) is None:
-            raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")
-        steps = undo.steps(run, calls, only)
-        agent = undo.agent(undo.manifest(len(steps)))
-        task = msgspec.json.encode({"undo": run, "calls": steps}).decode()
-        row = await self._begin(agent, task, by)
-        return await self.runs.wait(row.id)
+    async def undo(self, run: str, *, by: str, only: str = "", code: Agent | None = None) -> Run:
+        """Takes back what a run and all beneath it did, or one call of it. Returns the undo's own
+        run, once it has ended or waits for a person. Raises NotFound, UndoRefused.
+        `code`: that of an embedded agent which has ended."""
+        return await self.undoing.undo(run, by=by, only=only, code=code)
+
+    async def plan_undo(
+        self, run: str, *, only: str = "", code: Agent | None = None, rehearse: bool = True
+    ) -> UndoPlan:
+        """What that would do, and what it would leave; nothing is done."""
+        return await self.undoing.plan(run, only=only, code=code, rehearse=rehearse)
 
     def secret(self, name: str) -> str:
         """A secret's value, of the vault or the environment; empty where there is none."""
-        return self.vault.values().get(name) or self._environment.get(name, "")
+        return self.keeping.value(name)
 
     def workspace(self, run: str) -> Workspace:
         """A run's files: those of the live run itself, where it goes on."""
         live = self.gate.live.get(run)
         return live.workspace if live else Workspace(self.store, run)
 
-    # --- what the drivers need --------------------------------------------------------------------
-
-    def _manifest_of(self, run: Run) -> AgentManifest:
-        return self.gate.live[run.id].agent.manifest
-
     async def _embedded(self, run: LiveRun, function: Callable[..., Any]) -> Any:
         if run.agent.operator:
-            run.tools[undo.TOOL] = Tool(
-                undo.UndoDriver(self.store, self.runtime, self.workspace, self.secret)
-            )
-            task = msgspec.json.decode(await self.store.blob(run.row.task))
-            return await function(run, self.gate, task["calls"])
+            return await self.undoing.carry_out(run, self.gate, function)
         assert self._embed is not None, "no SDK was given to embed with"
         return await self._embed(run, function)
 
@@ -335,32 +353,37 @@ async def open_kernel(
     """Boots. Raises KernelBusy, StoreDamaged, StoreFull, PolicyInvalid, ManifestInvalid."""
     make_folder(home)
     raise_open_files()
+    leave_no_dump()
     lock = lock_folder(home)
     try:
-        config = manifests.read_config(home)
-        vault = Vault(home)
-        policies = Policies.load([home / name for name in config.policy])
+        vault = Vault(home, runtime)
         store = open_store(home, runtime, write=True)
     except BaseException:
         os.close(lock)
         raise
     try:
+        recorded = await store.settings()
+        said = changing.read(home, recorded)
+        policies = said.policies
         kernel = Kernel(
-            home, lock, store, runtime, config, vault, policies, environment, doors, embed
+            home, lock, store, runtime, said.config, vault, policies, environment, doors, embed
         )
+        changing.take_up(kernel, said)
         cut_off = await lost.at_work(store)
+        changes, blobs = changing.events(said, recorded, operator_name(os.getuid()))
         text = policies.text.encode()
         where = address(b"", text)
         await store.append(
             Write(
                 run=ev.KERNEL,
-                blobs={where: text},
+                blobs={where: text, **blobs},
                 durable=True,
                 events=[
                     ev.KernelStarted(
                         version=__version__, pid=os.getpid(), secrets=tuple(vault.names())
                     ),
                     ev.PolicyLoaded(digest=policies.digest, text=where),
+                    *changes,
                 ],
             )
         )
@@ -368,6 +391,8 @@ async def open_kernel(
         await kernel.sandboxes.bury()
         runtime.reached("kernel.buried")
         await kernel.locking.leases.load()
+        await kernel.waiting.standings.load()
+        kernel.notifying.begin()
         await recovery.cut_off(store)
         runtime.reached("kernel.cut-off")
         await lost.count(store, cut_off)
@@ -376,15 +401,3 @@ async def open_kernel(
         os.close(lock)
         raise
     return kernel
-
-
-def raise_open_files() -> None:
-    """Lets this process open as many files as it may (at most KERNEL_OPEN_FILES_MAX).
-
-    Every connection of every run is one; the usual 1,024 are too few for many runs at once.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = limits.KERNEL_OPEN_FILES_MAX
-    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -24,11 +24,12 @@ from ring0.errors import (
 from ring0.governance import Policies, approvals
 from ring0.guardrails import Secrets
 from ring0.identity import Handle, Handles
+from ring0.identity.tokens import Scope
 from ring0.kernel import values
 from ring0.kernel.calls import asking
 from ring0.kernel.live import Held, LiveRun
 from ring0.kernel.sandboxes import Sandboxes
-from ring0.kernel.steps import executing, intending, judging, looping, recalling, recording
+from ring0.kernel.steps import editing, executing, intending, judging, looping, recalling, recording
 from ring0.kernel.steps.judging import Judged
 from ring0.kernel.steps.recording import Taken
 from ring0.kernel.steps.refusing import Refusals
@@ -44,6 +45,7 @@ from ring0.tools.driver import CallContext, Result, Within
 from ring0.tools.registry import Tool
 from ring0.types import (
     Approval,
+    ApprovalState,
     Call,
     CallKind,
     CallState,
@@ -84,15 +86,22 @@ class Gate:
         self.refusals = Refusals(store, runtime)
         self.spending = Spending(store, runtime, self.live, caps)
 
-    async def call(self, handle: Handle, request: Request, within: Within | None = None) -> Outcome:
+    async def call(
+        self,
+        handle: Handle,
+        request: Request,
+        within: Within | None = None,
+        scope: Scope | None = None,
+    ) -> Outcome:
         """One call, from the door to its recorded outcome.
 
-        `within`: the tool's call in whose sandbox it was made; no door can give one.
+        `within`: the tool's call in whose sandbox it was made; no door can give one. `scope`: the
+        token that it came with, which narrows it and has to be live for as long as it waits.
         Refusals and failures are outcomes. Raised is only what ends the caller: RunDead,
         ReplayDiverged, StoreFull, StoreFailed; and CallInvalid for what can't even be named.
         """
         run = self.authenticate(handle)  # 1
-        held = self.resolve(run, request, within)  # 2
+        held = self.resolve(run, request, within, scope)  # 2
         self.runtime.reached("call.resolved")
         return await run.once(held, self.runtime, lambda: self._pass(run, held))
 
@@ -108,15 +117,18 @@ class Gate:
         try:
             self.scan(run, held)  # 4
             for _ in range(limits.STALE_DECISIONS_MAX):
+                await editing.apply(run, held, self.store, self.secrets)  # As people left it.
                 judged = await self.decide(run, held)  # 5
                 self.runtime.reached("call.judged")
                 approval = await self.ask(run, judged)  # 6
+                if approval is not None and approval.state is ApprovalState.EDITED:
+                    continue
                 admitted = await self.admit(run, judged, approval)  # 7
                 if admitted is not None:
                     break
             else:
                 raise LimitReached(
-                    "The run's labels rose under this call again and again.",
+                    "The run's labels rose under this call, or people changed it, again and again.",
                     why="It was judged anew each time.",
                     todo="Await the calls that read before you act.",
                 )
@@ -141,7 +153,13 @@ class Gate:
 
     # 2 ----------------------------------------------------------------------------------------
 
-    def resolve(self, run: LiveRun, request: Request, within: Within | None = None) -> Held:
+    def resolve(
+        self,
+        run: LiveRun,
+        request: Request,
+        within: Within | None = None,
+        scope: Scope | None = None,
+    ) -> Held:
         """Names the call, finds its manifest, validates and canonicalises its arguments.
 
         What does not fit is kept in `invalid`: it is refused, on record, after recall.
@@ -153,15 +171,16 @@ class Gate:
             )
         canonical = values.canonical([request.kind, request.name, request.args])
         digest = run.digest_of(canonical)
-        call = within.id if within else run.name_call(request, digest)
+        call = within.id if within else run.name_call(request, digest, scope)
         # The name goes on record as it is, whether or not there is such a tool.
         name = self.secrets.redact_text(request.name)
         held = Held(call, request.kind, name, canonical, digest)
         held.within = within
+        held.scope = scope
         asked = run.approvals.get(call)
         held.begun_us = asked.asked_us if asked else self.runtime.now_us()
         try:
-            held.tool = judging.find(run, request, self.kinds, within)
+            held.tool = judging.find(run, request, self.kinds, within, scope)
             held.args = held.tool.validate({} if request.args is None else request.args)
         except Ring0Error as error:
             held.invalid = error
@@ -210,17 +229,23 @@ class Gate:
     # 6 ----------------------------------------------------------------------------------------
 
     async def ask(self, run: LiveRun, judged: Judged) -> Approval | None:
-        """Where the verdict is `ask`: a durable approval, bound to exactly this; waits as a row."""
+        """Where the verdict is `ask`: a durable approval, bound to exactly this; waits as a row.
+
+        One that is `edited` says that a person changed arguments: the call is judged anew.
+        """
         retry = judged.held.retry
         if judged.verdict.kind is not VerdictKind.ASK or (retry is not None and retry.approval):
             return None
         approval = run.approvals.get(judged.held.id)
-        if approval is None or approval.bound_to != judged.bound_to:
+        edited = approval is not None and approval.state is ApprovalState.EDITED
+        if approval is None or edited or approval.bound_to != judged.bound_to:
             await self.spending.look(run, judged)
             approval = await self.waiting.open(run, judged, approval)
         within = judged.held.within
         over, reason = within.over if within else None, asking.reason(judged)
         answered = await self.waiting.answered(run, approval, over, reason)
+        if answered.state is ApprovalState.EDITED:
+            return answered
         try:
             approvals.check(answered, judged.bound_to, self.runtime.now_us())
         except CallDenied as no:
@@ -271,7 +296,9 @@ class Gate:
         return judged
 
     async def _judged(self, run: LiveRun, held: Held) -> Judged:
-        """By the driver's dry run and by Cedar, as they are now. Raises Denied."""
+        """By the driver's dry run and by Cedar, as they are now. Raises Denied, TokenDead."""
+        if held.scope is not None:
+            held.scope.check()
         context = self._context(run, held)
         judged = await judging.judge(run, held, context, self.policies, self.secrets)
         if judged.verdict.kind is VerdictKind.DENY:

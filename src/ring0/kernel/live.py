@@ -15,7 +15,9 @@ from typing import Any
 from ring0 import limits
 from ring0.errors import CallInvalid, LimitReached, ReplayDiverged, Ring0Error, RunDead
 from ring0.guardrails import Seen
-from ring0.identity import Handle
+from ring0.identity import Handle, narrowing
+from ring0.identity.narrowing import Narrowed
+from ring0.identity.tokens import Scope, came_with_token
 from ring0.kernel import values
 from ring0.kernel.agent.agents import Agent
 from ring0.kernel.weight import Weight
@@ -26,15 +28,34 @@ from ring0.store import Store
 from ring0.tools.driver import Within
 from ring0.tools.registry import Tool
 from ring0.tools.workspace import Workspace
-from ring0.types import Approval, ApprovalState, Call, CallKind, CallState, Outcome, Request, Run
+from ring0.types import (
+    Approval,
+    ApprovalState,
+    Call,
+    CallKind,
+    CallState,
+    Outcome,
+    Request,
+    Run,
+    ToolManifest,
+)
 
-_RANKS = {ApprovalState.REVOKED: 0, ApprovalState.DENIED: 1, ApprovalState.EXPIRED: 1}
+_RANKS = {
+    ApprovalState.REVOKED: 0,
+    ApprovalState.EDITED: 1,
+    ApprovalState.DENIED: 2,
+    ApprovalState.EXPIRED: 2,
+}
+_RANK_LAST = 3
 
 
 def newest(approvals: Iterable[Approval]) -> dict[str, Approval]:
     """The one that counts of each call's. An ask that is asked anew keeps the time of the first,
-    but all before the last were revoked."""
-    ranked = sorted(approvals, key=lambda one: (_RANKS.get(one.state, 2), one.expires_us))
+    but all before the last were revoked, or asked about what people have changed since."""
+    ranked = sorted(
+        approvals,
+        key=lambda one: (one.edition, _RANKS.get(one.state, _RANK_LAST), one.expires_us),
+    )
     return {approval.call: approval for approval in ranked}
 
 
@@ -62,15 +83,19 @@ class Held:
     __slots__ = (
         "args",
         "asked",
+        "asked_args",
         "begun_us",
         "canonical",
         "digest",
+        "edited",
+        "edits",
         "id",
         "invalid",
         "kind",
         "name",
         "notice",
         "retry",
+        "scope",
         "tool",
         "within",
     )
@@ -83,6 +108,12 @@ class Held:
         """Of (kind, name, arguments), as it came in."""
         self.digest = digest
         self.args: dict[str, Any] = {}
+        self.asked_args: dict[str, Any] | None = None
+        """As the agent asked, where people changed some since; None: as they are."""
+        self.edited: dict[str, str] = {}
+        """Which arguments people changed, and who changed each."""
+        self.edits = ""
+        """Address of what made them so."""
         self.begun_us = 0
         self.tool: Tool | None = None
         self.invalid: Ring0Error | None = None
@@ -94,6 +125,8 @@ class Held:
         """The call as a crash left it: intended, not ended, and safe to run again."""
         self.within: Within | None = None
         """The tool's call in whose sandbox it was made."""
+        self.scope: Scope | None = None
+        """The token that it came with."""
 
 
 class LiveRun:
@@ -122,9 +155,14 @@ class LiveRun:
         self.workspace = Workspace(store, row.id)
         self.seen = Seen()
         self.records = {call.id: call for call in records}
-        self.unmet = {call.id for call in self.records.values() if call.kind != CallKind.EGRESS}
+        self.unmet = {
+            call.id
+            for call in self.records.values()
+            if call.kind != CallKind.EGRESS and not came_with_token(call.id)
+        }
         """Recorded calls that the process has not asked for again yet; what a tool's sandbox asked
-        for is part of that tool's call, which is recalled as a whole."""
+        for is part of that tool's call, which is recalled as a whole, and what came with a token
+        was never the process's."""
         self.recorded = len(self.unmet)
         """How many those are in all."""
         self.approvals = newest(approvals)
@@ -149,6 +187,10 @@ class LiveRun:
         """Told when the run begins to wait with all that it has under way, or goes on."""
         self.waiting = False
         """As `on_change` was told last."""
+        self.narrowed: Narrowed | None = Narrowed(row.only) if row.only else None
+        """What grants leave of its manifest; None: all of it."""
+        self.by_token = 0
+        """Calls under way that came with a token: what asks for them is not its process."""
         self.watched = 0
         """The process that its sandbox began with; 0: it has none."""
         self.paused_by = row.paused_by
@@ -172,6 +214,20 @@ class LiveRun:
     def id(self) -> str:
         return self.row.id
 
+    def named(self, scope: Scope | None = None) -> tuple[list[ToolManifest], list[str], list[str]]:
+        """Tools, models and agents that it may ask for, or whoever holds that token of it."""
+
+        def may(kind: CallKind, name: str) -> bool:
+            asked = narrowing.subject(kind, name)
+            left = self.narrowed is None or self.narrowed.allows(asked)
+            return left and (scope is None or scope.allows(asked))
+
+        return (
+            [tool.manifest for name, tool in self.tools.items() if may(CallKind.TOOL, name)],
+            sorted(name for name in self.models if may(CallKind.MODEL, name)),
+            [name for name in self.agent.manifest.agents if may(CallKind.SPAWN, name)],
+        )
+
     # --- waiting ------------------------------------------------------------------------------
 
     def changed(self) -> None:
@@ -186,7 +242,8 @@ class LiveRun:
         """All that it has under way waits, for what comes without it, and it can be replayed."""
         over = self.stopped.done() or self.result.done()
         over = over or self.process is None or self.process.done()
-        return self.waiting and not over and not self.pathless and not self.waits["lock"]
+        over = over or self.pathless or self.by_token > 0
+        return self.waiting and not over and not self.waits["lock"]
 
     def stop(self, why: Stop) -> None:
         """Stops it where it stands: from here on none of its calls gets any further."""
@@ -209,12 +266,15 @@ class LiveRun:
             )
         return self.refusals > limits.REFUSALS_PER_RUN_MAX
 
-    def name_call(self, request: Request, digest: str) -> str:
-        """The call id. A process that gives no path is known by what it asks, and how often."""
+    def name_call(self, request: Request, digest: str, scope: Scope | None = None) -> str:
+        """The call id. A process that gives no path is known by what it asks, and how often; what
+        comes with a token has names of its own, which no replay asks for."""
+        start = f"{self.id}/{scope.mark(self.row.epoch)}" if scope else self.id
         if not request.path:
-            self.pathless = True
-            self._occurrences[digest] += 1
-            return f"{self.id}/~{digest[:24]}/{self._occurrences[digest]}"
+            self.pathless = self.pathless or scope is None
+            self._occurrences[start + digest] += 1
+            sign = "~" if scope is None else "+"
+            return f"{start}/{sign}{digest[:24]}/{self._occurrences[start + digest]}"
         if len(request.path) > limits.CALL_PATH_CHARS_MAX or not _PATH.fullmatch(request.path):
             raise CallInvalid(
                 f"{request.path[:40]!r} is no task path.",
@@ -222,7 +282,7 @@ class LiveRun:
             )
         if not 0 <= request.counter < 2**31:
             raise CallInvalid("The call's counter is out of bounds.", todo="Count from 0.")
-        return f"{self.id}/{request.path}/{request.counter}"
+        return f"{start}/{request.path}/{request.counter}"
 
     def digest_of(self, canonical: bytes) -> str:
         """Digest of a request, keyed so that it tells nothing once the key is gone."""
@@ -244,11 +304,12 @@ class LiveRun:
                     why="A run can't ask for everything at once.",
                     todo="Await some of them first.",
                 )
+            self.by_token += held.scope is not None
             task = runtime.start(self._placed(held, go), name=held.id)
             self._in_flight[held.id] = task
             self._digests[held.id] = held.digest
             self.weight.add(size := len(held.canonical))
-            task.add_done_callback(lambda _: self._forget(held.id))
+            task.add_done_callback(lambda _: self._forget(held))
             task.add_done_callback(lambda _: self.weight.drop(size))
             self.changed()
         elif self._digests[held.id] != held.digest:
@@ -276,9 +337,10 @@ class LiveRun:
         async with self._places:
             return await go()
 
-    def _forget(self, call: str) -> None:
-        task = self._in_flight.pop(call, None)
-        self._digests.pop(call, None)
+    def _forget(self, held: Held) -> None:
+        task = self._in_flight.pop(held.id, None)
+        self._digests.pop(held.id, None)
+        self.by_token -= held.scope is not None
         if task is not None and not task.cancelled():
             task.exception()  # Retrieved: whoever waited has it too.
         self.changed()

@@ -36,7 +36,9 @@ class Providers:
         self._secret = secret
         self._runtime = runtime
         self._admission = admission
-        self._made: dict[tuple[str, str], models.Provider] = {}
+        self._made: dict[tuple[str, str, str], models.Provider] = {}
+        """By the agent's folder, the configuration and the key: one that is set anew is used from
+        the next call on."""
 
     def config_of(self, manifest: AgentManifest, name: str) -> ModelConfig:
         """What the agent means by that name. Raises ManifestInvalid."""
@@ -53,13 +55,14 @@ class Providers:
     def of(self, manifest: AgentManifest, name: str) -> models.Provider:
         """Raises ManifestInvalid."""
         config = self.config_of(manifest, name)
-        key = (manifest.folder, msgspec.json.encode(config).decode())
+        secret = self._secret("OPENAI_API_KEY")
+        key = (manifest.folder, msgspec.json.encode(config).decode(), secret)
         if key not in self._made:
             bucket = slots.bucket_name(config)
             self._made[key] = models.provider(
                 config,
                 manifest.folder,
-                self._secret("OPENAI_API_KEY"),
+                secret,
                 self._runtime,
                 slow_down=lambda after_s: self._admission.slow_down(bucket, after_s),
             )

@@ -187,6 +187,9 @@ class _Nothing:
     def of(self, names: tuple[str, ...], place: str) -> list[Credential]:
         return []
 
+    def seen_by(self, agent: str) -> _Nothing:
+        return self
+
 
 async def _nowhere(sandbox: Sandbox, rules: tuple[str, ...]) -> Outlet:
     raise AssertionError("a strict replay reached beyond the journal")

@@ -254,22 +254,26 @@ def _says(table: str, stored: bytes, row: Any) -> bool:
 def named(entry: Entry) -> Iterator[str]:
     """The addresses of the blobs that an entry names."""
     match entry.body:
-        case ev.PolicyLoaded(text=text):
-            yield text
+        case ev.PolicyLoaded(text=text) | ev.SettingChanged(text=text):
+            yield from filter(None, (text,))
         case ev.RunQueued(run=run, manifest=manifest, files=files, remembered=remembered):
             yield from filter(None, (run.task, manifest, remembered))
             yield from (file.blob for file in files if file.blob)
         case ev.RunEnded(result=result, output=output):
             yield from filter(None, (result, output))
         case ev.CallRefused(call=Call() as call) | ev.CallIntended(call=Call() as call):
-            yield from filter(None, (call.args, call.outcome, call.decision))
+            yield from filter(None, (call.args, call.asked, call.outcome, call.decision))
         case ev.CallEnded(outcome=outcome, undo=undo, remembered=remembered, files=files):
             yield from filter(None, (outcome, undo, remembered))
             yield from (file.blob for file in files if file.blob)
         case ev.CallSettled(outcome=outcome):
             yield outcome
         case ev.ApprovalAsked(approval=approval):
-            yield approval.shown
+            yield from filter(None, (approval.shown, approval.edits, approval.decision))
+        case ev.ApprovalEdited(edits=edits):
+            yield edits
+        case ev.StandingGiven(standing=standing):
+            yield standing.pattern
         case ev.MessageSent(body=body):
             yield body
         case ev.CronSet(cron=order) | ev.HookSet(hook=order):

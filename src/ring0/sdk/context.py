@@ -147,11 +147,24 @@ class Context:
         turns = Loop(self, self._info.tools, tools, local)
         return await turns.go(system, user, context, model, max_tokens, turns_max)
 
-    def spawn(self, agent: str | Callable[..., Any], task: str) -> Coroutine[Any, Any, Child]:
-        """Starts a child run of `agent` (its name, or the `@agent` function) on `task`."""
+    def spawn(
+        self,
+        agent: str | Callable[..., Any],
+        task: str,
+        *,
+        only: Sequence[str] | None = None,
+    ) -> Coroutine[Any, Any, Child]:
+        """Starts a child run of `agent` (its name, or the `@agent` function) on `task`.
+
+        only: what the child may ask for of what its manifest and this run's grants name
+        (`["crm.query", "files.*"]`); None: all of that. It never gets more than this run.
+        """
         declared = agent_of(agent)
         name = declared.manifest.name if declared else str(agent)
-        return self._spawned(self._call(CallKind.SPAWN, name, {"task": task}))
+        args: dict[str, Any] = {"task": task}
+        if only is not None:
+            args["only"] = list(only)
+        return self._spawned(self._call(CallKind.SPAWN, name, args))
 
     async def _spawned(self, call: Coroutine[Any, Any, Any]) -> Child:
         value = await call

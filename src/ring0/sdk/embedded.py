@@ -49,13 +49,14 @@ class DirectDoor:
 
     async def describe(self) -> RunInfo:
         run = self._run
+        tools, models, agents = run.named()
         return RunInfo(
             run=run.id,
             agent=run.row.agent,
             task=(await self._gate.store.blob(run.row.task)).decode(),
-            tools=tuple(tool.manifest for tool in run.tools.values()),
-            models=tuple(sorted(run.models)),
-            agents=run.agent.manifest.agents,
+            tools=tuple(tools),
+            models=tuple(models),
+            agents=tuple(agents),
         )
 
     async def finish(self, *, value: Any = None, error: dict[str, str] | None = None) -> None:

@@ -7,9 +7,10 @@ disk after a crash is a prefix of them.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -27,10 +28,13 @@ from ring0.types import (
     Hook,
     Lock,
     LockMode,
+    Login,
     Message,
     Run,
     RunState,
     Scope,
+    Setting,
+    Standing,
 )
 
 # --- guards: what must hold in the transaction that writes -----------------------------------
@@ -118,7 +122,8 @@ class RunNew(Frozen, frozen=True, kw_only=True, tag=True):
 
 
 class ApprovalGood(Frozen, frozen=True, kw_only=True, tag=True):
-    """The approval is approved, in time, and bound to exactly this."""
+    """The approval is approved, in time, and bound to exactly this. What answered it in advance
+    still stands."""
 
     approval: str
     bound_to: str
@@ -129,6 +134,14 @@ class ApprovalPending(Frozen, frozen=True, kw_only=True, tag=True):
 
     approval: str
     or_expired: bool = False
+    unless_by: str = ""
+    """This person has not said yes to it before."""
+
+
+class StandingGood(Frozen, frozen=True, kw_only=True, tag=True):
+    """The standing approval was not revoked, by a person or a kill, and is not used up or over."""
+
+    standing: str
 
 
 class CallFresh(Frozen, frozen=True, kw_only=True, tag=True):
@@ -139,6 +152,12 @@ class CallFresh(Frozen, frozen=True, kw_only=True, tag=True):
 
 class CallOpen(Frozen, frozen=True, kw_only=True, tag=True):
     """The call was intended and has no outcome yet (or is unknown and waits to be settled)."""
+
+    call: str
+
+
+class NotUndone(Frozen, frozen=True, kw_only=True, tag=True):
+    """The call was done, and nothing has taken it back or is about to."""
 
     call: str
 
@@ -157,8 +176,10 @@ Guard = (
     | Room
     | ApprovalGood
     | ApprovalPending
+    | StandingGood
     | CallFresh
     | CallOpen
+    | NotUndone
     | AsksBelow
     | CapRoom
     | LockHeld
@@ -321,6 +342,12 @@ class Store(Protocol):
         self, *, states: Iterable[ApprovalState] = (), run: str = ""
     ) -> list[Approval]: ...
 
+    async def standings(self) -> list[Standing]:
+        """All that ever were given, the oldest first."""
+        ...
+
+    async def standing(self, standing: str) -> Standing | None: ...
+
     async def locks(self, *, tenant: str = "", run: str = "") -> list[Lock]:
         """Those that are held, expired ones among them, by resource."""
         ...
@@ -348,6 +375,16 @@ class Store(Protocol):
         ...
 
     async def hooks(self) -> list[Hook]:
+        """By name."""
+        ...
+
+    async def login(self, key: str) -> Login | None: ...
+
+    async def logins(self) -> list[Login]:
+        """All that were not ended, those whose time is over among them."""
+        ...
+
+    async def settings(self) -> dict[str, Setting]:
         """By name."""
         ...
 
@@ -381,6 +418,10 @@ class Store(Protocol):
         """Of one run, or of all in the order of the log."""
         ...
 
+    def placed(self, run: str) -> AsyncIterator[tuple[int, Entry]]:
+        """Of one run, each with its place in the log of all."""
+        ...
+
     async def candidates(self, scope: Scope, terms: Sequence[str], most: int) -> Candidates:
         """The newest `most` episodes of the scope that hold one of the terms."""
         ...
@@ -392,5 +433,19 @@ def address(key: bytes, value: bytes) -> str:
     """A blob's address: HMAC-SHA-256 under its run's key, 64 hex digits.
 
     Keyed, so that the address of an erased value tells nobody what the value was.
+
+    Small values are hashed by RFC 2104's own words: `hmac.digest` lets go of the interpreter's lock
+    each time, and waits for it behind the writer, longer than it computes.
     """
-    return hmac.digest(key, value, "sha256").hex()
+    if len(key) > _BLOCK_BYTES or len(value) > _SMALL_BYTES_MAX:
+        return hmac.digest(key, value, "sha256").hex()
+    padded = key.ljust(_BLOCK_BYTES, b"\0")
+    inner = hashlib.sha256(padded.translate(_INNER) + value).digest()
+    return hashlib.sha256(padded.translate(_OUTER) + inner).hexdigest()
+
+
+_BLOCK_BYTES: Final = hashlib.sha256().block_size
+_SMALL_BYTES_MAX: Final = 2_047 - _BLOCK_BYTES
+"""Below 2,048 bytes hashlib keeps the interpreter's lock."""
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))

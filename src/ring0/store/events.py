@@ -20,8 +20,11 @@ from ring0.types import (
     Hook,
     Label,
     Lock,
+    Login,
+    Only,
     Run,
     RunState,
+    Standing,
 )
 
 KERNEL = "kernel"
@@ -47,6 +50,30 @@ class PolicyLoaded(Event, frozen=True, kw_only=True, tag="policy-loaded"):
     digest: str
     text: str
     """Address of the whole policy text, so that any old decision can be made again."""
+
+
+class SettingChanged(Event, frozen=True, kw_only=True, tag="setting-changed"):
+    """The operator's files say something else than what was on record (`types.Setting`)."""
+
+    name: str
+    before: str
+    """Empty: nothing was on record."""
+    after: str
+    text: str = ""
+    """Address of all that it says, where `after` is a digest."""
+    by: str
+    loosened: bool = False
+    """It holds less back than the one before; whoever took it up was asked and said so."""
+
+
+class LoggedIn(Event, frozen=True, kw_only=True, tag="logged-in"):
+    login: Login
+
+
+class LoggedOut(Event, frozen=True, kw_only=True, tag="logged-out"):
+    key: str
+    by: str
+    """Empty: its time was over."""
 
 
 class RunQueued(Event, frozen=True, kw_only=True, tag="run-queued"):
@@ -130,6 +157,32 @@ class RunEnded(Event, frozen=True, kw_only=True, tag="run-ended"):
     output: str = ""
     """Address of what the process printed, bounded."""
     by: str = ""
+
+
+class TokenIssued(Event, frozen=True, kw_only=True, tag="token-issued"):
+    """Somebody was given a token of the run. Not the token is here, but a digest that names it."""
+
+    token: str
+    epoch: int
+    """It is dead under any other."""
+    only: Only
+    expires_us: int
+    by: str
+
+
+class TokenRevoked(Event, frozen=True, kw_only=True, tag="token-revoked"):
+    """That token is dead, and all that was narrowed from it."""
+
+    token: str
+    by: str
+
+
+class CertificateIssued(Event, frozen=True, kw_only=True, tag="certificate-issued"):
+    """The run got an X.509-SVID."""
+
+    name: str
+    serial: str
+    expires_us: int
 
 
 class SandboxStarted(Event, frozen=True, kw_only=True, tag="sandbox-started"):
@@ -237,10 +290,38 @@ class ApprovalAsked(Event, frozen=True, kw_only=True, tag="approval-asked"):
 
 
 class ApprovalAnswered(Event, frozen=True, kw_only=True, tag="approval-answered"):
+    """`approved` is one person's yes: it is approved when as many have said so as it needs."""
+
     approval: str
     state: ApprovalState
     by: str
     note: str = ""
+
+
+class ApprovalEdited(Event, frozen=True, kw_only=True, tag="approval-edited"):
+    """A person changed arguments and says yes to the call as it is then. It is judged anew."""
+
+    approval: str
+    by: str
+    edits: str
+    """Address of all that was changed so far (`types.Edit`s)."""
+    note: str = ""
+
+
+class ApprovalTold(Event, frozen=True, kw_only=True, tag="approval-told"):
+    """A place of `[[notify]]` has taken the message that this ask waits."""
+
+    approval: str
+    to: str
+
+
+class StandingGiven(Event, frozen=True, kw_only=True, tag="standing-given"):
+    standing: Standing
+
+
+class StandingRevoked(Event, frozen=True, kw_only=True, tag="standing-revoked"):
+    standing: str
+    by: str
 
 
 class Killed(Event, frozen=True, kw_only=True, tag="killed"):
@@ -320,6 +401,9 @@ AnyEvent = (
     KernelStarted
     | KernelStopped
     | PolicyLoaded
+    | SettingChanged
+    | LoggedIn
+    | LoggedOut
     | RunQueued
     | RunMoved
     | RunPaused
@@ -330,6 +414,9 @@ AnyEvent = (
     | LockFreed
     | MessageSent
     | RunEnded
+    | TokenIssued
+    | TokenRevoked
+    | CertificateIssued
     | SandboxStarted
     | SandboxClaimed
     | SandboxEnded
@@ -342,6 +429,10 @@ AnyEvent = (
     | CallSettled
     | ApprovalAsked
     | ApprovalAnswered
+    | ApprovalEdited
+    | ApprovalTold
+    | StandingGiven
+    | StandingRevoked
     | Killed
     | CronSet
     | HookSet

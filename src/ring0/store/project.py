@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from ring0.store import events as ev
+from ring0.store.approving import approved
 from ring0.store.base import KillRow, SandboxRow, TenantRow
 from ring0.store.holdings import (
     NEWEST_LOCK,
@@ -25,6 +26,7 @@ from ring0.store.holdings import (
     spend,
     uncapped,
 )
+from ring0.store.operating import operated
 from ring0.store.orders import fired, ordered
 from ring0.types import (
     ENDED,
@@ -42,13 +44,6 @@ from ring0.types import (
     RunState,
 )
 
-ANSWERS: Final = {
-    ApprovalState.APPROVED: {ApprovalState.PENDING},
-    ApprovalState.DENIED: {ApprovalState.PENDING},
-    ApprovalState.EXPIRED: {ApprovalState.PENDING, ApprovalState.APPROVED},
-    ApprovalState.REVOKED: set(ApprovalState) - {ApprovalState.CONSUMED},
-}
-"""What an approval may have been before each answer. Only an intent consumes one, for ever."""
 NEWEST_KILL: Final = "newest:"
 
 __all__ = ["NEWEST_KILL", "NEWEST_LOCK", "SHARED", "Tables", "lock_key", "message_key", "project"]
@@ -69,6 +64,8 @@ def project(entry: ev.Entry, tables: Tables) -> None:
         _killed(body, tables)
     elif isinstance(body, ev.SandboxStarted | ev.SandboxEnded):
         _sandboxed(body, ev.KERNEL, tables)
+    elif isinstance(body, ev.SettingChanged | ev.LoggedIn | ev.LoggedOut):
+        operated(entry, tables)
     else:
         ordered(entry, tables)
     if run is not None:
@@ -142,12 +139,13 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
             return replace(run, paused_by=body.by)
         case ev.RunResumed():
             assert run.paused_by, f"{run.id} is not paused"
-            return replace(run, paused_by="")
+            return replace(run, paused_by="", denials=0)
         case ev.BudgetRaised():
             return raised(body, run, tables)
         case ev.CallsLost():
             assert 0 < body.calls <= run.budget.calls - run.calls_used, f"{body.calls} were left"
-            return spend(run, {"calls": body.calls})
+            spent = spend(run, {"calls": body.calls})
+            return replace(spent, calls_lost=run.calls_lost + body.calls)
         case ev.LockTaken():
             locked(body.lock, run, tables)
         case ev.LockFreed():
@@ -186,27 +184,17 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
             call = _call(body.call, run, CallState.UNKNOWN, tables)
             state = CallState.OK if body.happened else CallState.ERROR
             tables.put("call", call.id, replace(call, state=state, outcome=body.outcome))
-        case ev.ApprovalAsked():
-            asked = body.approval
-            assert asked.run == run.id and asked.state is ApprovalState.PENDING, "asked for itself"
-            assert tables.get("approval", asked.id) is None, f"{asked.id} is asked twice"
-            tables.put("approval", asked.id, asked)
-        case ev.ApprovalAnswered():
-            approval: Approval | None = tables.get("approval", body.approval)
-            assert approval is not None and approval.run == run.id, f"no ask {body.approval}"
-            before = ANSWERS.get(body.state, set())
-            assert approval.state in before, f"{approval.state} to {body.state}"
-            tables.put(
-                "approval",
-                approval.id,
-                replace(
-                    approval,
-                    state=body.state,
-                    answered_us=entry.at_us,
-                    answered_by=body.by,
-                    note=body.note,
-                ),
-            )
+            if not body.happened:
+                _not_taken_back(call, tables)
+        case (
+            ev.ApprovalAsked()
+            | ev.ApprovalAnswered()
+            | ev.ApprovalEdited()
+            | ev.ApprovalTold()
+            | ev.StandingGiven()
+            | ev.StandingRevoked()
+        ):
+            return approved(entry, run, tables)
         case ev.Killed():
             _killed(body, tables)
         case _:
@@ -240,6 +228,8 @@ def _intended(entry: ev.Entry, body: ev.CallIntended, run: Run, tables: Tables) 
     call = _open(entry, call, run, tables)
     for use in body.caps:
         capped(use, tables)
+    if call.undoes:
+        _taken_back(call.undoes, call, tables)
     if call.approval:
         approval: Approval | None = tables.get("approval", call.approval)
         assert approval is not None and approval.call == call.id, f"no approval of {call.id}"
@@ -308,15 +298,30 @@ def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -
         message: Message | None = tables.get("message", key)
         assert message is not None and not message.taken_by, f"no message {body.received} waits"
         tables.put("message", key, replace(message, taken_by=call.id))
-    if body.undoes and body.state is CallState.OK:
-        undone: Call | None = tables.get("call", body.undoes)
-        assert undone is not None, f"there is no call {body.undoes} to undo"
-        tables.put("call", undone.id, replace(undone, undone_by=call.id))
+    if body.state is not CallState.OK:
+        _not_taken_back(call, tables)
+    elif body.undoes:
+        _taken_back(body.undoes, call, tables)
     _files(body.files_of or run.id, body.files, tables)
     if body.remembered:
         label = body.remembered_label or run.label
         _remember(entry, body.remembered_role, body.remembered, label, tables)
     return _risen(spend(run, settled), body.run_label)
+
+
+def _taken_back(undone: str, by: Call, tables: Tables) -> None:
+    """From the intent on: what may have taken a call back keeps everybody else from doing so."""
+    row: Call | None = tables.get("call", undone)
+    assert row is not None, f"there is no call {undone} to undo"
+    assert row.undone_by in ("", by.id), f"{undone} is taken back by {row.undone_by}"
+    tables.put("call", undone, replace(row, undone_by=by.id))
+
+
+def _not_taken_back(by: Call, tables: Tables) -> None:
+    """What was to take a call back is known not to have done so."""
+    row: Call | None = tables.get("call", by.undoes) if by.undoes else None
+    if row is not None and row.undone_by == by.id:
+        tables.put("call", row.id, replace(row, undone_by=""))
 
 
 def _risen(run: Run, label: Label | None) -> Run:

@@ -44,6 +44,8 @@ class Prepared(Frozen, frozen=True, kw_only=True):
     """What the driver found; empty: as the manifest says."""
     effect: str = ""
     """What the driver found, where it is milder than the manifest's (a write that only reads)."""
+    undoes: str = ""
+    """The call that it takes back."""
     reserve_microusd: int = 0
     reserve_tokens: int = 0
     uncounted: bool = False

@@ -46,6 +46,10 @@ class Outside(Protocol):
         """The credentials of these names. Raises ManifestInvalid."""
         ...
 
+    def seen_by(self, agent: str) -> Outside:
+        """The same, with the credentials that this agent's tools may use."""
+        ...
+
 
 class Reach(Protocol):
     """Gives a sandbox its way out. The kernel's."""

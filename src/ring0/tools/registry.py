@@ -100,6 +100,10 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     reach: Reach
     """For what a tool's sandbox sends."""
 
+    def of(self, agent: str) -> Means:
+        """What this agent's drivers are given."""
+        return msgspec.structs.replace(self, outside=self.outside.seen_by(agent))
+
 
 def built_in(
     tools: Mapping[str, Mapping[str, Any]], folder: Path, means: Means

@@ -16,6 +16,13 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid
+from ring0.governance import Profile
+from ring0.identity.vault import secret_name
+from ring0.kernel.agent import config_credentials, config_identity, config_notify, config_operators
+from ring0.kernel.agent.config_credentials import CredentialTable, OAuthTable
+from ring0.kernel.agent.config_identity import IdentityTable, PrincipalTable
+from ring0.kernel.agent.config_notify import NotifyTable
+from ring0.kernel.agent.config_operators import OidcTable, RolesTable
 from ring0.scheduler.caps import MONEY, Cap
 from ring0.types import AgentManifest, Budget, Grant, ModelConfig, SandboxProfile
 
@@ -74,18 +81,6 @@ class _AgentTable(msgspec.Struct, forbid_unknown_fields=True):
     priority: Annotated[int, msgspec.Meta(ge=0, le=limits.PRIORITY_LAST)] = limits.PRIORITY_DEFAULT
     sandbox: _SandboxTable = msgspec.field(default_factory=_SandboxTable)
     workspace: _WorkspaceTable = msgspec.field(default_factory=_WorkspaceTable)
-
-
-class CredentialTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[credentials.NAME]: which secret is put into which requests, on the far side."""
-
-    secret: str
-    """Its name in the vault or the environment."""
-    use_for: str
-    """The requests that it is for, as an egress rule: `GET https://api.github.com/repos/*`."""
-    header: str = "Authorization"
-    form: str = "Bearer {value}"
-    """What the header says; `{value}` is the secret, `{base64}` what Basic wants."""
 
 
 class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,17 +151,30 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     """ring0.toml: what the operator of this machine says, whatever the agents say."""
 
     tenant: str = "local"
+    profile: Profile = ""
+    """`observe` asks nobody and says so, `balanced` is the default set, `strict` adds to it; unset:
+    the default set, also for embedded agents."""
     policy: list[str] = []
     """Cedar files, beside ring0.toml, added to the default set."""
+    policy_tests: list[str] = []
+    """Files of cases, beside ring0.toml, that a set has to pass before `ring0 reload` takes it
+    up."""
     secrets: list[str] = []
     """Names of environment variables (or of the vault) whose values never leave the kernel."""
     credentials: dict[str, CredentialTable] = {}
+    oauth: dict[str, OAuthTable] = {}
+    """Logins that the kernel keeps fresh (`ring0 secret login NAME`)."""
     network: NetworkTable = NetworkTable()
     sandbox: ConfigSandboxTable = ConfigSandboxTable()
     scheduler: SchedulerTable = SchedulerTable()
     caps: list[CapTable] = []
     models: dict[str, ModelConfig] = {}
     """Models that every agent may ask for, by name; an agent's own come first."""
+    oidc: OidcTable | None = None
+    roles: RolesTable | None = None
+    identity: IdentityTable = IdentityTable()
+    principals: dict[str, PrincipalTable] = {}
+    notify: list[NotifyTable] = []
 
 
 def read_agent(path: Path) -> AgentManifest:
@@ -226,6 +234,9 @@ def read_config(home: Path) -> Config:
     if not path.exists():
         return Config()
     config: Config = _read(path, Config, "ring0.toml's keys are listed in docs/configuration.md")
+    config_identity.check(config.identity)
+    config_credentials.check(config.credentials, config.oauth)
+    config_operators.check(config.oidc, config.roles)
     files = tuple(str(home / name) for name in config.network.authorities)
     config.network = msgspec.structs.replace(config.network, authorities=files)
     return config
@@ -286,7 +297,10 @@ def secrets_of(
         if name.endswith("_API_KEY") and len(value) >= limits.SECRET_CHARS_MIN
     }
     named.update(vault)
-    for name in (*config.secrets, *(table.secret for table in config.credentials.values())):
+    given = [table.secret for table in config.credentials.values()]
+    given += [table.client_secret for table in config.oauth.values()]
+    given += [name for table in config.notify for name in config_notify.secrets_of(table)]
+    for name in map(secret_name, filter(None, (*config.secrets, *given))):
         value = vault.get(name) or environment.get(name)
         if value is None:
             raise ManifestInvalid(

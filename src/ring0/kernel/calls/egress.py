@@ -6,33 +6,27 @@ Here the gate meets the proxy. How a request is read, matched with rules and sen
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import itertools
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from ring0.errors import CallDenied, ManifestInvalid, Ring0Error, RunDead, ToolFailed
-from ring0.kernel.agent.manifests import Config
+from ring0.errors import CallDenied, Ring0Error, RunDead, ToolFailed
 from ring0.kernel.calls import requests
+from ring0.kernel.calls.outside import Outside
 from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext, Prepared, Result, Within
 from ring0.tools.egress import (
-    Addresses,
     Authority,
     Credential,
-    Egress,
     EgressAnswer,
     EgressRequest,
     Kept,
     Proxy,
     Rules,
-    bind,
     choose,
     from_args,
     parse_rules,
@@ -55,72 +49,6 @@ from ring0.types import (
 
 if TYPE_CHECKING:
     from ring0.kernel.gate import Gate
-
-
-class Outside:
-    """What the kernel has beyond itself: one sender, and the credentials by name."""
-
-    def __init__(
-        self,
-        config: Config,
-        secret: Callable[[str], str],
-        runtime: Runtime,
-        model_url: str = "",
-    ) -> None:
-        """`model_url`: where the model of the environment is, if it names one. Raises
-        ManifestInvalid, InvalidInput for what ring0.toml says of them."""
-        self._runtime = runtime
-        self._addresses = Addresses(runtime, allow_private=config.network.allow_private)
-        self._plain = config.network.plain_credentials
-        self._authorities = config.network.authorities
-        addresses = [model.base_url for model in config.models.values()]
-        found = [urlsplit(address).hostname for address in (*addresses, model_url)]
-        self._models = [host for host in found if host]
-        if self._authorities:
-            _ = self.egress  # What can't be read is said now, not in the middle of a run.
-        self.credentials: dict[str, Credential] = {}
-        for name, table in config.credentials.items():
-            place = f"ring0.toml: [credentials.{name}] use_for"
-            self.credentials[name] = bind(
-                name, secret(table.secret), table.use_for, place, header=table.header,
-                form=table.form,
-            )  # fmt: skip
-
-    def __repr__(self) -> str:
-        return f"Outside({', '.join(self.credentials)})"
-
-    @functools.cached_property
-    def egress(self) -> Egress:
-        """Made when it is first needed: the system's roots take a while to load."""
-        trust = ssl.create_default_context()
-        for path in self._authorities:
-            try:
-                trust.load_verify_locations(path)
-            except OSError as error:  # ssl.SSLError is one
-                raise ManifestInvalid(
-                    f"ring0.toml: [network] authorities names {path[:200]!r}, which can't be read.",
-                    why=str(error)[:200],
-                    todo="Name files with certificates in PEM.",
-                ) from None
-        return Egress(
-            self._runtime,
-            self._addresses,
-            trust=trust,
-            plain_credentials=self._plain,
-            models=self._models,
-        )
-
-    def of(self, names: tuple[str, ...], place: str) -> list[Credential]:
-        """The credentials of these names. Raises ManifestInvalid."""
-        for name in names:
-            if name not in self.credentials:
-                raise ManifestInvalid(
-                    f"{place} names the credential {name[:60]!r}, which ring0.toml does not have.",
-                    why=f"It has: {', '.join(self.credentials) or 'none'}.",
-                    todo=f"Add [credentials.{name[:60]}] to ring0.toml, with the secret of"
-                    " `ring0 secret set NAME`; or take it out.",
-                )
-        return [self.credentials[name] for name in names]
 
 
 class EgressKind:
@@ -166,20 +94,27 @@ class EgressKind:
             if allowed
             else f"{request.method} {request.url[:200]}, which no rule of its `egress` allows",
             effect=Effect.IDEMPOTENT if harmless else Effect.ONCE,
-            lines=self._lines(request, within),
+            lines=self._lines(request, context),
             host=request.host,
             method=request.method,
             state=request,
         )
 
-    def _lines(self, request: EgressRequest, within: Within) -> tuple[str, ...]:
+    def _lines(self, request: EgressRequest, context: CallContext) -> tuple[str, ...]:
         """For whoever approves it: also in whose name it goes out."""
         lines = [f"{request.method} {request.url[:500]}: {len(request.body)} bytes"]
-        if request.method != CONNECT:
-            known = self._outside.of(within.tool.secrets, within.tool.name)
-            if (credential := choose(known, request)) is not None:
-                lines.append(f"with the credential {credential.name}")
+        if (credential := self._credential(request, context)) is not None:
+            lines.append(f"with the credential {credential.name}")
         return tuple(lines)
+
+    def _credential(self, request: EgressRequest, context: CallContext) -> Credential | None:
+        """What the kernel puts in. Into a tunnel it can't."""
+        within = context.within
+        assert within is not None
+        if request.method == CONNECT:
+            return None
+        tool = within.tool
+        return choose(self._outside.of(tool.secrets, tool.name, context.run.agent), request)
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
@@ -188,15 +123,16 @@ class EgressKind:
         assert within is not None
         _check_is_wanted(within)
         answer = _ESTABLISHED
+        credential = self._credential(request, context)
         if request.method != CONNECT:  # What goes through a tunnel is sent by the proxy itself.
             rule = within.rules.allows(request)
-            credential = choose(self._outside.of(within.tool.secrets, within.tool.name), request)
             answer = await self._outside.egress.send(
                 request,
                 rule,
                 credential,
                 keeper=within.keeper,
                 repeatable=within.tool.effect is not Effect.ONCE,
+                by=context,
             )
         within.given = answer
         return Result(
@@ -205,6 +141,7 @@ class EgressKind:
                 "headers": [list(pair) for pair in answer.headers],
                 "size_bytes": len(answer.body),
                 "sha256": hashlib.sha256(answer.body).hexdigest(),
+                "credential": credential.name if credential is not None else "",
             },
             label=Label(
                 integrity=Integrity.UNTRUSTED,
@@ -271,7 +208,7 @@ class Outlet:
         When it is left, each of them has ended and is on record: what had not gone out is refused,
         what had is waited for.
         """
-        self._outside.of(tool.secrets, tool.name)
+        self._outside.of(tool.secrets, tool.name, context.run.agent)
         self._call = tool, context
         try:
             yield

@@ -9,6 +9,7 @@ import msgspec
 
 from ring0 import limits, memory, models
 from ring0.errors import LimitReached
+from ring0.identity import narrowing
 from ring0.kernel.calls.waits import Sleep, Wait
 from ring0.kernel.steps.slots import bucket_tokens
 from ring0.runtime import Runtime
@@ -25,8 +26,9 @@ class Ports(msgspec.Struct):
 
     provider: Callable[[Run, str], models.Provider]
     model_config: Callable[[Run, str], ModelConfig]
-    spawn: Callable[[Run, str, str, str], Awaitable[str]]
-    """(parent, agent, task, call id) to the child's id; the same call gives the same child."""
+    spawn: Callable[[Run, str, str, str, list[str] | None], Awaitable[str]]
+    """(parent, agent, task, call id, grant) to the child's id; the same call gives the same
+    child."""
     model_needs: Callable[[ModelConfig], tuple[tuple[str, ...], str]]
     """The slots and the bucket that a call of this model takes."""
     reserve_again: Callable[[Run, str, Prepared], Awaitable[None]]
@@ -252,7 +254,20 @@ class Spawn(_Kind):
         description="Start a child run.",
         effect=Effect.IDEMPOTENT,
         schema=_schema(
-            {"task": {"type": "string", "minLength": 1, "maxLength": limits.TASK_SIZE_BYTES_MAX}}
+            {
+                "task": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": limits.TASK_SIZE_BYTES_MAX,
+                }
+            },
+            {
+                "only": {
+                    "type": "array",
+                    "items": {"type": "string", "maxLength": limits.GRANT_CHARS_MAX},
+                    "maxItems": limits.GRANT_PATTERNS_MAX,
+                },
+            },
         ),
     )
 
@@ -266,12 +281,15 @@ class Spawn(_Kind):
                 why="Children of children have an end.",
                 todo="Do it in this run.",
             )
+        narrowing.exactly(args.get("only", ()))  # What can't be read is refused, not left out.
         return Prepared(driver_bytes=msgspec.json.encode(args, order="sorted"))
 
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
-        child = await self._ports.spawn(context.run, context.name, args["task"], context.call)
+        child = await self._ports.spawn(
+            context.run, context.name, args["task"], context.call, args.get("only")
+        )
         return Result(value={"run": child}, label=_SYSTEM)
 
 

@@ -1,7 +1,8 @@
 """How a request of a tool's sandbox ends when it was cut off: by a crash, by a kill, by a stop.
 
 It is named by its tool's call and the epoch that it was made in, so nobody ever asks for it again:
-it is not recalled and not retried, and what is open about it has to be closed here.
+it is not recalled and not retried, and what is open about it has to be closed here. So it is with
+what came with a token: the token is dead, and the run's own process never asks for that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 import msgspec
 
 from ring0.errors import ToolFailed
+from ring0.identity.tokens import came_with_token
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
 from ring0.types import (
@@ -38,8 +40,8 @@ def name(call: str, epoch: int, number: int) -> str:
 
 
 def is_one(call: str) -> bool:
-    """It names a tool's request, no call of an agent's."""
-    return _NAME.fullmatch(call) is not None
+    """It names a tool's request, or what came with a token: no call of an agent's process."""
+    return came_with_token(call) or _NAME.fullmatch(call) is not None
 
 
 def repeatable(calls: Iterable[Call]) -> list[Call]:
@@ -47,7 +49,7 @@ def repeatable(calls: Iterable[Call]) -> list[Call]:
     return [
         call
         for call in calls
-        if call.kind is CallKind.EGRESS
+        if (call.kind is CallKind.EGRESS or came_with_token(call.id))
         and call.state is CallState.INTENDED
         and call.effect is not Effect.ONCE
     ]
@@ -63,7 +65,7 @@ def revoked(approvals: Iterable[Approval]) -> list[ev.AnyEvent]:
             note="the request that it was asked for was cut off",
         )
         for approval in approvals
-        if approval.state in _OPEN and _NAME.fullmatch(approval.call)
+        if approval.state in _OPEN and is_one(approval.call)
     ]
 
 
@@ -76,7 +78,7 @@ def ended(
     error = ToolFailed(
         "The request was cut off.",
         why=f"{why} It may have been answered; nobody heard it.",
-        todo="Nothing: it may be sent twice, and the tool's call asks anew where it runs again.",
+        todo="Nothing: it may be sent twice, and whoever needs it asks anew.",
     )
     outcome = Outcome(
         state=CallState.ERROR, label=Label(integrity=Integrity.SYSTEM), error=error.as_dict()

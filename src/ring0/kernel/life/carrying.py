@@ -10,6 +10,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from ring0 import limits
 from ring0.errors import Interrupted, LimitReached, Ring0Error, RunFailed, StoreFailed, StoreFull
 from ring0.kernel.agent import processes
@@ -83,6 +85,7 @@ class Carrying:
     async def _outcome(self, run: LiveRun, output: Output) -> tuple[Any, Ring0Error | None]:
         """What the agent came to, or (None, …) where the kernel stopped it."""
         process = self._runs.runtime.start(self._process(run, output), name=f"process of {run.id}")
+        process.add_done_callback(_heard)  # Where it was stopped, what it says counts nothing.
         run.process = process
         try:
             await asyncio.wait({process, run.stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -95,8 +98,6 @@ class Carrying:
                         asyncio.wait({process}), limits.AGENT_STOP_S_MAX
                     )
         if run.stopped.done():
-            if process.done() and not process.cancelled():
-                process.exception()  # Retrieved: what it says now counts nothing.
             if run.stopped.result() is not Stop.OVER:
                 return None, None
             try:
@@ -127,8 +128,11 @@ class Carrying:
             doors.append(await self._runs.doors(run, sandbox))  # type: ignore[misc]
 
         spec = processes.agent_spec(run.agent, self._runs.sandboxes)
+        if self._runs.environment:
+            spec = replace(spec, env={**spec.env, **self._runs.environment})
         sandbox = await self._runs.sandboxes.start(run.id, spec, "agent", open_door)
         run.watched = sandbox.identity.pid
+        dying = self._runs.runtime.start(self._dies_with(run, sandbox), name=f"end of {run.id}")
         self._runs.freezing.watch()
         reading = self._runs.runtime.start(output.read(sandbox), name=f"output of {run.id}")
         try:
@@ -140,6 +144,13 @@ class Carrying:
                 await door.close()
             await self._runs.sandboxes.end(sandbox)
             reading.cancel()
+            dying.cancel()
+
+    async def _dies_with(self, run: LiveRun, sandbox: Sandbox) -> None:
+        """The moment its process is dead, nobody is this run any more: what it printed may still be
+        read, and what it said in the end may still be written."""
+        await sandbox.dead()
+        self._runs.gate.handles.process_died(run.handle)
 
     async def _let_go(self, run: LiveRun) -> None:
         """Stops what runs, and leaves the rows as they are."""
@@ -185,3 +196,9 @@ def _ours(fault: BaseException) -> RunFailed:
         why="A fault of ring0.",
         todo="Report it, with `ring0 show`; `ring0 recover` goes on with what has not ended.",
     )
+
+
+def _heard(process: asyncio.Task[Any]) -> None:
+    """Its exception was looked at, whoever else does."""
+    if not process.cancelled():
+        process.exception()

@@ -19,6 +19,8 @@ from ring0.errors import (
     StoreFailed,
     StoreFull,
 )
+from ring0.identity import narrowing
+from ring0.kernel.life.queueing import Beside
 from ring0.scheduler.budgets import refusal
 from ring0.store import GuardFailed
 from ring0.tools.driver import CallContext, Result
@@ -40,8 +42,11 @@ class Children:
         """The parent has ended, or was put away."""
         self._of.pop(parent, None)
 
-    async def spawn(self, parent: Run, name: str, task: str, call: str) -> str:
-        """The child of this call: the same call always has the same child."""
+    async def spawn(
+        self, parent: Run, name: str, task: str, call: str, only: Sequence[str] | None = None
+    ) -> str:
+        """The child of this call: the same call always has the same child. `only`: its task's
+        grant, beneath all that its parent holds."""
         child = f"r-{hashlib.sha256(call.encode()).hexdigest()[:12]}"
         row = await self._runs.store.run(child)
         if row is not None:
@@ -59,14 +64,17 @@ class Children:
                 todo="Do it in this run.",
             )
         try:
-            await self._begin(parent, name, task, child)
+            await self._begin(parent, name, task, child, only)
         except Ring0Error:
             children.discard(child)  # It was refused: it takes nobody's place.
             raise
         self._runs.runtime.reached("child.spawned")
         return child
 
-    async def _begin(self, parent: Run, name: str, task: str, child: str) -> None:
+    async def _begin(
+        self, parent: Run, name: str, task: str, child: str, only: Sequence[str] | None
+    ) -> None:
+        grant = None if only is None else narrowing.for_task(only)
         await self._runs.store.flush()
         now = await self._runs.store.run(parent.id)
         live = self._runs.gate.live.get(parent.id)
@@ -81,6 +89,7 @@ class Children:
                 tenant=parent.tenant,
                 parent=parent,
                 run=child,
+                beside=Beside(only=grant),
             )
         except GuardFailed as failure:
             raise refusal(parent, failure.detail) from None

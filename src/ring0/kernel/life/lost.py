@@ -1,8 +1,9 @@
 """What a crash may have lost: calls that rode to the disk, were carried out, and never got there.
 
-They count as made. Only runs that were at work when the kernel ended out of order can have lost
-any: a run that waits with its process put away, and all runs of a kernel that stopped in order,
-have on disk all that they did.
+They count as made, once in a run's life: from then on none of its calls rides any more, so that a
+run which meets many crashes has no less budget in the end than one that met a single one. Only runs
+that were at work when the kernel ended out of order can have lost any: a run that waits with its
+process put away, and all runs of a kernel that stopped in order, have on disk all that they did.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ async def _stopped_in_order(store: Store) -> bool:
 async def count(store: Store, rows: list[Run]) -> None:
     """Writes for each what it may have lost."""
     for row in rows:
+        if row.calls_lost:
+            continue  # Since then each of its calls was on disk before it began.
         left = row.budget.calls - row.calls_used
         lost = min(budgets.chunk_calls(row.budget) - 1, left)
         if lost > 0:

@@ -10,13 +10,14 @@ import msgspec
 from ring0 import limits
 from ring0.errors import InvalidInput
 from ring0.guardrails import Secrets
+from ring0.identity import narrowing
 from ring0.kernel import values
 from ring0.kernel.agent import inputs
 from ring0.kernel.agent.agents import Agent
 from ring0.runtime import Runtime
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
-from ring0.types import Frozen, Integrity, Label, Run, RunState
+from ring0.types import Frozen, Integrity, Label, Only, Run, RunState
 
 
 class Beside(Frozen, frozen=True, kw_only=True):
@@ -26,6 +27,8 @@ class Beside(Frozen, frozen=True, kw_only=True):
     guards: tuple[base.Guard, ...] = ()
     files: tuple[tuple[str, bytes, Label], ...] = ()
     """Put into its workspace: path, content, label."""
+    only: Only | None = None
+    """Its task's grant; None: its task narrows nothing."""
 
 
 ALONE: Final = Beside()
@@ -82,6 +85,7 @@ class Queueing:
             tenant=tenant,
             principal=principal,
             task=address(key, encoded),
+            only=_only(parent, beside.only),
             label=label,
             budget=budget,
             priority=max(agent.manifest.priority, parent.priority if parent else 0),
@@ -103,6 +107,11 @@ class Queueing:
             ],
         )
         return row, write
+
+
+def _only(parent: Run | None, only: Only | None) -> tuple[Only, ...]:
+    """All that its parent holds, and its own: never less narrow than its parent."""
+    return narrowing.narrowed(parent.only if parent else (), *(() if only is None else (only,)))
 
 
 def _of_parent(row: Run, parent: Run) -> list[base.Guard]:

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 PAUSE = "pause"
 UNKNOWN = "unknown"
-_ANSWERED = (ApprovalState.APPROVED, ApprovalState.DENIED, ApprovalState.EXPIRED)
+_ANSWERED = (
+    ApprovalState.APPROVED,
+    ApprovalState.EDITED,
+    ApprovalState.DENIED,
+    ApprovalState.EXPIRED,
+)
 
 
 async def of(store: Store, row: Run, now_us: int) -> frozenset[str]:

@@ -29,6 +29,7 @@ from ring0.kernel.life.carrying import Carrying
 from ring0.kernel.life.children import Children
 from ring0.kernel.life.ending import Ending, Ends
 from ring0.kernel.life.freezing import Freezing
+from ring0.kernel.life.granting import Granting
 from ring0.kernel.life.queueing import ALONE, Beside, Queueing
 from ring0.kernel.life.waking import Waking
 from ring0.kernel.live import LiveRun, Stop
@@ -88,6 +89,10 @@ class Runs:
         """Is told of each run that was started, or has ended."""
         self.models: frozenset[str] = frozenset()
         """Names of the operator's models: every agent may ask for them."""
+        self.environment: dict[str, str] = {}
+        """What every isolated agent's process gets beside its own."""
+        self.granting: Granting | None = None
+        """Who knows what principals may ask for. None: nobody narrows them."""
         self.park_after_s: float = limits.PARK_AFTER_S
         self.not_recovered: dict[str, Ring0Error] = {}
         """Runs that could not be started again, and why; until they are."""
@@ -189,6 +194,8 @@ class Runs:
             records=await self.store.calls(row.id),
             approvals=await self.store.approvals(run=row.id),
         )
+        if self.granting is not None:
+            run.narrowed = self.granting.of(row, operator=agent.operator)
         run.models |= self.models
         run.on_change = self._changed
         await self.gate.trees.join(run)
@@ -204,7 +211,8 @@ class Runs:
     def tools(self, agent: Agent) -> list[Tool]:
         """All that the agent's manifest names, with schemas compiled. Raises ManifestInvalid."""
         manifest = agent.manifest
-        drivers = list(registry.built_in(manifest.tools, Path(manifest.folder), self.means))
+        means = self.means.of(manifest.name)
+        drivers = list(registry.built_in(manifest.tools, Path(manifest.folder), means))
         if agent.family.mode is Mode.ISOLATED and manifest.functions:
             drivers += processes.functions(agent, self.sandboxes, self.means)
         elif manifest.functions:

@@ -36,6 +36,8 @@ def first(
         base.CallFresh(call=call.id),
         *locks,
     ]
+    if call.undoes:
+        guards.append(base.NotUndone(call=call.undoes))
     if approval is not None:
         guards.append(base.ApprovalGood(approval=approval.id, bound_to=approval.bound_to))
     intended = ev.CallIntended(
@@ -50,8 +52,14 @@ def first(
         guards=guards,
         blobs=judged.blobs,
         events=[*taken.raised, intended],
-        durable=call.effect is Effect.ONCE or taken.durable,
+        # What another tool takes back has to be known of, whatever its effect is.
+        durable=call.effect is Effect.ONCE or taken.durable or _is_compensable(judged),
     )
+
+
+def _is_compensable(judged: Judged) -> bool:
+    tool = judged.held.tool
+    return tool is not None and tool.manifest.reversal.startswith("compensable:")
 
 
 def again(run: LiveRun, judged: Judged, taken: Reservation, locks: Sequence[base.Guard]) -> Write:

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ring0.errors import CallDenied, CallInvalid
-from ring0.governance import Policies, Question, approvals
+from ring0.governance import Policies, Question, approvals, reserved_key
 from ring0.guardrails import Secrets
+from ring0.identity import narrowing
+from ring0.identity.tokens import Scope
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
+from ring0.kernel.steps import editing
 from ring0.scheduler.loops import only_asked
 from ring0.store import address
 from ring0.tools.driver import CallContext, Prepared, Within
@@ -34,9 +37,36 @@ _CALLED = {CallKind.SPAWN: "child agent"}
 
 
 def find(
-    run: LiveRun, request: Request, kinds: Mapping[CallKind, Tool], within: Within | None = None
+    run: LiveRun,
+    request: Request,
+    kinds: Mapping[CallKind, Tool],
+    within: Within | None = None,
+    scope: Scope | None = None,
 ) -> Tool:
-    """The manifest of what is asked for. Raises CallDenied: what is not named is not there."""
+    """The manifest of what is asked for, where the run's grants and the token that the call came
+    with name it too. Raises CallDenied: what is not named is not there."""
+    tool = _in_manifest(run, request, kinds, within)
+    if run.narrowed is not None or scope is not None:
+        asked = narrowing.subject(request.kind, request.name)
+        if run.narrowed is not None and not run.narrowed.allows(asked):
+            raise _not_granted(asked, "this run's grant", run.narrowed.told())
+        if scope is not None and not scope.allows(asked):
+            raise _not_granted(asked, "the token", scope.told())
+    return tool
+
+
+def _not_granted(asked: str, where: str, named: str) -> CallDenied:
+    name = asked.removeprefix(narrowing.TOOL)
+    return CallDenied(
+        f"{name[:160]!r} is not in {where}.",
+        why=f"Named there: {named}.",
+        todo="Ask for what is named; only whoever gave it can give another.",
+    )
+
+
+def _in_manifest(
+    run: LiveRun, request: Request, kinds: Mapping[CallKind, Tool], within: Within | None
+) -> Tool:
     if request.kind is CallKind.EGRESS:
         if within is None:
             raise CallDenied(
@@ -80,6 +110,7 @@ class Judged:
 
     __slots__ = (
         "args",
+        "asked",
         "blobs",
         "bound_to",
         "decision",
@@ -121,6 +152,9 @@ class Judged:
             reversal=prepared.reversal or tool.manifest.reversal,
             run_label=run.row.label,
             reasons=verdict.reasons,
+            approver=verdict.approver,
+            edited=held.edited,
+            before=editing.before(held),
         )
         # A dry run shows rows of the world as they are: a secret may be among them.
         plain, found = secrets.redact(msgspec.to_builtins(shown))
@@ -131,6 +165,12 @@ class Judged:
         self.args = address(run.key, stored)
         """Of the canonical arguments, as they go on record."""
         self.blobs = {self.decision: evidence, self.args: stored}
+        self.asked = ""
+        """Of the agent's own arguments, where people changed some."""
+        if held.asked_args is not None:
+            stored = values.canonical(held.asked_args)
+            self.asked = address(run.key, stored)
+            self.blobs[self.asked] = stored
 
     @property
     def effect(self) -> Effect:
@@ -154,8 +194,12 @@ async def judge(
     """Prepares (a dry run, where it mutates), traces the arguments, and asks Cedar."""
     tool = held.tool
     assert tool is not None
+    if held.kind is CallKind.TOOL:
+        _check_keys(held)
     prepared = await tool.driver.prepare(held.args, context)
     origins = run.seen.origins(held.args, tool.manifest.critical) if tool.manifest.critical else ()
+    if held.edited:
+        origins = editing.authored(origins, held)
     manifest = held.within.tool if held.within else tool.manifest
     question = Question(
         tenant=run.row.tenant,
@@ -185,8 +229,27 @@ async def judge(
         cost_microusd=prepared.reserve_microusd,
         host=prepared.host,
         method=prepared.method,
+        run_confidentiality=run.row.label.confidentiality,
+        budget_left_calls=max(0, run.row.budget.calls - run.row.calls_used),
+        budget_left_tokens=max(0, run.row.budget.tokens - run.row.tokens_used),
+        budget_left_microusd=max(0, run.row.budget.cost_microusd - run.row.cost_used_microusd),
+        args=policies.arguments(held.name, tool.digest, tool.manifest.schema, held.args)
+        if held.kind is CallKind.TOOL
+        else None,
     )
     return Judged(run, held, tool, prepared, origins, question, policies.decide(question), secrets)
+
+
+def _check_keys(held: Held) -> None:
+    """Raises CallInvalid for a key that the policy engine reads as an entity, at any depth."""
+    if not held.edited and b'"__e' not in held.canonical:
+        return
+    if key := reserved_key(held.args):
+        raise CallInvalid(
+            f"An argument of {held.name} has a field named {key!r}.",
+            why="The policy engine gives that name a meaning of its own.",
+            todo="Name the field otherwise, or send the value as text.",
+        )
 
 
 _LIMITS = re.compile(r"\b(limit|offset)\s+\d+", re.IGNORECASE)
@@ -250,11 +313,14 @@ def call_row(
         state=state,
         request_digest=held.digest,
         args=judged.args,
+        asked=judged.asked,
+        edited=held.edited,
         effect=judged.effect,
         verdict=judged.verdict,
         decision=judged.decision,
         approval=approval.id if approval else "",
         tool_digest=judged.tool.digest,
+        undoes=judged.prepared.undoes,
         notice=held.notice,
         fingerprint=only_asked(held.asked) if held.asked else "",
         begun_us=now_us,

@@ -10,7 +10,7 @@ from ring0.errors import CallInvalid, Ring0Error
 from ring0.guardrails import Secrets
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
-from ring0.kernel.steps import judging, looping, spending
+from ring0.kernel.steps import editing, judging, looping, spending
 from ring0.kernel.steps.judging import Denied, Judged
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
@@ -102,7 +102,7 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
     if isinstance(result, Ring0Error):
         outcome = failure(run, judged, result, secrets)
         seen = looping.ended(run, held, [outcome.error], None)
-        outcome = replace(outcome, notice=seen.notice)
+        outcome = replace(outcome, notice=editing.with_notice(held, seen.notice))
         stored = msgspec.json.encode(outcome)
         where = address(run.key, stored)
         label = _risen(run, outcome.label)
@@ -121,7 +121,8 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
     value, _ = secrets.redact(result.value)
     value = _bounded(value)
     seen = looping.ended(run, held, value, result)
-    outcome = Outcome(state=CallState.OK, value=value, label=result.label, notice=seen.notice)
+    told = editing.with_notice(held, seen.notice)
+    outcome = Outcome(state=CallState.OK, value=value, label=result.label, notice=told)
     stored = msgspec.json.encode(outcome)
     where = address(run.key, stored)
     blobs = {where: stored}
@@ -187,7 +188,8 @@ def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_u
     if error.tells_of_data and held.tool is not None:
         label = Label(integrity=held.tool.manifest.output, sources=(source(held),))
         run_label = _risen(run, label)
-    outcome = Outcome(state=CallState.REFUSED, label=label, error=told, notice=seen.notice)
+    noticed = editing.with_notice(held, seen.notice)
+    outcome = Outcome(state=CallState.REFUSED, label=label, error=told, notice=noticed)
     stored = msgspec.json.encode(outcome)
     where = address(run.key, stored)
     if held.retry is not None:

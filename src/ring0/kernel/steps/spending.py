@@ -3,7 +3,8 @@ picture of budgets keeps up with the store's.
 
 What reserves money, tokens or a cap is on disk before the call begins. Other calls ride to the disk
 in chunks: before more than a chunk of them could be lost in a crash, one waits until it is there.
-What may have been lost counts as made (lost.py), so a budget is never overspent.
+What may have been lost counts as made (lost.py), so a budget is never overspent; after that none of
+the run's calls rides any more.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ class Spending:
         durable = (
             bool(prepared.reserve_microusd or prepared.reserve_tokens or takings or raised)
             or run.riding >= budgets.chunk_calls(run.row.budget) - 1
+            or run.row.calls_lost > 0
         )
         riding = run.riding
         if not durable:

@@ -1,7 +1,7 @@
 """Waiting for people: an ask, and an effect that nobody knows of. Both stand as rows.
 
 What waits in memory here is only the process that asked; the answer is written to the journal first
-and found there again after a crash.
+(answering.py) and found there again after a crash.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from msgspec.structs import replace
 
-from ring0 import limits
 from ring0.errors import (
-    CallDenied,
     EffectUnknown,
     InvalidInput,
     LimitReached,
@@ -23,8 +21,11 @@ from ring0.errors import (
     Ring0Error,
     RunDead,
 )
+from ring0.governance import approvals
 from ring0.kernel.live import LiveRun
+from ring0.kernel.steps import opening
 from ring0.kernel.steps.judging import Judged
+from ring0.kernel.steps.standings import Standings
 from ring0.runtime import Runtime
 from ring0.store import GuardFailed, Store, Write, address, base
 from ring0.store import events as ev
@@ -33,11 +34,23 @@ from ring0.types import (
     ApprovalState,
     Call,
     CallState,
+    Edit,
     Integrity,
     Label,
     Outcome,
     RunState,
+    Standing,
 )
+
+
+def _not_asked(run: LiveRun, failure: GuardFailed) -> Ring0Error:
+    if isinstance(failure.guard, base.AsksBelow):
+        return LimitReached(
+            "Too many approvals are pending for this run and its children.",
+            why="Asks wear people out, so there is a cap.",
+            todo="Wait for the answers before asking for more.",
+        )
+    return RunDead(f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run.")
 
 
 def _nobody(*_: object, **__: object) -> None:
@@ -50,6 +63,7 @@ class Waiting:
     def __init__(self, store: Store, runtime: Runtime) -> None:
         self._store = store
         self._runtime = runtime
+        self.standings = Standings(store, runtime)
         self._waiters: dict[str, asyncio.Event] = {}
         """By approval or call: set when its row has moved."""
         self._timers: set[asyncio.Task[None]] = set()
@@ -57,68 +71,43 @@ class Waiting:
         """(run, anyway=…): something happened for a run that may have been put away."""
         self.needed: Callable[[Approval | Call, str], None] = _nobody
         """(what, why): a person is waited for, to answer an ask or to settle an unknown effect."""
+        self.asked: Callable[[Approval], None] = _nobody
+        """A new ask waits for people."""
         self.check_room: Callable[[LiveRun], None] = _nobody
         """Raises LimitReached where a process that can't be put away may not wait."""
 
     # --- asks ---------------------------------------------------------------------------------
 
     async def open(self, run: LiveRun, judged: Judged, older: Approval | None) -> Approval:
-        """Writes a new ask. Raises LimitReached where too many wait already, RunDead."""
-        self.check_room(run)
-        now_us = self._runtime.now_us()
-        shown = msgspec.json.encode(judged.shown)
-        where = address(run.key, shown)
-        approval = Approval(
-            id=self._runtime.new_id("a"),
-            run=run.id,
-            call=judged.held.id,
-            bound_to=judged.bound_to,
-            state=ApprovalState.PENDING,
-            shown=where,
-            policy_digest=judged.verdict.policy_digest,
-            asked_us=judged.held.begun_us,
-            expires_us=min(now_us + limits.APPROVAL_EXPIRY_S * 1_000_000, run.row.deadline_us),
-        )
-        events: list[ev.AnyEvent] = [ev.ApprovalAsked(approval=approval)]
-        if older is not None and older.state in (ApprovalState.PENDING, ApprovalState.APPROVED):
-            events.insert(
-                0,
-                ev.ApprovalAnswered(
-                    approval=older.id,
-                    state=ApprovalState.REVOKED,
-                    by="kernel",
-                    note="what it was bound to has changed",
-                ),
-            )
-        try:
-            await self._store.append(
-                Write(
-                    run=run.id,
-                    events=events,
-                    blobs={where: shown, **judged.blobs},
-                    durable=True,
-                    guards=[
-                        base.RunLive(run=run.id, epoch=run.row.epoch),
-                        base.NotKilled(run=run.id),
-                        base.AsksBelow(
-                            root=run.row.root, most=limits.APPROVALS_PENDING_PER_TREE_MAX
-                        ),
-                    ],
-                )
-            )
-        except GuardFailed as failure:
-            if isinstance(failure.guard, base.AsksBelow):
-                raise LimitReached(
-                    "Too many approvals are pending for this run and its children.",
-                    why="Asks wear people out, so there is a cap.",
-                    todo="Wait for the answers before asking for more.",
-                ) from None
-            raise RunDead(
-                f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run."
-            ) from None
+        """Writes a new ask. Who gave a yes in advance, or changed what is asked about, has answered
+        it already. Raises LimitReached where too many wait, RunDead."""
+        while True:
+            standing = await self.standings.covering(run, judged)
+            asked = await self._ask(run, judged, older, standing)
+            if asked.approval.state is ApprovalState.PENDING:
+                self.check_room(run)
+            try:
+                await self._store.append(asked.write)
+                break
+            except GuardFailed as failure:
+                if standing is not None and isinstance(failure.guard, base.StandingGood):
+                    self.standings.drop(standing.id)
+                    continue
+                raise _not_asked(run, failure) from None
         self._runtime.reached("approval.asked")
-        run.approvals[approval.call] = approval
-        return approval
+        run.approvals[asked.approval.call] = asked.approval
+        if asked.approval.state is ApprovalState.PENDING:
+            self.asked(asked.approval)
+        return asked.approval
+
+    async def _ask(
+        self, run: LiveRun, judged: Judged, older: Approval | None, standing: Standing | None
+    ) -> opening.Asked:
+        edits: tuple[Edit, ...] = ()
+        if older is not None and older.state is ApprovalState.EDITED:
+            edits = approvals.edits_of(await self._store.blob(older.edits))
+        now_us, key = self._runtime.now_us(), self._runtime.new_id("a")
+        return opening.asked(run, judged, older, edits, standing, key, now_us)
 
     async def answered(
         self,
@@ -190,36 +179,10 @@ class Waiting:
             await self._take_away(approval, ApprovalState.EXPIRED, "nobody answered in time")
         return bool(over)
 
-    async def answer(self, approval: str, *, yes: bool, by: str, note: str = "") -> Approval:
-        """A human's answer. Raises NotFound, CallDenied (answered or expired already)."""
-        found = await self._store.approval(approval)
-        if found is None:
-            raise NotFound(
-                f"There is no approval {approval[:40]!r}.",
-                todo="`ring0 approvals` lists those that wait.",
-            )
-        state = ApprovalState.APPROVED if yes else ApprovalState.DENIED
-        try:
-            await self._store.append(
-                Write(
-                    run=found.run,
-                    durable=True,
-                    guards=[base.ApprovalPending(approval=approval)],
-                    events=[
-                        ev.ApprovalAnswered(approval=approval, state=state, by=by, note=note[:1000])
-                    ],
-                )
-            )
-        except GuardFailed as failure:
-            raise CallDenied(
-                f"{approval} can't be answered any more.",
-                why=failure.detail + ".",
-                todo="`ring0 approvals` lists those that wait.",
-            ) from None
-        self._runtime.reached("approval.answered")
-        self._wake(approval)
-        self.wake(found.run)
-        return replace(found, state=state, answered_by=by, note=note)
+    def answered_by_person(self, approval: Approval) -> None:
+        """Its row says so: who waits for it may go on."""
+        self._wake(approval.id)
+        self.wake(approval.run)
 
     async def revoke(self, run: str, by: str) -> None:
         """All that wait for this run: a kill or an end takes them away."""

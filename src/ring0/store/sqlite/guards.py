@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import apsw
 
+from ring0 import limits
 from ring0.store import base
 from ring0.store.base import CapRow, Guard, GuardFailed, KillRow
 from ring0.store.project import lock_key, message_key
@@ -15,12 +16,14 @@ from ring0.types import (
     ENDED,
     Approval,
     ApprovalState,
+    Call,
     CallState,
     Cron,
     Hook,
     Lock,
     LockMode,
     Run,
+    Standing,
 )
 
 LOOKS_THROUGH_A_TABLE: Final = frozenset({base.AsksBelow, base.LockFree})
@@ -51,8 +54,12 @@ def check(guard: Guard, tables: SqliteTables, db: apsw.Connection, now_us: int) 
             call = tables.get("call", guard.call)
             if call is None or call.state not in (CallState.INTENDED, CallState.UNKNOWN):
                 raise GuardFailed(guard, f"{guard.call} is {call.state if call else 'not there'}")
+        case base.NotUndone():
+            _not_undone(guard, tables.get("call", guard.call))
         case base.ApprovalGood() | base.ApprovalPending():
-            _approval(guard, tables.get("approval", guard.approval), now_us)
+            _approval(guard, tables, now_us)
+        case base.StandingGood():
+            _standing(guard, guard.standing, tables, now_us)
         case base.AsksBelow():
             pending = first(db, sql.ASKS_PENDING, (guard.root,))[0]
             if pending >= guard.most:
@@ -91,6 +98,13 @@ def _not_killed(guard: Guard, run: Run, tables: SqliteTables) -> None:
         kill: KillRow | None = tables.get("kill", key)
         if kill is not None and kill.generation > run.kill_seen:
             raise GuardFailed(guard, "a kill reached the run")
+
+
+def _not_undone(guard: base.NotUndone, call: Call | None) -> None:
+    if call is None or call.state is not CallState.OK:
+        raise GuardFailed(guard, f"{guard.call} is {call.state if call else 'not there'}")
+    if call.undone_by:
+        raise GuardFailed(guard, f"{call.undone_by} takes {guard.call} back, or has")
 
 
 def _room(guard: base.Room, run: Run) -> None:
@@ -149,8 +163,9 @@ def _order_stands(guard: base.OrderStands, order: Cron | Hook | None) -> None:
 
 
 def _approval(
-    guard: base.ApprovalGood | base.ApprovalPending, approval: Approval | None, now_us: int
+    guard: base.ApprovalGood | base.ApprovalPending, tables: SqliteTables, now_us: int
 ) -> None:
+    approval: Approval | None = tables.get("approval", guard.approval)
     if approval is None:
         raise GuardFailed(guard, "no such approval")
     good = isinstance(guard, base.ApprovalGood)
@@ -160,5 +175,29 @@ def _approval(
     over = now_us >= approval.expires_us
     if over and not (isinstance(guard, base.ApprovalPending) and guard.or_expired):
         raise GuardFailed(guard, "the approval has expired")
-    if isinstance(guard, base.ApprovalGood) and approval.bound_to != guard.bound_to:
+    if isinstance(guard, base.ApprovalPending):
+        if guard.unless_by and guard.unless_by in approval.yes_by:
+            raise GuardFailed(guard, f"{guard.unless_by} has said yes to it already")
+        return
+    if approval.bound_to != guard.bound_to:
         raise GuardFailed(guard, "the approval is bound to another call")
+    if approval.under:
+        _standing(guard, approval.under, tables, now_us, used=True)
+
+
+def _standing(
+    guard: Guard, key: str, tables: SqliteTables, now_us: int, *, used: bool = False
+) -> None:
+    standing: Standing | None = tables.get("standing", key)
+    if standing is None:
+        raise GuardFailed(guard, "no such standing approval")
+    if standing.revoked_by:
+        raise GuardFailed(guard, f"{key} was revoked by {standing.revoked_by}")
+    if now_us >= standing.expires_us:
+        raise GuardFailed(guard, f"{key} has expired")
+    if not used and standing.uses >= limits.STANDING_USES_MAX:
+        raise GuardFailed(guard, f"{key} was used {standing.uses} times")
+    for where in ("all:", f"agent:{standing.agent}", f"tenant:{standing.tenant}"):
+        kill: KillRow | None = tables.get("kill", where)
+        if kill is not None and kill.generation > standing.kill_seen:
+            raise GuardFailed(guard, f"a kill has ended {key}")

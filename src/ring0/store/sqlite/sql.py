@@ -2,7 +2,8 @@
 
 `event` is the journal: the exact bytes of each entry, its place in the Merkle log (`idx`, from 0
 without a gap), its RFC 6962 leaf hash, and its name (run, seq). It is only ever appended to.
-`blob` holds large or erasable values, by keyed digest; `run_key` holds the keys, one a run.
+`blob` holds large or erasable values, by keyed digest (in the order in which they came: their
+keys have none, and a tree of values would be written all over); `run_key` the keys, one a run.
 `tree` is one row: the size and the peaks of the Merkle tree, moved forward in each transaction.
 The rest are projections, rebuilt from `event` by store/project.py: a row is the JSON of a struct
 of types.py, and the columns beside it are what guards and lists ask for. `episode` and its
@@ -14,7 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x52494E47  # "RING"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 SCHEMA: Final = f"""
 PRAGMA application_id = {APPLICATION_ID};
@@ -29,7 +30,7 @@ CREATE TABLE event (
 ) STRICT;
 CREATE TRIGGER event_is_kept BEFORE UPDATE ON event BEGIN SELECT raise(ABORT, 'append only'); END;
 CREATE TRIGGER event_stays BEFORE DELETE ON event BEGIN SELECT raise(ABORT, 'append only'); END;
-CREATE TABLE blob (address TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE blob (address TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 CREATE TABLE run_key (run TEXT PRIMARY KEY, key BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE tree (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL,
     peaks BLOB NOT NULL, kernel_seq INTEGER NOT NULL) STRICT;
@@ -52,6 +53,7 @@ CREATE TABLE approval (
     row BLOB NOT NULL
 ) STRICT;
 CREATE INDEX approval_by_state ON approval (state, asked_us);
+CREATE TABLE standing (key TEXT PRIMARY KEY, given_us INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
 CREATE TABLE file (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE sandbox (key TEXT PRIMARY KEY, ended INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
 CREATE INDEX sandbox_alive ON sandbox (ended) WHERE ended = 0;
@@ -69,6 +71,8 @@ CREATE TABLE cap (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID
 CREATE TABLE tenant (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE cron (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE hook (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE login (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE setting (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE kill (key TEXT PRIMARY KEY, generation INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
 CREATE TABLE episode (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
@@ -109,6 +113,7 @@ GET: Final = {
     for table in (
         *("run", "call", "approval", "file", "sandbox", "kill", "episode"),
         *("lock", "message", "cap", "tenant", "cron", "hook"),
+        *("login", "setting", "standing"),
     )
 }
 PUT: Final = {
@@ -118,6 +123,8 @@ PUT: Final = {
     " state = excluded.state, row = excluded.row",
     "approval": "INSERT INTO approval VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
     " state = excluded.state, row = excluded.row",
+    "standing": "INSERT INTO standing VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " row = excluded.row",
     "file": "INSERT INTO file VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
     "sandbox": "INSERT INTO sandbox VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
     " ended = excluded.ended, row = excluded.row",
@@ -131,15 +138,20 @@ PUT: Final = {
     "tenant": "INSERT INTO tenant VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
     "cron": "INSERT INTO cron VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
     "hook": "INSERT INTO hook VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
+    "login": "INSERT INTO login VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
+    "setting": "INSERT INTO setting VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " row = excluded.row",
 }
 REMOVE: Final = {
-    table: f"DELETE FROM {table} WHERE key = ?" for table in ("file", "lock", "cron", "hook")
+    table: f"DELETE FROM {table} WHERE key = ?"
+    for table in ("file", "lock", "cron", "hook", "login")
 }
 """From these a row can be taken away."""
 COLUMNS: Final = {
     "run": ("state", "parent", "root", "started_us", "wake_us"),
     "call": ("run", "seq", "state"),
     "approval": ("run", "state", "asked_us"),
+    "standing": ("given_us",),
     "file": (),
     "sandbox": ("ended",),
     "kill": ("generation",),
@@ -149,6 +161,8 @@ COLUMNS: Final = {
     "tenant": (),
     "cron": (),
     "hook": (),
+    "login": (),
+    "setting": (),
     "episode": ("tenant", "principal", "agent", "text"),
 }
 """What lies beside each row, as a copy of what the row says."""
@@ -187,6 +201,7 @@ SELECT count(*) FROM approval JOIN run ON run.key = approval.run
 WHERE approval.state = 'pending' AND run.root = ?
 """
 
+STANDINGS: Final = "SELECT row FROM standing ORDER BY given_us, key"
 LOCKS: Final = "SELECT row FROM lock WHERE resource <> '' ORDER BY key"
 LOCKS_OF_RUN: Final = "SELECT row FROM lock WHERE run = ? AND resource <> '' ORDER BY key"
 LOCKS_OF_TENANT: Final = "SELECT row FROM lock WHERE tenant = ? AND resource <> '' ORDER BY key"
@@ -195,6 +210,8 @@ MESSAGES: Final = "SELECT row FROM message WHERE receiver = ? ORDER BY key"
 MESSAGES_WAITING: Final = "SELECT row FROM message WHERE receiver = ? AND taken = 0 ORDER BY key"
 CRONS: Final = "SELECT row FROM cron ORDER BY key"
 HOOKS: Final = "SELECT row FROM hook ORDER BY key"
+LOGINS: Final = "SELECT row FROM login ORDER BY key"
+SETTINGS: Final = "SELECT row FROM setting ORDER BY key"
 RUNS_DUE: Final = "SELECT row FROM run WHERE wake_us > 0 AND wake_us <= ? ORDER BY wake_us LIMIT ?"
 NEXT_WAKE: Final = "SELECT coalesce(min(wake_us), 0) FROM run WHERE wake_us > 0"
 

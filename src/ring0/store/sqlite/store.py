@@ -33,10 +33,13 @@ from ring0.types import (
     File,
     Hook,
     Lock,
+    Login,
     Message,
     Run,
     RunState,
     Scope,
+    Setting,
+    Standing,
 )
 
 PAGE_ROWS: Final = 500
@@ -151,6 +154,13 @@ class SqliteStore:
         statement = f"SELECT row FROM approval{where} ORDER BY asked_us, key"
         return self._rows("approval", statement, values)
 
+    async def standings(self) -> list[Standing]:
+        return self._rows("standing", sql.STANDINGS)
+
+    async def standing(self, standing: str) -> Standing | None:
+        found: Standing | None = self._row("standing", standing)
+        return found
+
     async def locks(self, *, tenant: str = "", run: str = "") -> list[Lock]:
         if run:
             return self._rows("lock", sql.LOCKS_OF_RUN, (run,))
@@ -182,6 +192,16 @@ class SqliteStore:
 
     async def hooks(self) -> list[Hook]:
         return self._rows("hook", sql.HOOKS)
+
+    async def login(self, key: str) -> Login | None:
+        found: Login | None = self._row("login", key)
+        return found
+
+    async def logins(self) -> list[Login]:
+        return self._rows("login", sql.LOGINS)
+
+    async def settings(self) -> dict[str, Setting]:
+        return {row.name: row for row in self._rows("setting", sql.SETTINGS)}
 
     async def runs_due(self, now_us: int, most: int) -> list[Run]:
         return self._rows("run", sql.RUNS_DUE, (now_us, most))
@@ -220,6 +240,10 @@ class SqliteStore:
     async def entries(self, run: str = "") -> AsyncIterator[Entry]:
         for _, _, _, _, body in self.stored(run):
             yield decode_entry(body)
+
+    async def placed(self, run: str) -> AsyncIterator[tuple[int, Entry]]:
+        for place, _, _, _, body in self.stored(run):
+            yield place, decode_entry(body)
 
     def stored(self, run: str = "") -> Iterator[tuple[int, str, int, bytes, bytes]]:
         """The journal as it lies on disk: (index, run, seq, leaf hash, exact bytes)."""

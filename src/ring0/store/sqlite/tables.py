@@ -13,7 +13,20 @@ from ring0 import limits
 from ring0.store import merkle
 from ring0.store.base import CapRow, KillRow, SandboxRow, TenantRow, Write
 from ring0.store.sqlite import sql
-from ring0.types import Approval, Call, Cron, Episode, File, Hook, Lock, Message, Run
+from ring0.types import (
+    Approval,
+    Call,
+    Cron,
+    Episode,
+    File,
+    Hook,
+    Lock,
+    Login,
+    Message,
+    Run,
+    Setting,
+    Standing,
+)
 
 ROW_TYPES: dict[str, type[msgspec.Struct]] = {
     "run": Run,
@@ -29,6 +42,9 @@ ROW_TYPES: dict[str, type[msgspec.Struct]] = {
     "tenant": TenantRow,
     "cron": Cron,
     "hook": Hook,
+    "login": Login,
+    "setting": Setting,
+    "standing": Standing,
 }
 
 encode = msgspec.json.Encoder().encode
@@ -225,6 +241,8 @@ def columns(table: str, row: Any) -> tuple[Any, ...]:
             return (row.run, row.seq, str(row.state))
         case "approval":
             return (row.run, str(row.state), row.asked_us)
+        case "standing":
+            return (row.given_us,)
         case "sandbox":
             return (int(row.ended),)
         case "kill":

@@ -6,7 +6,7 @@ Each request that comes out of a sandbox becomes one canonical `EgressRequest`; 
 
 from ring0.tools.egress.address import Addresses
 from ring0.tools.egress.authority import Authority, proxy_environment
-from ring0.tools.egress.credential import Credential, bind, choose
+from ring0.tools.egress.credential import Credential, Source, bind, check_value, choose
 from ring0.tools.egress.kept import Keeper, Kept
 from ring0.tools.egress.proxy import Ask, Proxy, serve
 from ring0.tools.egress.request import (
@@ -33,9 +33,11 @@ __all__ = [
     "Proxy",
     "Rule",
     "Rules",
+    "Source",
     "answer_from",
     "bind",
     "canonical",
+    "check_value",
     "choose",
     "from_args",
     "parse_rule",

@@ -1,13 +1,14 @@
 """A secret that is put into a request on the far side, for one host, some methods and a path.
 
-The value is in this object and in the bytes that go out; never in a `repr`, an error or a log.
+Where its value comes from is asked at each use: it may have changed since. It is in the bytes that
+go out; never in a `repr`, an error or a log.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, NoReturn
 
 from ring0 import limits
@@ -17,7 +18,12 @@ from ring0.tools.egress.refusals import forbidden
 from ring0.tools.egress.request import EgressRequest
 from ring0.tools.egress.rules import Rule, parse_rule
 
+Source = Callable[[Any], Awaitable[str]]
+"""A credential's value for the call that it is used in (its `CallContext`; None: nobody's call)."""
+
+_PLAIN: Final = re.compile(r"[\x20-\x7e]+")
 _FORM: Final = re.compile(r"[\x20-\x7e]*\{(value|base64)\}[\x20-\x7e]*")
+_HOLE: Final = re.compile(r"\{(value|base64)\}")
 
 
 class Credential:
@@ -28,20 +34,21 @@ class Credential:
     form: how the header is written; `{value}`, or `{base64}` for what Basic wants.
     """
 
-    __slots__ = ("_value", "binding", "form", "header", "name")
+    __slots__ = ("_value", "binding", "form", "header", "name", "refused")
 
     def __init__(
         self,
         name: str,
-        value: str,
+        value: str | Source,
         binding: Rule,
         *,
         header: str = "Authorization",
         form: str = "Bearer {value}",
+        refused: Callable[[str], None] | None = None,
     ) -> None:
         """Raises InvalidInput, without the value."""
-        if len(value) < limits.SECRET_CHARS_MIN or not re.fullmatch(r"[\x20-\x7e]+", value):
-            _bad(name, f"its value is shorter than {limits.SECRET_CHARS_MIN} or no plain text")
+        if isinstance(value, str):
+            check_value(name, value)
         if not TOKEN.fullmatch(header) or not _FORM.fullmatch(form) or form.count("{") > 1:
             _bad(name, "its header or form is not one that HTTP knows")
         if header.lower() in ("host", "connection", "transfer-encoding", "content-length"):
@@ -52,6 +59,8 @@ class Credential:
         self.binding = binding
         self.header = header.lower()
         self.form = form
+        self.refused = refused
+        """Told where the host did not take the value (401)."""
         self._value = value
 
     def __repr__(self) -> str:
@@ -76,24 +85,40 @@ class Credential:
             todo="Use the plain operation, or bind the credential to that very path.",
         )
 
-    def rendered(self) -> str:
-        """The header's value."""
-        encoded = base64.b64encode(self._value.encode()).decode()
-        return self.form.replace("{value}", self._value).replace("{base64}", encoded)
+    async def value(self, by: Any = None) -> str:
+        """For this use of it, by the call of this context. Raises InvalidInput, and what its
+        source raises."""
+        if isinstance(self._value, str):
+            return self._value
+        value = await self._value(by)
+        check_value(self.name, value)
+        return value
 
-    def forms(self) -> tuple[str, ...]:
+    def rendered(self, value: str) -> str:
+        """The header's value."""
+        encoded = base64.b64encode(value.encode()).decode()
+        # In one go: a value may hold `{base64}`.
+        return _HOLE.sub(lambda hole: value if hole[1] == "value" else encoded, self.form)
+
+    def forms(self, value: str) -> tuple[str, ...]:
         """What must not come back: the value, and the header that it was written into."""
-        return self._value, self.rendered()
+        return value, self.rendered(value)
 
     def _names_that_path(self, request: EgressRequest) -> bool:
         return not self.binding.beneath and self.binding.path == request.path
 
 
 def bind(
-    name: str, value: str, rule: str, place: str, **options: Any
+    name: str, value: str | Source, rule: str, place: str, **options: Any
 ) -> Credential:  # fmt: skip
     """A credential for what `rule` says. Raises ManifestInvalid, InvalidInput."""
     return Credential(name, value, parse_rule(rule, place), **options)
+
+
+def check_value(name: str, value: str) -> None:
+    """Raises InvalidInput for what no header can carry, without the value."""
+    if len(value) < limits.SECRET_CHARS_MIN or not _PLAIN.fullmatch(value):
+        _bad(name, f"its value is shorter than {limits.SECRET_CHARS_MIN} or no plain text")
 
 
 def choose(credentials: Iterable[Credential], request: EgressRequest) -> Credential | None:

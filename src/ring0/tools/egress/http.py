@@ -101,6 +101,7 @@ class _Web:
             choose(self._credentials, request),
             keeper=self._keeper(context.run.id),
             repeatable=self.config.idempotency_header in request.headers,
+            by=context,
         )
         source = f"{request.scheme}://{request.authority}{request.path[:200]}"
         return Result(

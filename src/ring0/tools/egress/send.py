@@ -11,7 +11,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -86,8 +86,10 @@ class Egress:
         *,
         keeper: Keeper | None = None,
         repeatable: bool = False,
+        by: Any = None,
     ) -> EgressAnswer:
-        """The answer, without anybody's credentials.
+        """The answer, without anybody's credentials. `by`: the call that it is in, for whose run
+        the credential is.
 
         `repeatable`: the host was promised to carry it out once however often it is sent (a key of
         idempotency), so that a cut-off is a failure and nothing unknown.
@@ -100,15 +102,19 @@ class Egress:
             return _ESTABLISHED
         keeper = keeper or _Dropped()
         headers, hidden = kept.put_back(request, keeper)
+        value = ""
         if credential is not None and credential.fits(request):
             credential.check(request)
             self._check_is_private(request)
             # A range could bring an echo in pieces, each too short to be told from plain words.
             headers = {name: value for name, value in headers.items() if name not in _RANGES}
-            headers[credential.header] = credential.rendered()
-            hidden += credential.forms()
+            value = await credential.value(by)  # Before anything goes out: it may be refused.
+            headers[credential.header] = credential.rendered(value)
+            hidden += credential.forms(value)
         addresses = await self._addresses.find(request.host, request.port)
         answer = await self._carry_out(request, headers, addresses, repeatable)
+        if value and credential is not None and credential.refused and answer.status == 401:
+            credential.refused(value)
         if rule.own_auth and not hidden:
             return answer  # The program's own: what it sent, it may hear.
         return await self._runtime.in_thread(_cleaned, answer, request.origin, keeper, hidden)

@@ -6,12 +6,13 @@ The evidence names contents, it does not hold them: those before the call are in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from ring0.errors import UndoRefused
 from ring0.tools.driver import CallContext, FileChange, Result
+from ring0.tools.workspace import Workspace
 from ring0.types import File, Frozen, Integrity, Label
 
 
@@ -79,3 +80,19 @@ async def undo(kept: bytes, context: CallContext) -> Result:
         label=Label(integrity=Integrity.SYSTEM),
         files=tuple(changes),
     )
+
+
+async def rehearse_undo(several: Sequence[bytes], workspace: Workspace) -> list[str]:
+    """Of each, one after another: why it can't be taken back; empty where it can. What comes after
+    one that can't be is not tried. Nothing is changed."""
+    now = {file.path: file.blob for file in await workspace.list()}
+    found = [""] * len(several)
+    for place, kept in enumerate(several):
+        files = msgspec.msgpack.decode(kept, type=_Evidence).files
+        for path, replaced in files.items():
+            held = await workspace.content(now[path]) if now.get(path) else None
+            if digest(held) != replaced.after:
+                found[place] = f"{path!r} has changed since."
+                return found
+        now |= {path: replaced.before for path, replaced in files.items()}
+    return found

@@ -20,7 +20,18 @@ from ring0.tools.mcp.pins import Unit
 
 LEFT_OUT: Final = frozenset({"__pycache__", ".git"})
 SECRETS: Final = frozenset(
-    {".env", ".netrc", ".ssh", ".aws", ".gnupg", ".npmrc", ".pypirc", "vault.json", "journal.db"}
+    {
+        ".env",
+        ".netrc",
+        ".ssh",
+        ".aws",
+        ".gnupg",
+        ".npmrc",
+        ".pypirc",
+        "vault.json",
+        "vault.key",
+        "journal.db",
+    }
 )
 """What is never shown to a sandbox: a tree that holds one is refused. The last two are of ring0's
 own data folder, which may lie beside an agent's code."""

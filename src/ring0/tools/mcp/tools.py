@@ -45,6 +45,19 @@ class McpTool:
         self._said = said
         self._promised = promised
 
+    @property
+    def contained(self) -> bool:
+        """What it changes is in its sandbox and the run's workspace alone."""
+        return self._server.settings.contained
+
+    @property
+    def result_fields(self) -> frozenset[str] | None:
+        """All that its results can hold, where the server promises that; None: nobody knows."""
+        promised = self._tool.output_schema or {}
+        if promised.get("type") != "object" or promised.get("additionalProperties") is not False:
+            return None
+        return frozenset(promised.get("properties", ()))
+
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
         contained = self._server.settings.contained
         harmless = self.manifest.effect is Effect.PURE or self._said.reads

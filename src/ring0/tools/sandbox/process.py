@@ -86,6 +86,25 @@ async def confirm_dead(identity: Identity, runtime: Runtime) -> None:
         os.close(pidfd)
 
 
+async def program_dead(init: int) -> None:
+    """Returns when the first process that an init of ours began (the program) is dead; at once
+    where there is none any more. Sooner than init can tell: it has to be woken first."""
+    try:
+        pidfd = os.pidfd_open(first_child(init))
+    except (OSError, IndexError):
+        return
+    try:
+        await readable(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def first_child(pid: int) -> int:
+    """The first process that it began. Raises OSError, IndexError where there is none."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return int(file.read().split()[0])
+
+
 def not_dead(identity: Identity, why: str = "") -> SandboxFailed:
     """The error for a sandbox that outlives its kill."""
     return SandboxFailed(

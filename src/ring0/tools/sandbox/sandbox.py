@@ -17,10 +17,12 @@ from ring0.tools.sandbox import cgroups, trouble
 from ring0.tools.sandbox.beneath import Beneath
 from ring0.tools.sandbox.cgroups import Group, Usage
 from ring0.tools.sandbox.control import Control
-from ring0.tools.sandbox.process import Exit, Identity, Init, not_dead
+from ring0.tools.sandbox.process import Exit, Identity, Init, not_dead, program_dead
 from ring0.tools.sandbox.spec import SandboxSpec, class_of, program_fields
 
 TIER: Final = "ns"
+_OWN_INIT: Final = (TIER, "landlock")
+"""Tiers whose first process is an init of ours, and what that began first is the program."""
 
 
 class Streams(NamedTuple):
@@ -79,6 +81,7 @@ class Sandbox:
         self._went = False
         self._usage: Usage | None = None
         self._totals: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
         self._ended = runtime.start(self._watch(), name=f"sandbox-{self.identity.pid}")
 
     @property
@@ -125,6 +128,20 @@ class Sandbox:
     async def wait(self) -> Exit:
         """How the program ended; returns when every process of the sandbox is gone."""
         return await asyncio.shield(self._ended)
+
+    async def dead(self) -> None:
+        """Returns the moment the program is known to be over: before its cgroup is cleared away,
+        and before the last of its processes is gone."""
+        if self.tier not in _OWN_INIT:
+            await self._over.wait()
+            return
+        watching = self._runtime.start(program_dead(self.identity.pid), name="program")
+        over = self._runtime.start(self._over.wait(), name="over")
+        try:
+            await asyncio.wait({watching, over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            over.cancel()
 
     async def kill(self) -> None:
         """End every process of the sandbox; returns when they are gone, any number of times.
@@ -179,12 +196,15 @@ class Sandbox:
             while (heard := await self._parts.control.receive()) is not None:
                 message, fds = heard
                 _close(fds)
+                self._over.set()
                 if message.step == "exit":
                     said = Exit(message.code, message.signal)
                 else:
                     self._parts.init.kill()
+            self._over.set()  # Nobody is at the other end: init is dead, or as good as that.
             seen = await self._parts.init.gone()
         finally:
+            self._over.set()
             if self._totals is not None:
                 self._totals.cancel()
         self._parts.control.close()

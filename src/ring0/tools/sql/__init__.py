@@ -3,6 +3,6 @@
 tool.py has its operations, the same for both; what a statement does, each engine says itself.
 """
 
-from ring0.tools.sql.tool import drivers, touched, undo
+from ring0.tools.sql.tool import drivers, rehearse_undo, touched, undo
 
-__all__ = ["drivers", "touched", "undo"]
+__all__ = ["drivers", "rehearse_undo", "touched", "undo"]

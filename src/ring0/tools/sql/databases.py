@@ -5,7 +5,7 @@ What each does is in `sqlite/engine.py` and `postgres/engine.py`; here is what a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from ring0.errors import ManifestInvalid, UndoRefused
-from ring0.tools.sql.plan import Done, Plan, Rows, TableChange
+from ring0.tools.sql.plan import Done, Plan, Restorable, Rows, TableChange
 from ring0.tools.sql.postgres import engine as postgres_engine
 from ring0.tools.sql.postgres.connection import no_psycopg
 from ring0.tools.sql.postgres.url import Server, parse_url
@@ -53,6 +53,7 @@ class Engine(Protocol):
     def query(self, args: dict[str, Any], watch: Watch) -> Rows: ...
     def execute(self, args: dict[str, Any], digest: str, moment: Moment, watch: Watch) -> Done: ...
     def undo(self, images: bytes, watch: Watch) -> tuple[TableChange, ...]: ...
+    def rehearse_undo(self, several: Sequence[bytes], watch: Watch) -> Restorable: ...
 
 
 class Database(Protocol):
@@ -144,6 +145,9 @@ class _Sqlite:
     def undo(self, images: bytes, watch: Watch) -> tuple[TableChange, ...]:
         return sqlite_engine.undo(self._database, images, is_over=watch.is_over)
 
+    def rehearse_undo(self, several: Sequence[bytes], watch: Watch) -> Restorable:
+        return sqlite_engine.rehearse_undo(self._database, several, is_over=watch.is_over)
+
 
 class _Postgres:
     def __init__(self, server: Server, password: str) -> None:
@@ -164,6 +168,9 @@ class _Postgres:
 
     def undo(self, images: bytes, watch: Watch) -> tuple[TableChange, ...]:
         return postgres_engine.undo(self._server, self._password, images, watch)
+
+    def rehearse_undo(self, several: Sequence[bytes], watch: Watch) -> Restorable:
+        return postgres_engine.rehearse_undo(self._server, self._password, several, watch)
 
 
 def _given(args: dict[str, Any]) -> tuple[str, list[Any]]:

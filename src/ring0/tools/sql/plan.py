@@ -73,3 +73,12 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     """Row images for `undo`; empty where it is not reversible."""
     rows: Rows
     """What RETURNING gave."""
+
+
+class Restorable(msgspec.Struct, frozen=True, kw_only=True):
+    """How far several changes of a database can be taken back, one after another."""
+
+    done: int
+    """So many can be."""
+    why: str = ""
+    """Why the next can't; empty: all can."""

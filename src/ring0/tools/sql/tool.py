@@ -7,7 +7,7 @@ postgres/), never by its text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,26 @@ async def undo(evidence: bytes, runtime: Runtime, secret: Secret | None = None) 
     return {"restored": {c.table: c.inserted + c.updated + c.deleted for c in changes}}
 
 
+async def rehearse_undo(
+    several: Sequence[bytes], runtime: Runtime, secret: Secret | None = None
+) -> list[str]:
+    """Of each, one after another: why it can't be taken back; empty where it can. What comes after
+    one of the same database that can't be is not tried. Nothing is changed."""
+    of: dict[Database, list[int]] = {}
+    kept = [sql_databases.read_evidence(evidence) for evidence in several]
+    for place, (database, _) in enumerate(kept):
+        of.setdefault(database, []).append(place)
+    found = [""] * len(several)
+    for database, places in of.items():
+        images = [kept[place][1] for place in places]
+        watch = Watch(runtime)
+        work = partial(database.unlocked(secret).rehearse_undo, images, watch)
+        restorable = await settled(runtime, watch, work, effect=False)
+        if restorable.why:
+            found[places[restorable.done]] = restorable.why
+    return found
+
+
 def drivers(
     instance: str,
     config: dict[str, Any],
@@ -263,4 +283,4 @@ def _moment(context: CallContext) -> Moment:
     return Moment(now_us=context.begun_us, seed=context.call.encode())
 
 
-__all__ = ["SqlConfig", "drivers", "touched", "undo"]
+__all__ = ["SqlConfig", "drivers", "rehearse_undo", "touched", "undo"]

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from ring0 import errors, limits
-from ring0.tools.sql.plan import Done, Plan, Rows, TableChange
+from ring0.tools.sql.plan import Done, Plan, Restorable, Rows, TableChange
 from ring0.tools.sql.postgres import undo as postgres_undo
 from ring0.tools.sql.postgres.connection import (
     CommitLost,
@@ -174,6 +174,19 @@ def undo(server: Server, password: str, images: bytes, watch: Watch) -> tuple[Ta
     except CommitLost as lost:
         _look_after(server, password, watch, lost)
     return changes
+
+
+def rehearse_undo(
+    server: Server, password: str, several: Sequence[bytes], watch: Watch
+) -> Restorable:
+    """Puts all back, one after another, as far as that goes; then it is rolled back."""
+    with opened(server, password, watch) as db, db.transaction():
+        for done, images in enumerate(several):
+            try:
+                postgres_undo.restore(db, postgres_undo.decode(images))
+            except errors.UndoRefused as no:
+                return Restorable(done=done, why=f"{no.what} {no.why}")
+    return Restorable(done=len(several))
 
 
 # --- running ----------------------------------------------------------------------------------

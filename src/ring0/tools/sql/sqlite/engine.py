@@ -15,7 +15,7 @@ import apsw
 import msgspec
 
 from ring0 import errors, limits
-from ring0.tools.sql.plan import Done, Plan, Rows, TableChange
+from ring0.tools.sql.plan import Done, Plan, Restorable, Rows, TableChange
 from ring0.tools.sql.sqlite import undo as sqlite_undo
 from ring0.tools.sql.sqlite.connection import IsOver, commit, opened, said_by, transaction
 from ring0.tools.sql.sqlite.images import Recorder, Table, Value, read_tables
@@ -107,12 +107,30 @@ def undo(database: str, images: bytes, *, is_over: IsOver) -> tuple[TableChange,
         opened(database, is_over, foreign_keys=False, triggers=False, cached=True) as db,
         transaction(db),
     ):
-        try:
-            changes = sqlite_undo.restore(db, images)
-        except (apsw.SQLError, apsw.MismatchError) as error:
-            raise errors.UndoRefused("The rows can't be put back.", why=said_by(error)) from None
+        changes = _restored(db, images)
         commit(db, database)
         return changes
+
+
+def rehearse_undo(database: str, several: Sequence[bytes], *, is_over: IsOver) -> Restorable:
+    """Puts all back, one after another, as far as that goes; then it is rolled back."""
+    with (
+        opened(database, is_over, foreign_keys=False, triggers=False, cached=True) as db,
+        transaction(db),
+    ):
+        for done, images in enumerate(several):
+            try:
+                _restored(db, images)
+            except errors.UndoRefused as no:
+                return Restorable(done=done, why=f"{no.what} {no.why}")
+        return Restorable(done=len(several))
+
+
+def _restored(db: apsw.Connection, images: bytes) -> tuple[TableChange, ...]:
+    try:
+        return sqlite_undo.restore(db, images)
+    except (apsw.SQLError, apsw.MismatchError) as error:
+        raise errors.UndoRefused("The rows can't be put back.", why=said_by(error)) from None
 
 
 def state(database: str, images: bytes, *, is_over: IsOver) -> str:

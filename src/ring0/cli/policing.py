@@ -1,0 +1,198 @@
+"""`policy check | test | explain | diff | schema`: what the kernel decides by, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ring0.cli import auditing, output
+from ring0.cli.output import console, indented, line, put, text
+from ring0.cli.place import Json, Place, place_of, work
+from ring0.errors import PolicyCasesFailed, PolicyInvalid
+from ring0.governance import Policies, cases, schema
+from ring0.kernel.agent import manifests
+from ring0.tools.schemas import validator
+
+Manifest = Annotated[
+    Path | None,
+    typer.Option("--manifest", metavar="agent.toml", help="Of an agent: its tools are known then."),
+]
+Schemas = Mapping[str, Mapping[str, Any]]
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="What the kernel decides by, and why it decided so.",
+    )
+    group.command("check")(check)
+    group.command("test")(test)
+    group.command("explain")(auditing.explain_call)
+    group.command("diff")(diff)
+    group.command("schema")(show_schema)
+    app.add_typer(group, name="policy")
+
+
+def check(
+    context: typer.Context,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="Cedar files; else those that ring0.toml names."),
+    ] = None,
+    manifest: Manifest = None,
+    as_json: Json = False,
+) -> None:
+    """Hold policies against the schema and, with --manifest, against the agent's tools."""
+    place = place_of(context)
+    policies = _policies(place, files)
+    schemas = _schemas(place, manifest)
+    if schemas is not None:
+        policies.check_tools(schemas)
+        warned = policies.unknown_tools(sorted(schemas))
+    else:
+        warned = [
+            f"Statements name the tool {name!r}: without --manifest nobody looks whether it exists."
+            for name in policies.tools
+        ]
+    if as_json:
+        output.print_json(
+            {"ok": True, "digest": policies.digest, "profile": policies.profile,
+             "statements": policies.count, "warnings": warned}
+        )  # fmt: skip
+        return
+    out = console()
+    for warning in warned:
+        put(out, text(("! ", "yellow"), line(warning, 600)))
+    against = "the schema and the agent's tools" if schemas is not None else "the schema"
+    out.print(
+        text(
+            ("The policies fit ", "bold green"),
+            (f"{against}. ", "bold green"),
+            (f"{output.count(policies.count, 'statement')}, {policies.digest[:12]}", "dim"),
+            (f", profile {policies.profile}" if policies.profile else "", "dim"),
+        )
+    )
+
+
+def test(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="TOML files of cases.")],
+    as_json: Json = False,
+) -> None:
+    """Decide the cases of a file and compare: for CI, with no data folder and no kernel."""
+    place = place_of(context)
+    done: list[dict[str, Any]] = []
+    failed: list[tuple[Path, cases.Failed]] = []
+    for path in files:
+        found = cases.read(path)
+        policies = Policies.load([path.parent / name for name in found.policy], found.profile)
+        schemas = _schemas(place, path.parent / found.manifest if found.manifest else None) or {}
+        for name, written in found.tools.items():
+            _check_schema(path, name, written)
+        schemas = {**schemas, **found.tools}
+        policies.check_tools(schemas)
+        failures = [cases.run(case, policies, schemas) for case in found.case]
+        wrong = [failure for failure in failures if failure is not None]
+        failed += [(path, failure) for failure in wrong]
+        done.append({"file": str(path), "cases": len(found.case), "failed": wrong})
+    total = sum(one["cases"] for one in done)
+    if as_json:
+        output.print_json(output.builtins(done))
+        raise typer.Exit(PolicyCasesFailed.exit_code if failed else 0)
+    _print_cases(failed, total)
+    if failed:
+        raise PolicyCasesFailed(
+            f"{len(failed)} of {total} cases came out otherwise.",
+            todo="Correct the policy, or the case.",
+        )
+
+
+def _check_schema(path: Path, name: str, written: Mapping[str, Any]) -> None:
+    try:
+        validator(dict(written))
+    except ValueError as error:  # jsonschema_rs.ValidationError is one
+        raise PolicyInvalid(
+            f"{path}: [tools.{name[:80]!r}] is no JSON Schema.",
+            why=str(error)[:300],
+            todo="Mend it, or name the agent's `manifest`.",
+        ) from None
+
+
+def _print_cases(failed: list[tuple[Path, cases.Failed]], total: int) -> None:
+    out = console()
+    for path, failure in failed:
+        out.print(text(("✗ ", "red"), (line(failure.case), "bold"), (f"  {path}", "dim")))
+        out.print(indented(text(("want  ", "dim"), line(failure.want)), 4))
+        out.print(indented(text(("got   ", "dim"), line(failure.got)), 4))
+        for reason in failure.verdict.reasons:
+            out.print(indented(text(f"{reason.rule}: ", line(reason.text, 600)), 10))
+    if not failed:
+        out.print(text((f"{output.count(total, 'case')}, all as wanted.", "bold green")))
+
+
+def diff(
+    context: typer.Context,
+    old: Annotated[
+        str,
+        typer.Argument(
+            metavar="OLD", help="A Cedar file, a ring0.toml, or `now`: what ring0.toml says."
+        ),
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="As OLD.")],
+    as_json: Json = False,
+) -> None:
+    """Decide every decision on record again under both, and show those that differ."""
+    place = place_of(context)
+    sets = _set(place, old), _set(place, new)
+    from ring0.cli.differing import compare, show
+
+    compared = work(lambda: compare(place, *sets))
+    if as_json:
+        output.print_json(output.builtins(compared))
+        return
+    show(compared)
+
+
+def show_schema(context: typer.Context, manifest: Manifest = None) -> None:
+    """Print all that a policy can speak about, as Cedar's schema."""
+    schemas = _schemas(place_of(context), manifest) or {}
+    parts = [schema.text(), *(schema.tool_text(name, schemas[name]) for name in sorted(schemas))]
+    # Names of tools are from outside: they are printed as texts are, never as they come.
+    console().print(text("\n".join(parts)), soft_wrap=True)
+
+
+def _policies(place: Place, files: list[Path] | None) -> Policies:
+    if files:
+        return Policies.load(files)
+    return _of_config(manifests.read_config(place.home), place.home)
+
+
+def _of_config(config: manifests.Config, folder: Path) -> Policies:
+    return Policies.load([folder / name for name in config.policy], config.profile)
+
+
+def _set(place: Place, named: str) -> Policies:
+    """Raises PolicyInvalid, ManifestInvalid."""
+    if named == "now":
+        return _of_config(manifests.read_config(place.home), place.home)
+    path = Path(named)
+    folder = path.parent if path.name == manifests.RING0_TOML else path
+    if folder.is_dir():
+        return _of_config(manifests.read_config(folder), folder)
+    return Policies.load([path])
+
+
+def _schemas(place: Place, manifest: Path | None) -> Schemas | None:
+    """Of the agent's tools; None: no agent is named."""
+    if manifest is None:
+        return None
+    from ring0.cli.starting import agent_of_file
+    from ring0.kernel.agent import offered
+
+    bare = agent_of_file("", manifest)
+    tools = work(lambda: offered.tools_of(bare.manifest, bare.around, place.runtime, place.home))
+    return offered.schemas(tools)

@@ -1,0 +1,52 @@
+"""Which role each verb takes. One table; a verb that is not in it is done for nobody.
+
+Not here: who has which role (identity/roles.py), what a verb does (operations.py and beside it).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ring0.identity import roles
+from ring0.types import Operator, Role
+
+ROLE_OF: Final[dict[str, Role | None]] = {
+    # None: whoever has the socket. One has to be able to log in, and to ask who one is.
+    "login": None,
+    "login-finish": None,
+    "login-code": None,
+    "logout": None,
+    "whoami": None,
+    "load": Role.VIEWER,
+    "printed": Role.VIEWER,
+    "tokens": Role.VIEWER,
+    "token": Role.OPERATOR,
+    "token-revoke": Role.OPERATOR,
+    "run": Role.OPERATOR,
+    "recover": Role.OPERATOR,
+    "order": Role.OPERATOR,
+    "send": Role.OPERATOR,
+    "pause": Role.OPERATOR,
+    "resume": Role.OPERATOR,
+    "budget": Role.OPERATOR,
+    "settle": Role.OPERATOR,
+    "undo": Role.OPERATOR,
+    "undo-plan": Role.OPERATOR,  # It rehearses on the databases themselves.
+    "kill": Role.OPERATOR,
+    "answer": Role.APPROVER,
+    "answers": Role.APPROVER,
+    "revoke": Role.APPROVER,
+    "reload": Role.ADMIN,
+    "secrets": Role.ADMIN,
+    "identity-rotate": Role.ADMIN,
+    "code": Role.ADMIN,
+}
+
+
+def check(operator: Operator, verb: str) -> None:
+    """Raises RoleMissing."""
+    role = ROLE_OF.get(verb, Role.ADMIN)
+    if verb not in ROLE_OF:
+        operator = Operator(name=operator.name, roles=frozenset(), login=operator.login)
+    if role is not None:
+        roles.check(operator, role, verb)

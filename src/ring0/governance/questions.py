@@ -1,0 +1,190 @@
+"""What a decision is made of, and how Cedar is given it.
+
+Values only: who finds the facts out is the gate, who decides is policy.py.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from cedarpy import Entities
+
+from ring0.governance import schema
+from ring0.governance.arguments import LONG_MAX
+from ring0.types import CallKind, Confidentiality, Effect, Frozen, Integrity
+
+ENTITIES_KEPT_MAX: Final = 1_024
+
+_RESOURCE_TYPE: Final = {
+    CallKind.TOOL: "Tool",
+    CallKind.MODEL: "Model",
+    CallKind.SPAWN: "Agent",
+    CallKind.EGRESS: "Tool",
+}
+_KERNEL: Final = ("Kernel", "kernel")
+
+
+class Arguments(Frozen, frozen=True):
+    """Those of a tool's arguments that a policy looks at, as Cedar is given them."""
+
+    type: str
+    """Cedar's type of the record."""
+    values: dict[str, Any] = msgspec.field(default_factory=dict)
+    unheld: str = ""
+    """Why Cedar can't be given one of them; empty: it can."""
+
+
+class Question(Frozen, frozen=True):
+    """All that a decision is made of; stored with the call, so that it can be asked again."""
+
+    tenant: str
+    principal: str
+    agent: str
+    run: str
+    action: str
+    """A `CallKind`."""
+    resource: str
+    """Name of the tool, the model or the agent; empty for the others."""
+    effect: Effect
+    reversal: str
+    mutates: bool
+    """Changes something outside the run's own workspace and memory: from the engine's dry run."""
+    own: bool
+    """Touches only the run's own workspace or memory."""
+    changes_schema: bool
+    forbidden: str
+    """What the tool's engine calls out of bounds (`ATTACH`); empty: nothing."""
+    rows: int
+    tables: tuple[str, ...]
+    run_integrity: Integrity
+    untrusted_args: tuple[str, ...]
+    """Critical arguments whose value came only from untrusted data."""
+    unfounded_args: tuple[str, ...]
+    """Critical arguments whose value came from nowhere that the kernel has seen."""
+    operator: bool
+    """The call is a human operator's own (undo), not an agent's."""
+    depth: int
+    calls_used: int
+    cost_microusd: int
+    host: str = ""
+    """Where a request goes; empty where nothing goes anywhere."""
+    method: str = ""
+    run_confidentiality: Confidentiality = Confidentiality.PUBLIC
+    budget_left_calls: int = 0
+    budget_left_tokens: int = 0
+    budget_left_microusd: int = 0
+    args: Arguments | None = None
+    """None: no policy looks at the arguments."""
+
+
+SAME: Final[Mapping[str, Any]] = {
+    "run": "",
+    "calls_used": 0,
+    "cost_microusd": 0,
+    "budget_left_calls": 0,
+    "budget_left_tokens": 0,
+    "budget_left_microusd": 0,
+}
+"""What stands for each of VARYING where no policy reads it."""
+
+
+def is_plain(question: Question) -> bool:
+    """Whether Cedar takes what SAME stands for: it is a fault whether it is read or not."""
+    run = question.run
+    numbers = (
+        question.calls_used,
+        question.cost_microusd,
+        question.budget_left_calls,
+        question.budget_left_tokens,
+        question.budget_left_microusd,
+    )
+    return (
+        type(run) is str
+        and run.isascii()
+        and all(type(number) is int and 0 <= number <= LONG_MAX for number in numbers)
+    )
+
+
+def context(question: Question) -> dict[str, Any]:
+    """The facts as Cedar's JSON. Text from outside is only ever a string here, never a key or an
+    object, so `{"__entity": ...}` in it stays text."""
+    facts = {
+        "operator": question.operator,
+        "mutates": question.mutates,
+        "own": question.own,
+        "changes_schema": question.changes_schema,
+        "forbidden": question.forbidden,
+        "rows": question.rows,
+        "tables": question.tables,
+        "untrusted_args": question.untrusted_args,
+        "unfounded_args": question.unfounded_args,
+        "calls_used": question.calls_used,
+        "cost_microusd": question.cost_microusd,
+        "budget_left_calls": question.budget_left_calls,
+        "budget_left_tokens": question.budget_left_tokens,
+        "budget_left_microusd": question.budget_left_microusd,
+        "host": question.host,
+        "method": question.method,
+    }
+    if question.args is not None:
+        facts["args"] = question.args.values
+    return facts
+
+
+def resource_of(question: Question) -> tuple[str, str]:
+    """Type and id of what is asked for."""
+    kind = _RESOURCE_TYPE.get(CallKind(question.action))
+    return (kind, question.resource) if kind else _KERNEL
+
+
+def entities_of(question: Question, action: str, args: str) -> Entities:
+    """The run, the tool, and the actions that `action` is in."""
+    return _entities(
+        question.run,
+        (("Tenant", question.tenant), ("Principal", question.principal), ("Agent", question.agent)),
+        question.run_integrity,
+        question.run_confidentiality,
+        question.depth,
+        resource_of(question),
+        question.effect,
+        question.reversal,
+        action,
+        args,
+    )
+
+
+@functools.lru_cache(maxsize=ENTITIES_KEPT_MAX, typed=True)
+def _entities(
+    run: str,
+    behind: tuple[tuple[str, str], ...],
+    integrity: str,
+    confidentiality: str,
+    depth: int,
+    resource: tuple[str, str],
+    effect: str,
+    reversal: str,
+    action: str,
+    args: str,
+) -> Entities:
+    """The same from call to call, so parsed once (10 µs). The actions come with the schema."""
+    run_entity = {
+        "uid": {"type": "Run", "id": run},
+        "attrs": {
+            "integrity": {"type": "Integrity", "id": integrity},
+            "confidentiality": {"type": "Confidentiality", "id": confidentiality},
+            "depth": depth,
+        },
+        "parents": [{"type": kind, "id": name} for kind, name in behind],
+    }
+    attributes = {"effect": {"type": "Effect", "id": effect}, "reversal": reversal}
+    tool_entity = {
+        "uid": {"type": resource[0], "id": resource[1]},
+        "attrs": attributes if resource[0] == "Tool" else {},
+        "parents": [],
+    }
+    return Entities.from_json_str(
+        msgspec.json.encode([run_entity, tool_entity]).decode(), schema.of_action(action, args)
+    )

@@ -1,0 +1,68 @@
+"""What the policies and the operator's profile say of an agent before anything of it starts.
+
+Not for single calls: the gate judges those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from ring0.errors import ManifestInvalid
+from ring0.governance import Policies
+from ring0.kernel.agent.agents import Agent
+from ring0.tools.registry import Tool
+from ring0.types import Mode
+
+if TYPE_CHECKING:
+    from ring0.kernel.boot import Kernel
+
+CONTAINED: Final = ("balanced", "strict")
+"""Profiles that promise what an agent in the kernel's own process can't be held to."""
+
+
+def check(agent: Agent, tools: Iterable[Tool], policies: Policies) -> None:
+    """Raises PolicyInvalid where a statement that names a tool does not fit it; ManifestInvalid
+    where an embedded agent is not for this profile, or for secrets."""
+    if agent.family.mode is Mode.EMBEDDED and not agent.operator:
+        _check_embedded(agent, policies.profile)
+    if policies.tools:
+        policies.check_tools({tool.manifest.name: tool.manifest.schema for tool in tools})
+
+
+def warnings(kernel: Kernel, run: str) -> list[str]:
+    """What may be misspelt: statements that name a tool which this live run does not have."""
+    live = kernel.gate.live.get(run)
+    return kernel.policies.unknown_tools(sorted(live.tools)) if live is not None else []
+
+
+def _check_embedded(agent: Agent, profile: str) -> None:
+    if profile in CONTAINED:
+        raise ManifestInvalid(
+            f"{agent.manifest.name} is embedded, and ring0.toml says profile = {profile!r}.",
+            why="An embedded agent can read and do whatever its process can: nothing holds it to a"
+            " profile.",
+            todo="Run it isolated (`ring0 run`), or use a data folder without `profile`.",
+        )
+    if secret := _secret_of(agent):
+        raise ManifestInvalid(
+            f"{agent.manifest.name} is embedded, and uses the secret {secret!r}.",
+            why="An embedded agent can read whatever its process can, secrets too.",
+            todo="Run it isolated (`ring0 run`): there the kernel adds the secret on the far side.",
+        )
+
+
+def _secret_of(agent: Agent) -> str:
+    """The first secret that any agent of the family names; empty: none does."""
+    for manifest in (agent.manifest, *agent.family.others):
+        for function in manifest.functions:
+            for secret in function.secrets:
+                return secret
+        for grant in manifest.grants.values():
+            for secret in grant.secrets:
+                return secret
+        for config in manifest.tools.values():
+            for key in ("secrets", "password_secret"):
+                if named := config.get(key):
+                    return named if isinstance(named, str) else str(named[0])
+    return ""

@@ -1,0 +1,55 @@
+"""Wires a kernel's parts together, where each is known only once all are there: who carries out a
+kind of call, who wakes whom.
+
+Not here: what the parts are (boot.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ring0.kernel.calls import kinds
+from ring0.kernel.calls.asking import Ask
+from ring0.kernel.calls.egress import EgressKind
+from ring0.kernel.calls.lockcalls import LockCall
+from ring0.kernel.calls.messages import Send
+from ring0.kernel.steps import slots
+from ring0.tools.registry import Tool
+from ring0.types import AgentManifest, CallKind, Run
+
+if TYPE_CHECKING:
+    from ring0.kernel.boot import Kernel
+
+
+def wire(kernel: Kernel) -> None:
+    """Once, at the end of a kernel's making."""
+
+    def manifest_of(run: Run) -> AgentManifest:
+        return kernel.gate.live[run.id].agent.manifest
+
+    kernel.gate.kinds = kinds.kinds(
+        kernel.store,
+        kernel.runtime,
+        kinds.Ports(
+            provider=lambda run, name: kernel.providers.of(manifest_of(run), name),
+            model_config=lambda run, name: kernel.providers.config_of(manifest_of(run), name),
+            model_needs=slots.ModelSlots(kernel.config, kernel.admission).of,
+            spawn=kernel.runs.children.spawn,
+            reserve_again=kernel.spending.reserve_again,
+            wait=kernel.runs.children.wait,
+            receive=kernel.mail.receive,
+            sleep=kernel.runs.sleep,
+        ),
+    )
+    kernel.gate.kinds |= {
+        CallKind.EGRESS: Tool(EgressKind(kernel.outside)),
+        CallKind.LOCK: Tool(LockCall(kernel.locking, kernel.runtime)),
+        CallKind.SEND: Tool(Send(kernel.mail)),
+        CallKind.ASK: Tool(Ask(kernel.store, kernel.gate.live)),
+    }
+    kernel.waiting.asked = kernel.notifying.asked
+    kernel.waiting.wake = kernel.mail.wake = kernel.runs.wake
+    kernel.waiting.check_room = kernel.runs.check_room
+    kernel.turns.waiting = kernel.waiting
+    kernel.turns.locking = kernel.locking
+    kernel.turns.mail = kernel.mail
