@@ -249,6 +249,10 @@ class AgentManifest(Frozen, frozen=True, kw_only=True):
     """Where the relative paths of this manifest begin."""
 
 
+Profile = Literal["", "observe", "balanced", "strict"]
+"""How strict the policies of a kernel are as a whole (docs/governance.md); empty: nobody said."""
+
+
 # --- runs ------------------------------------------------------------------------------------
 
 Only = tuple[str, ...]
@@ -673,6 +677,8 @@ class Approval(Frozen, frozen=True, kw_only=True):
     """Who has said yes so far."""
     kind: CallKind = CallKind.TOOL
     tool_digest: str = ""
+    request_digest: str = ""
+    """Of what the agent asked for, as the call's own."""
     decision: str = ""
     """Address of what the verdict was made of."""
     label_version: int = 0

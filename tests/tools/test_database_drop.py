@@ -395,6 +395,7 @@ async def test_a_manifest_names_the_server_and_its_operator_takes_a_change_back(
         tmp_path / "home",
         environment={"CRM_PASSWORD": PASSWORD},
         manifest=AgentManifest(name="clerk", tools=tools),
+        secrets=True,
     ) as here:
         before = shop.dump()
         statement = "UPDATE customers SET name = $1 WHERE id = $2"

@@ -12,8 +12,6 @@ from ring0.cli.operating import operating
 from ring0.cli.output import console, text
 from ring0.cli.place import Json, place_of, work
 from ring0.errors import NotFound
-from ring0.identity.jwts import Jwts
-from ring0.identity.keys import Keys
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,6 +28,9 @@ def add_to(app: typer.Typer) -> None:
 def jwks(context: typer.Context) -> None:
     """Print the public keys (a JWK set): give it to servers that take JWTs of runs."""
     place = place_of(context)
+    from ring0.identity.jwts import Jwts
+    from ring0.identity.keys import Keys
+
     keys = Keys(place.home)
     if not keys.held().signing:
         raise NotFound(

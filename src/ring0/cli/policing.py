@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,9 +12,10 @@ from ring0.cli import auditing, output
 from ring0.cli.output import console, indented, line, put, text
 from ring0.cli.place import Json, Place, place_of, work
 from ring0.errors import PolicyCasesFailed, PolicyInvalid
-from ring0.governance import Policies, cases, schema
 from ring0.kernel.agent import manifests
-from ring0.tools.schemas import validator
+
+if TYPE_CHECKING:
+    from ring0.governance import Policies, cases
 
 Manifest = Annotated[
     Path | None,
@@ -84,6 +85,8 @@ def test(
     as_json: Json = False,
 ) -> None:
     """Decide the cases of a file and compare: for CI, with no data folder and no kernel."""
+    from ring0.governance import Policies, cases
+
     place = place_of(context)
     done: list[dict[str, Any]] = []
     failed: list[tuple[Path, cases.Failed]] = []
@@ -112,6 +115,8 @@ def test(
 
 
 def _check_schema(path: Path, name: str, written: Mapping[str, Any]) -> None:
+    from ring0.tools.schemas import validator
+
     try:
         validator(dict(written))
     except ValueError as error:  # jsonschema_rs.ValidationError is one
@@ -159,6 +164,8 @@ def diff(
 
 def show_schema(context: typer.Context, manifest: Manifest = None) -> None:
     """Print all that a policy can speak about, as Cedar's schema."""
+    from ring0.governance import schema
+
     schemas = _schemas(place_of(context), manifest) or {}
     parts = [schema.text(), *(schema.tool_text(name, schemas[name]) for name in sorted(schemas))]
     # Names of tools are from outside: they are printed as texts are, never as they come.
@@ -166,17 +173,23 @@ def show_schema(context: typer.Context, manifest: Manifest = None) -> None:
 
 
 def _policies(place: Place, files: list[Path] | None) -> Policies:
+    from ring0.governance import Policies
+
     if files:
         return Policies.load(files)
     return _of_config(manifests.read_config(place.home), place.home)
 
 
 def _of_config(config: manifests.Config, folder: Path) -> Policies:
+    from ring0.governance import Policies
+
     return Policies.load([folder / name for name in config.policy], config.profile)
 
 
 def _set(place: Place, named: str) -> Policies:
     """Raises PolicyInvalid, ManifestInvalid."""
+    from ring0.governance import Policies
+
     if named == "now":
         return _of_config(manifests.read_config(place.home), place.home)
     path = Path(named)

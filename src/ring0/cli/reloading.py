@@ -10,7 +10,6 @@ from ring0.cli import output
 from ring0.cli.operating import operating
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Place, place_of, work
-from ring0.kernel.changing import DEFAULT
 from ring0.store import events as ev
 
 SHOWN_CHARS = 12
@@ -96,6 +95,8 @@ async def _changes(place: Place) -> list[dict[str, Any]]:
 
 
 def _said(name: str, before: str, after: str) -> tuple[tuple[str, str], str]:
+    from ring0.kernel.changing import DEFAULT
+
     return (f"{name:<8}", "bold"), f"{_short(before) or DEFAULT} to {_short(after)}"
 
 

@@ -19,7 +19,7 @@ from ring0.cli.operating import operating, run_id
 from ring0.cli.output import console, text
 from ring0.cli.place import Json, RunName, place_of, work
 from ring0.errors import InvalidInput
-from ring0.identity import narrowing, tokens
+from ring0.identity import narrowing
 
 _FOR: Final = re.compile(r"([0-9]{1,6}) ?(s|m|min|h)")
 _IN_S: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600}
@@ -87,6 +87,8 @@ def narrow(
     context: typer.Context, only: Only = None, expires: Expires = "", as_json: Json = False
 ) -> None:
     """Narrow the token on standard input, without any kernel; prints the new one."""
+    from ring0.identity import tokens
+
     place = place_of(context)
     if not only and not expires:
         raise InvalidInput("Nothing is narrowed.", todo="Give --only, --expires, or both.")
@@ -102,6 +104,8 @@ def narrow(
 
 def show(context: typer.Context, as_json: Json = False) -> None:
     """Print the ids of the token on standard input and what it says, as it claims."""
+    from ring0.identity import tokens
+
     found = tokens.blocks(_read())
     if as_json:
         output.print_json([{"id": one, "says": says} for one, says in found])
@@ -115,6 +119,7 @@ def show(context: typer.Context, as_json: Json = False) -> None:
 def list_tokens(context: typer.Context, run: RunName, as_json: Json = False) -> None:
     """Name the tokens of a run that can be used."""
     from ring0.gateway.tokening import List
+    from ring0.identity import tokens
 
     place = place_of(context, write=True)
 

@@ -68,14 +68,8 @@ class Remote:
 
     async def kill(self, scope: str, target: str) -> list[str]:
         body = {"scope": scope, "target": target}
-        try:
-            ended = await self.ask("kill", body)
-        except KernelBusy:
-            if supervisor(self._home) is None:
-                raise
-            # Its worker ended in the middle of it. What it had on disk holds, and twice is nothing.
-            ended = await self.ask("kill", body)
-        return msgspec.convert(ended, list[str])
+        # Where the worker ends in the middle: what it had on disk holds, and twice is nothing.
+        return msgspec.convert(await self.ask("kill", body, twice=True), list[str])
 
     async def undo(self, run: str, call: str = "") -> Run:
         return msgspec.convert(await self.ask("undo", {"run": run, "call": call}), Run)
@@ -145,7 +139,9 @@ class Remote:
             ) as session:
                 yield session
 
-    async def ask(self, verb: str, body: Any) -> Any:
+    async def ask(self, verb: str, body: Any, *, twice: bool = False) -> Any:
+        """Any verb. `twice`: to do it twice is to do it once, so it is asked again where no answer
+        came. Raises Told, KernelBusy."""
         ends_us = self._runtime.monotonic_us() + limits.CONTROL_RECONNECT_S_MAX * 1_000_000
         while True:
             try:
@@ -155,13 +151,13 @@ class Remote:
                 ):
                     answer = msgspec.json.decode(await response.read())
                 break
-            except aiohttp.ClientConnectorError:
-                # Nothing was sent. Where a daemon is, its worker is being replaced.
-                if supervisor(self._home) is None or self._runtime.monotonic_us() > ends_us:
+            except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
+                # Where a daemon is, its worker is being replaced.
+                sent = not isinstance(error, aiohttp.ClientConnectorError)
+                over = self._runtime.monotonic_us() > ends_us or supervisor(self._home) is None
+                if over or (sent and not twice):
                     raise _silent() from None
                 await self._runtime.sleep(limits.BEAT_S)
-            except (aiohttp.ClientError, OSError, msgspec.DecodeError):
-                raise _silent() from None
         if "error" in answer:
             raise _as_told(answer["error"])
         return answer["value"]

@@ -5,7 +5,7 @@ Not for looking at content: that is guardrails, which may only raise a label or 
 
 from ring0.governance.approvals import bound_to, check
 from ring0.governance.arguments import reserved_key
-from ring0.governance.policy import Explanation, Policies, PolicyText, Profile
+from ring0.governance.policy import Explanation, Policies, PolicyText
 from ring0.governance.questions import Arguments, Question
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Explanation",
     "Policies",
     "PolicyText",
-    "Profile",
     "Question",
     "bound_to",
     "check",

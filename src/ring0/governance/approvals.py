@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from ring0.errors import AnswerRefused, CallDenied
-from ring0.types import Approval, ApprovalState, Edit, Label, Operator, Role, Shown
+from ring0.types import Approval, ApprovalState, Edit, Label, Operator, Role, Shown, Verdict, VerdictKind
 
 _DOMAIN: Final = b"ring0 approval 1"
 
@@ -28,15 +28,25 @@ _NOT_APPROVED: Final = {
 
 
 def bound_to(
-    call_id: str, tool_digest: str, driver_bytes: bytes, label: Label, dry_run_digest: str
+    call_id: str,
+    tool_digest: str,
+    driver_bytes: bytes,
+    label: Label,
+    dry_run_digest: str,
+    *,
+    request_digest: str = "",
+    verdict: Verdict | None = None,
 ) -> str:
-    """SHA-256 (hex) over all that the human said yes to.
+    """SHA-256 (hex) over all that the human said yes to. `request_digest`: of what the agent asked
+    for, its name too. `verdict`: which rules asked, and how many people.
 
     Every part goes in behind its length, so no two different tuples make the same bytes.
     """
     parts = [
         call_id.encode(),
+        request_digest.encode(),
         tool_digest.encode(),
+        _wanted(verdict),
         driver_bytes,
         label.integrity.encode(),
         label.confidentiality.encode(),
@@ -46,6 +56,14 @@ def bound_to(
     framed = [len(part).to_bytes(8, "big") + part for part in parts]
     whole = b"".join([_DOMAIN, len(parts).to_bytes(8, "big"), *framed])
     return hashlib.sha256(whole).hexdigest()
+
+
+def _wanted(verdict: Verdict | None) -> bytes:
+    """What rules want of people: other rules, or more people, want another yes."""
+    if verdict is None or verdict.kind is not VerdictKind.ASK:
+        return b""
+    rules = sorted({reason.rule for reason in verdict.reasons})
+    return msgspec.json.encode([verdict.approvers, rules])
 
 
 def check(approval: Approval, bound: str, now_us: int) -> None:
@@ -65,8 +83,8 @@ def check(approval: Approval, bound: str, now_us: int) -> None:
     if not bound or approval.bound_to != bound:
         raise _refused(
             approval,
-            "it was given for something else: the call, the tool, the arguments, their labels or "
-            "what the call would change are not what the person saw",
+            "it was given for something else: the call, the tool, the arguments, their labels, "
+            "what the call would change or the rules that ask are not what the person saw",
             _ASK_AGAIN,
         )
 

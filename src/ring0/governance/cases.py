@@ -14,9 +14,18 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import PolicyInvalid
-from ring0.governance.policy import Policies, Profile
+from ring0.governance.policy import Policies
 from ring0.governance.questions import Question
-from ring0.types import CallKind, Confidentiality, Effect, Frozen, Integrity, Verdict, VerdictKind
+from ring0.types import (
+    CallKind,
+    Confidentiality,
+    Effect,
+    Frozen,
+    Integrity,
+    Profile,
+    Verdict,
+    VerdictKind,
+)
 
 
 class Facts(Frozen, frozen=True):

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import cedarpy
 import msgspec
@@ -23,7 +23,7 @@ from ring0.governance import questions, schema, statements
 from ring0.governance.arguments import Shape, Unheld, shape_of, type_of, value_of
 from ring0.governance.questions import Arguments, Question
 from ring0.governance.statements import TOOLS, VARYING, Statement, action_of
-from ring0.types import CallKind, Frozen, Reason, Verdict, VerdictKind
+from ring0.types import CallKind, Frozen, Profile, Reason, Verdict, VerdictKind
 
 DECISIONS_KEPT_MAX: Final = 4_096
 """About half a KiB each."""
@@ -38,7 +38,6 @@ OBSERVED: Final = Reason(
     text="Profile observe: a person would be asked, and nobody is. These rules would have asked:",
 )
 
-Profile = Literal["", "observe", "balanced", "strict"]
 """What holds beside the operator's own files; empty: as `balanced`."""
 
 

@@ -117,6 +117,7 @@ def covers(standing: Standing, pattern: Pattern, run: Run, by_person: bool, aske
         and verdict.policy_digest == standing.policy_digest
         and {reason.rule for reason in verdict.reasons} <= set(standing.rules)
         and not why_not(asked.reversal, verdict.approvers)
+        and not (verdict.approvers and standing.given_by == run.principal)
         and asked.rows <= standing.rows
         and set(asked.tables) <= set(standing.tables)
         and not _worse(run.label, standing.label)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ring0.runtime import Runtime
 
@@ -54,6 +52,8 @@ def seal(
 
 def opened(name: str, entry: Entry, key: bytes) -> str:
     """The value. Raises DoesNotOpen."""
+    from cryptography.exceptions import InvalidTag
+
     told = (name, entry.version, entry.set_us, entry.ends_us)
     try:
         own = _open(key, entry.key, _about("key", *told))
@@ -63,11 +63,15 @@ def opened(name: str, entry: Entry, key: bytes) -> str:
 
 
 def _shut(key: bytes, plain: bytes, about: bytes, runtime: Runtime) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     nonce = runtime.random_bytes(_NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, plain, about)
 
 
 def _open(key: bytes, shut: bytes, about: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     return AESGCM(key).decrypt(shut[:_NONCE_BYTES], shut[_NONCE_BYTES:], about)
 
 

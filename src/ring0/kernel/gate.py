@@ -263,7 +263,7 @@ class Gate:
         """
         await self.refusals.flush(run)
         waited = await self.turns.take(run, judged)
-        if approval is not None or waited:
+        if approval is not None or waited or self._is_old(judged):
             judged = await self._judged(run, judged.held)
             asks = approval is None and judged.verdict.kind is VerdictKind.ASK
             changed = approval is not None and judged.bound_to != approval.bound_to
@@ -301,9 +301,15 @@ class Gate:
             held.scope.check()
         context = self._context(run, held)
         judged = await judging.judge(run, held, context, self.policies, self.secrets)
+        while self._is_old(judged):  # A dry run takes its time.
+            judged = await judging.judge(run, held, context, self.policies, self.secrets)
         if judged.verdict.kind is VerdictKind.DENY:
             raise judging.denied(judged)
         return judged
+
+    def _is_old(self, judged: Judged) -> bool:
+        """Other policies were taken up since."""
+        return False
 
     # 8 ----------------------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid
-from ring0.governance import Profile
 from ring0.identity.vault import secret_name
 from ring0.kernel.agent import config_credentials, config_identity, config_notify, config_operators
 from ring0.kernel.agent.config_credentials import CredentialTable, OAuthTable
@@ -24,7 +23,7 @@ from ring0.kernel.agent.config_identity import IdentityTable, PrincipalTable
 from ring0.kernel.agent.config_notify import NotifyTable
 from ring0.kernel.agent.config_operators import OidcTable, RolesTable
 from ring0.scheduler.caps import MONEY, Cap
-from ring0.types import AgentManifest, Budget, Grant, ModelConfig, SandboxProfile
+from ring0.types import AgentManifest, Budget, Grant, ModelConfig, Profile, SandboxProfile
 
 AGENT_TOML = "agent.toml"
 RING0_TOML = "ring0.toml"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ring0 import limits
-from ring0.errors import CallInvalid
+from ring0.errors import CallDenied, CallInvalid
 from ring0.governance import approvals
 from ring0.guardrails import Secrets
 from ring0.guardrails.origins import LONG_TEXT_CHARS
@@ -25,10 +25,17 @@ KINDS: Final = frozenset({CallKind.TOOL, CallKind.ASK})
 
 
 async def apply(run: LiveRun, held: Held, store: Store, secrets: Secrets) -> None:
-    """The call as people left it. Raises CallInvalid where what they wrote does not fit."""
+    """The call as people left it. Raises CallInvalid where what they wrote does not fit, CallDenied
+    where they changed another one: a process that was started again may ask otherwise."""
     approval = run.approvals.get(held.id)
     if approval is None or approval.edits in ("", held.edits):
         return
+    if approval.request_digest not in ("", held.digest):
+        raise CallDenied(
+            f"People changed arguments of {held.id}, and it asks for something else now.",
+            why="What they changed was the call that they were shown.",
+            todo="Ask for it in a call of its own.",
+        )
     edits = approvals.edits_of(await store.blob(approval.edits))
     assert held.kind in KINDS, "nothing else is changed (answering.py)"
     assert held.tool is not None, "what has no tool is not asked about"

@@ -141,7 +141,13 @@ class Judged:
         self.question = question
         self.verdict = verdict
         self.bound_to = approvals.bound_to(
-            held.id, tool.digest, prepared.driver_bytes, run.row.label, prepared.digest
+            held.id,
+            tool.digest,
+            prepared.driver_bytes,
+            run.row.label,
+            prepared.digest,
+            request_digest=held.digest,
+            verdict=verdict,
         )
         shown = Shown(
             title=_title(held, prepared),

@@ -107,6 +107,7 @@ def _row(
         apart=verdict.approvers > 0,
         kind=held.kind,
         tool_digest=judged.tool.digest,
+        request_digest=held.digest,
         decision=judged.decision,
         label_version=run.row.label_version,
         edits=held.edits,
