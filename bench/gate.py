@@ -23,7 +23,8 @@ import uvloop
 from bench.rows import Row, row, spread
 from ring0 import Context, agent, tool
 from ring0.gateway.door import doors
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.sdk.embedded import Ring, embedded

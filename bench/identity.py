@@ -34,7 +34,8 @@ from ring0.identity.handles import Handle, Handles
 from ring0.identity.keys import Keys
 from ring0.identity.tokens import Tokens, narrow
 from ring0.kernel.agent.agents import Family
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.types import AgentManifest

@@ -20,7 +20,7 @@ from bench.rows import Row, row, spread
 from ring0 import Context, agent, tool
 from ring0.gateway import door
 from ring0.kernel.agent.agents import Family
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.sdk.embedded import Ring, embedded
 from ring0.types import AgentManifest, RunState
 

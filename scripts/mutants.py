@@ -41,9 +41,11 @@ KERNEL = ("tests/kernel", "tests/scheduler")
 LEFT_OUT = (
     "--ignore=tests/kernel/test_isolated.py",
     "--ignore=tests/kernel/test_isolated_waits.py",
+    "--ignore=tests/kernel/test_undo_isolated.py",
     "--ignore=tests/kernel/test_egress_ends.py",
     "--ignore=tests/kernel/test_egress_gate.py",
     "--ignore=tests/kernel/test_tools_ahead.py",
+    "--ignore=tests/kernel/test_undo_isolated.py",
     # These measure time, and fail where others use the machine.
     "-k",
     "not hold_up_a_high_priority_one and not refused_as_quickly_as_it_can",
@@ -55,6 +57,12 @@ AREAS = {
     "kernel/steps/*.py": KERNEL,
     "kernel/calls/*.py": KERNEL,
     "kernel/life/*.py": KERNEL,
+    "kernel/undo/*.py": KERNEL,
+    "kernel/operating/*.py": (
+        "tests/kernel/test_changing.py",
+        "tests/identity/test_operators.py",
+        "tests/identity/test_operators_logins.py",
+    ),
     "scheduler/*.py": ("tests/scheduler", "tests/kernel"),
     "store/project.py": ("tests/store",),
     "store/sqlite/guards.py": ("tests/store",),

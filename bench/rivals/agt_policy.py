@@ -72,4 +72,5 @@ def main(installed: int, about_rows: int, decisions: int, tool: str) -> dict[str
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(*(int(word) for word in sys.argv[1:4]), sys.argv[4])))
+    installed, about_rows, decisions = (int(word) for word in sys.argv[1:4])
+    print(json.dumps(main(installed, about_rows, decisions, sys.argv[4])))

@@ -673,12 +673,16 @@ TOKEN_AUTHORISE_MS_MAX: Final = 50
 """Biscuit's own default is 1 ms, and denied valid requests under load."""
 TOKEN_FACTS_MAX: Final = 200
 TOKEN_ITERATIONS_MAX: Final = 20
+TOKEN_BLOCK_FACTS_MAX: Final = 8
+"""By name, with the kernel's own four, in all blocks that were added."""
 TOKENS_REVOKED_PER_RUN_MAX: Final = 1_024
 TOKEN_ID_CHARS: Final = 16
 KEY_FILE_SIZE_BYTES_MAX: Final = 256 * KIB
 TOKENS_KNOWN_MAX: Final = 1_024
 """Tokens whose signatures were checked, and the answers about them."""
 TOKEN_CONNECTIONS_MAX: Final = 64
+TOKEN_REQUESTS_PER_RUN_MAX: Final = 16
+"""At that door at once with tokens of one run, so that none keeps out those of the others."""
 TOKEN_IDLE_S_MAX: Final = 30
 EDGE_JWT_S_MAX: Final = 60
 CLOCK_SKEW_S: Final = 30

@@ -139,6 +139,10 @@ class Effect(enum.StrEnum):
     ONCE = "once"
 
 
+COMPENSABLE: Final = "compensable"
+"""How a reversal begins that names the tool which takes a call back."""
+
+
 class ToolManifest(Frozen, frozen=True, kw_only=True):
     """What the kernel knows of a tool before it is called. Pinned by `digest`."""
 

@@ -105,6 +105,8 @@ def test_an_undo_says_what_stays_before_and_what_it_took_back_after(shop: World)
     assert shop.customers() == ["Ann", "Bob"]
     calls = {call["name"]: call for call in shop.calls(run)}
     assert calls["charge"]["undone_by"] and not calls["mail"]["undone_by"]
+    again = shop.ring0("undo", run)
+    assert again.code == 3 and "done already" in again.err, again.all
 
 
 def test_a_dry_run_says_what_has_changed_since(shop: World) -> None:
@@ -152,6 +154,12 @@ def test_a_kill_says_how_many_died_how_long_it_took_and_what_nobody_knows(shop: 
 def test_a_kill_names_one_scope(shop: World) -> None:
     for wrong in ((), ("--all", "--tenant", "a"), ("r-1", "--agent", "b"), ("--tree", "--all")):
         assert shop.ring0("kill", *wrong).code == 2, wrong
+
+
+def test_a_kill_that_finds_nothing_says_whom_it_looked_for(shop: World) -> None:
+    ran(shop)
+    assert "No run of the agent bank goes on" in shop.ring0("kill", "--agent", "bank").out
+    assert "No run of the tenant x goes on" in shop.ring0("kill", "--tenant", "x").out
 
 
 def test_a_kill_comes_through_while_the_daemons_worker_is_being_replaced(

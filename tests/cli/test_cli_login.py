@@ -75,7 +75,7 @@ async def test_a_person_logs_in_with_a_browser_and_every_command_is_by_that_name
                 denied = world.ring0("run", "agent.py:plain", "hi")
                 assert denied.code == 3 and "role operator" in denied.err
                 listed = world.ring0("audit", "changes").out
-                assert f"ada ({issuer.url})" in listed and "in to out" in listed
+                assert f"ada ({issuer.url})" in listed and "in, by oidc" in listed
 
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(with_daemon)
@@ -88,6 +88,8 @@ async def test_without_a_daemon_a_login_counts_just_as_well(world: World) -> Non
         assert (await log_in(world, issuer)).code == 0
         denied = await asyncio.to_thread(world.ring0, "run", "agent.py:plain", "hi")
         assert denied.code == 3 and "role operator" in denied.err and "ada" in denied.err
+        denied = await asyncio.to_thread(world.ring0, "deny", "a-000000000000")
+        assert "`approve / deny` takes the role approver" in denied.err, denied.all
         denied = await asyncio.to_thread(world.ring0, "kill", "--all")
         assert denied.code == 3 and "role operator" in denied.err
 

@@ -13,7 +13,7 @@ import pytest
 from ring0.cli.place import work
 from ring0.errors import Interrupted
 
-HEAVY = ("aiohttp", "cedarpy", "cryptography", "mcp", "numpy", "psycopg", "ring0.kernel.boot")
+HEAVY = ("aiohttp", "cedarpy", "cryptography", "mcp", "numpy", "psycopg", "ring0.kernel.kernel")
 
 
 def loaded(*arguments: str) -> set[str]:

@@ -17,7 +17,7 @@ from ring0.gateway.control import Control, Remote
 from ring0.gateway.operations import prioritised
 from ring0.gateway.printed import Printed
 from ring0.kernel.agent.agents import Family
-from ring0.types import AgentManifest
+from ring0.types import AgentManifest, Role
 from simulated import Simulated
 
 
@@ -180,6 +180,27 @@ async def test_whoever_is_no_operator_hears_nothing(
         assert await _first(Remote(w.home), w.run.id) == (w.run.id, "secret")
         monkeypatch.setattr("ring0.gateway.control._peer", refused)
         assert await _first(Remote(w.home), w.run.id) is None
+        await served.close()
+
+
+async def test_whoever_loses_the_role_while_he_looks_on_hears_no_more(tmp_path: Path) -> None:
+    async with control(tmp_path) as w:
+        served = Control(w.kernel)
+        await served.open(runs=True)
+        w.kernel.runs.heard(w.run.id, "before")
+        heard: list[str] = []
+
+        async def look_on() -> None:
+            async for _, said in Remote(w.home).printed(w.run.id, since_start=True):
+                heard.append(said)
+
+        looks_on = asyncio.ensure_future(look_on())
+        while not heard:
+            await asyncio.sleep(0.01)
+        w.kernel.logins.take_up(None, {Role.VIEWER: ("somebody else",)})
+        w.kernel.runs.heard(w.run.id, "after")
+        await asyncio.wait_for(looks_on, 5)
+        assert heard == ["before"]
         await served.close()
 
 

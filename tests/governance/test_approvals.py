@@ -23,6 +23,8 @@ from ring0.types import (
     Reason,
     Role,
     Shown,
+    Verdict,
+    VerdictKind,
 )
 
 LABEL = Label(integrity=Integrity.UNTRUSTED, sources=("task", "crm"))
@@ -104,6 +106,34 @@ def test_an_empty_binding_covers_nothing():
 )
 def test_an_approval_for_one_call_never_covers_another(parts):
     assert "something else" in refusal(bound=bound_to(*parts))
+
+
+def test_a_yes_is_to_the_request_as_it_was_asked():
+    assert "something else" in refusal(
+        bound=bound_to("r-1/0/3", "d1", b"{}", LABEL, "d2", request_digest="r")
+    )
+
+
+ASKED = Verdict(kind=VerdictKind.ASK, reasons=(Reason(rule="a", text="x"),))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"approvers": 1},
+        {"approvers": 2},
+        {"reasons": ()},
+        {"reasons": (Reason(rule="b", text="x"),)},
+        {"reasons": (Reason(rule="a", text="x"), Reason(rule="b", text="x"))},
+        {"kind": VerdictKind.ALLOW},
+    ],
+)
+def test_a_yes_to_some_rules_is_none_to_others_nor_for_more_people(other):
+    parts = ("r-1/0/3", "d1", b"{}", LABEL, "d2")
+    one, two = ASKED, replace(ASKED, **other)
+    assert bound_to(*parts, verdict=one) != bound_to(*parts, verdict=two)
+    words = replace(ASKED, reasons=(Reason(rule="a", text="other words"),))
+    assert bound_to(*parts, verdict=one) == bound_to(*parts, verdict=words)
 
 
 _texts = st.text("ab|\0", max_size=4)

@@ -18,7 +18,8 @@ from ring0.identity import Vault
 from ring0.identity.fetching import Fetcher
 from ring0.identity.oauth import Client, OAuth, discover
 from ring0.identity.refreshing import entries_of
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.runtime import Runtime
 from ring0.types import AgentManifest, Call, CallKind
 

@@ -22,7 +22,8 @@ from ring0.gateway import door
 from ring0.identity.jws import TokenRefused, public_keys
 from ring0.identity.jwts import Actor, Jwts, Replays, verify, verify_svid
 from ring0.identity.keys import Keys
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.runtime import Runtime
 from ring0.types import AgentManifest
 

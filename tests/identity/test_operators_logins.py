@@ -15,7 +15,7 @@ from ring0 import limits
 from ring0.errors import InvalidInput
 from ring0.gateway.control import Remote
 from ring0.identity import logins, operator_name
-from ring0.kernel.entering import CODE_FILE
+from ring0.kernel.operating.entering import CODE_FILE
 from ring0.types import Role
 
 ME = operator_name(os.getuid())

@@ -13,15 +13,17 @@ from typing import Any
 
 import aiohttp
 import pytest
-from kernel_world import Doing, World, world
+from kernel_world import Doing, World, begin, world
+from msgspec.structs import replace
 
 from ring0 import limits
-from ring0.errors import NotFound
+from ring0.errors import InvalidInput, NotFound
 from ring0.gateway.calls import SOCKET, CallDoor
 from ring0.identity.narrowing import exactly
 from ring0.identity.tokens import narrow
+from ring0.kernel.agent.agents import Agent
 from ring0.store import events as ev
-from ring0.types import ApprovalState, CallState, Effect, Operator, RunState
+from ring0.types import ApprovalState, Budget, CallState, Effect, Operator, RunState
 
 ADA = Operator(name="ada")
 
@@ -195,6 +197,14 @@ async def test_there_is_no_token_of_a_run_that_is_not_at_work(tmp_path: Path) ->
             await c.w.kernel.granting.give("r-000000000000", None, 60, by="ada")
 
 
+async def test_there_is_no_token_of_what_an_operator_has_the_kernel_do(tmp_path: Path) -> None:
+    async with caller(tmp_path / "home") as c:
+        agent = c.w.run.agent
+        c.w.run.agent = Agent(replace(agent.family, operator=True), agent.digest)
+        with pytest.raises(InvalidInput, match="operator's own"):
+            await c.give()
+
+
 async def test_a_retry_with_the_same_path_is_the_same_call(tmp_path: Path) -> None:
     async with caller(tmp_path / "home") as c:
         token = await c.give("crm.query")
@@ -203,6 +213,18 @@ async def test_a_retry_with_the_same_path_is_the_same_call(tmp_path: Path) -> No
         assert first == again and len(await c.w.calls()) == 1
         own = await c.w.call("crm.query", path="0", counter=1)
         assert own.value == {"done": 2}, "the run's own call of that place is another"
+
+
+async def test_another_call_at_a_place_that_is_taken_is_no_divergence_of_the_run(
+    tmp_path: Path,
+) -> None:
+    async with caller(tmp_path / "home") as c:
+        token = await c.give("crm.query", "crm.execute")
+        assert (await c.ask(token, "crm.query", path="0", counter=1))[0] == 200
+        status, said = await c.ask(token, "crm.execute", path="0", counter=1)
+        assert (status, said["error"]["code"]) == (422, "call_invalid")
+        assert not c.w.run.result.done() and c.w.run.diverged is None
+        assert (await c.w.call("crm.query")).error is None
 
 
 async def test_calls_with_tokens_keep_no_run_from_being_started_again(tmp_path: Path) -> None:
@@ -280,6 +302,27 @@ async def test_a_body_that_is_too_large_is_refused_unread(tmp_path: Path) -> Non
         for more in ({"run": "r-1"}, {"within": "x"}, {"scope": "x"}):
             assert (await c.ask(token, "crm.query", **more))[0] == 422
         assert (await c.ask(token, "x", kind="egress"))[0] == 422
+
+
+async def test_who_shows_a_token_and_then_says_nothing_holds_up_no_token_of_another_run(
+    tmp_path: Path,
+) -> None:
+    async with caller(tmp_path / "home") as c:
+        slow = await c.give("crm.query")
+        await begin(c.w, "another", Budget())
+        c.w.tool(Doing("crm.query"))
+        text = await c.give("crm.query")
+        head = f"POST /v1/call HTTP/1.1\r\nHost: ring0\r\nAuthorization: Bearer {slow}\r\n"
+        streams = []
+        for _ in range(limits.TOKEN_REQUESTS_PER_RUN_MAX + 8):
+            reader, writer = await asyncio.open_unix_connection(str(c.w.home / SOCKET))
+            writer.write(f"{head}Content-Length: 50\r\n\r\n{{".encode())
+            streams.append((reader, writer))
+        async with asyncio.timeout(5):
+            assert b" 429 " in await streams[-1][0].readline()
+            assert (await c.ask(text, "crm.query"))[0] == 200
+        for _, writer in streams:
+            writer.close()
 
 
 async def test_what_is_told_of_the_run_is_what_the_token_names(tmp_path: Path) -> None:

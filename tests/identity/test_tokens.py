@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import biscuit_auth as biscuit
 import pytest
@@ -109,17 +109,64 @@ def test_a_condition_on_time_in_other_words_holds_on_every_call(here: Here) -> N
         "time(2000-01-01T00:00:00Z)",
         "asked($x) <- run($x)",
         "allow($x) <- run($x)",
-        "check if true trusting authority",
     ],
 )
-def test_facts_that_an_appended_block_forges_change_nothing(here: Here, forged: str) -> None:
+def test_a_block_that_says_what_only_the_kernel_says_is_not_taken(here: Here, forged: str) -> None:
     text = here.append(here.give("crm.query", expires_s=60), forged)
+    with pytest.raises(TokenInvalid):
+        here.scope(text)
+
+
+def test_a_block_that_holds_always_changes_nothing(here: Here) -> None:
+    text = here.append(here.give("crm.query", expires_s=60), "check if true trusting authority")
     scope = here.scope(text)
     assert scope.issued.run == RUN and scope.issued.epoch == 3
     assert not scope.allows("tool:crm.execute")
     here.now_us += 61_000_000
     with pytest.raises(TokenDead):
         scope.check()
+
+
+_FEW: Final = "; ".join(f"n({number})" for number in range(14))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        # Each of these kept a kernel from everything else for seconds to minutes.
+        f"{_FEW}; check if n($a), n($b), n($c), n($d), n($e), n($f), n($g), n($h), $a > 100",
+        f"{_FEW}; m($a, $b, $c, $d, $e, $f) <- n($a), n($b), n($c), n($d), n($e), n($f)",
+        "check if asked($a), " + " || ".join(f'$a.matches("{n}\\\\w{{400}}")' for n in range(20)),
+        "check if asked($a), $a.matches($a)",
+        'check if ["x"].any($p -> $p == "x")',
+    ],
+)
+def test_a_block_that_takes_work_to_look_at_is_refused_before_it_is(here: Here, block: str) -> None:
+    text = here.append(here.give(), block)
+    with pytest.raises(TokenInvalid, match="more than a condition"):
+        here.scope(text)
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        'x", $a == "n($b), n($c)',  # What looks like a string, and is not, holds no predicate.
+        'x";\nn(1);\nn(2);\ncheck if $a == "y',
+        '^a$") || $a.matches("\\w{400}',
+    ],
+)
+def test_nothing_of_a_block_hides_in_its_strings(here: Here, hidden: str) -> None:
+    """Biscuit writes strings out as they are, with the quotes in them."""
+    for check in ("$a == {hidden}", "$a.matches({hidden})"):
+        text = here.append(here.give(), f"check if asked($a), {check}", hidden=hidden)
+        with pytest.raises(TokenInvalid):
+            here.scope(text)
+
+
+def test_a_block_that_names_a_time_that_is_none_is_not_valid(here: Here) -> None:
+    text = here.append(here.give(), "x({s})", s="\ncheck if time($time), $time <= " + "Z" * 20)
+    with pytest.raises(TokenInvalid):
+        here.scope(text)
 
 
 def test_a_block_signed_by_the_wrong_third_party_fails(here: Here) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -63,7 +64,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(folder: Path, toml: str = TOML) -> AsyncIterator[Served]:
+async def served(folder: Path, toml: str = TOML, uid: int | None = None) -> AsyncIterator[Served]:
     home = folder / "home"
     home.mkdir()
     (home / "ring0.toml").write_text(toml)
@@ -73,7 +74,7 @@ async def served(folder: Path, toml: str = TOML) -> AsyncIterator[Served]:
         listener.bind(str(path))
         listener.listen()
         listener.setblocking(False)
-        door = Door(w.kernel.gate, w.run, None, w.kernel.identities)
+        door = Door(w.kernel.gate, w.run, uid, w.kernel.identities)
         await door.open(listener)
         try:
             yield Served(w, path)
@@ -121,6 +122,12 @@ async def test_nobody_gets_a_jwt_of_another_run(tmp_path: Path) -> None:
         other = spiffe.SpiffeId("spiffe://agents.example.com/run/r-2/agent/clerk")
         with pytest.raises(Exception, match=r"(?i)somebody else|denied|svid"):
             await s.ask(lambda client: client.fetch_jwt_svid({"x"}, other))
+
+
+async def test_a_process_of_another_uid_learns_of_no_certificate(tmp_path: Path) -> None:
+    async with served(tmp_path, uid=os.getuid() + 1) as s:
+        assert await s.raw("FetchX509SVID") is grpc.StatusCode.UNAVAILABLE
+        assert not s.w.kernel.identities._of_runs
 
 
 async def test_without_the_metadata_of_spiffe_nothing_is_told(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import apsw
 import msgspec
 
 from ring0.kernel.agent import profiles
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.store.base import Write

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import parking_agents
 
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.sdk.embedded import DirectDoor, NotContained, Ring

@@ -33,7 +33,7 @@ ALL_EQUAL = "b" * 64
 BROKEN: dict[str, list[tuple[Any, str, Any]]] = {
     "anybody counts": [(approvals, "_check_yes", everybody)],
     "a yes is for whatever comes": [
-        (approvals, "bound_to", lambda *_: ALL_EQUAL),
+        (approvals, "bound_to", lambda *_, **__: ALL_EQUAL),
     ],
     "an edit counts whatever was read since": [
         (approvals, "counts", lambda *_: True),

@@ -13,8 +13,8 @@ from kernel_world import Doing, World, world
 from ring0.errors import CallDenied, ManifestInvalid, PolicyInvalid
 from ring0.governance import Policies
 from ring0.identity import operator_name
-from ring0.kernel import changing, proving
-from ring0.kernel.changing import ProfileLooser
+from ring0.kernel.operating import changing, proving
+from ring0.kernel.operating.changing import ProfileLooser
 from ring0.store import events as ev
 from ring0.types import CallState, Effect, Operator, Role
 

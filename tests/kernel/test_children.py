@@ -17,7 +17,8 @@ from locks_world import band
 from ring0 import limits
 from ring0.errors import ManifestInvalid, RunDead
 from ring0.kernel.agent.agents import Agent, Family, family_of
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.life import recovery
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime

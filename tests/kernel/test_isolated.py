@@ -20,8 +20,9 @@ import pytest
 from ring0.errors import Ring0Error, StoreDamaged
 from ring0.gateway import door
 from ring0.kernel.agent import agents
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
 from ring0.kernel.folder import SNAPSHOTS
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.replay import Replayed, replay, replay_gate
 from ring0.runtime import Runtime
 from ring0.store.sqlite import open_store

@@ -14,7 +14,8 @@ import pytest
 
 from ring0 import limits
 from ring0.gateway import door
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.life import freezing
 from ring0.runtime import Runtime
 from ring0.types import AgentManifest, ApprovalState, Operator, RunState

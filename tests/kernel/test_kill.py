@@ -17,7 +17,8 @@ from undo_world import Books, desk
 from ring0.errors import RunDead, SandboxFailed, UndoRefused
 from ring0.gateway import door
 from ring0.kernel.agent.agents import Family
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.runtime import Runtime
 from ring0.types import AgentManifest, CallState, Effect, Run, RunState
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from ring0 import limits
 from ring0.errors import RunDead
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.store.events import LockFreed
 from ring0.tools.driver import CallContext
 from ring0.tools.functions import EmbeddedFunction

@@ -215,6 +215,8 @@ FUNCTION = ToolManifest(
 async def test_embedded_agents_that_use_secrets_are_refused(
     tmp_path: Path, fields: dict[str, Any]
 ) -> None:
+    if "crm" in fields.get("tools", {}):
+        pytest.importorskip("psycopg", reason="psycopg is not installed: make optional")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "ring0.toml").write_text(
         '[credentials.token]\nsecret = "TOKEN"\nuse_for = "GET https://a.org/*"\n'

@@ -20,7 +20,7 @@ from undo_crashes import DIED, Dying, in_child
 from undo_world import Books, Desk, desk
 
 from ring0.errors import UndoRefused
-from ring0.kernel import undoplan
+from ring0.kernel.undo import planning
 from ring0.runtime import Runtime
 from ring0.tools.sql import databases
 from ring0.tools.sql.sqlite import engine
@@ -132,7 +132,7 @@ class Sequence:
         if call.name == "undo":
             (undone,) = [await d.store.call(call.undoes)]
             evidence = await d.store.blob(undone.undo)
-            if undoplan.evidence_of(evidence) == "file":
+            if planning.evidence_of(evidence) == "file":
                 return False  # Files are on record with the outcome, or as they were.
             _, images = databases.read_evidence(evidence)
             path = str(self.folder / "crm.db")

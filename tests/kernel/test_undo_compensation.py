@@ -60,6 +60,30 @@ async def test_what_a_tool_answered_never_takes_the_place_of_what_it_was_asked(
         assert [(one["order"], one["amount"]) for one in d.books.lines()] == [("a", 1)]
 
 
+async def test_what_a_tool_answered_adds_nothing_that_the_way_back_does_without(
+    tmp_path: Path,
+) -> None:
+    asking = function("hold", reversal="compensable:unbook", seat="string")
+
+    async def hold(args: dict[str, Any], call: str, fences: Any) -> Any:
+        return {"booking": "B-1", "note": "and pay it out to me"}
+
+    async with desk(tmp_path, start=False) as d:
+        code = d.code(functions=(*FUNCTIONS, asking))
+        row = await d.kernel.start_embedded(
+            code.family.manifest,
+            code.family.others,
+            {**code.functions, "tool:hold": hold},
+            "a 1",
+            principal="alice",
+        )
+        d.run = d.kernel.gate.live[row.id]
+        await d.ok("hold", seat="a")
+        (step,) = (await d.kernel.plan_undo(d.run.id)).steps
+        assert step.args == {"seat": "a", "booking": "B-1"}
+        assert (await d.undo()).state is RunState.DONE
+
+
 async def test_what_a_compensation_lacks_is_said_before_anything_is_taken_back(
     tmp_path: Path,
 ) -> None:

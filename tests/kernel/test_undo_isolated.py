@@ -15,7 +15,8 @@ from egress_world import Server, WorldAuthority
 from ring0.errors import ManifestInvalid
 from ring0.gateway import door
 from ring0.identity import Vault
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.runtime import Runtime
 from ring0.tools.mcp import Server as McpServer
 from ring0.tools.mcp import pins, settings

@@ -15,7 +15,8 @@ from typing import Any
 from kernel_world import database, rows
 
 from ring0.kernel.agent.agents import Agent, Family, embedded
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.types import (

@@ -16,7 +16,7 @@ import stories
 from journals import queued, row_of
 from ring0 import limits
 from ring0.errors import StoreFailed
-from ring0.store import Store, Write, base, merkle
+from ring0.store import Store, Write, merkle, rows
 from ring0.store import events as ev
 from ring0.types import (
     RunState,
@@ -70,12 +70,12 @@ class WritingConformance(Suite):
         await store.close()
 
     async def test_the_head_is_the_merkle_root_of_the_journal(self, store: Store) -> None:
-        assert await store.head() == base.Head(size=0, root=merkle.EMPTY_ROOT.hex())
+        assert await store.head() == rows.Head(size=0, root=merkle.EMPTY_ROOT.hex())
         await stories.tell(store)
         tree = merkle.Tree()
         async for entry in store.entries():
             tree.append(merkle.leaf_hash(ev.encode_entry(entry)))
-        assert await store.head() == base.Head(size=tree.size, root=tree.root().hex())
+        assert await store.head() == rows.Head(size=tree.size, root=tree.root().hex())
 
     async def test_events_carry_the_time_of_the_runtime(self, store: Store, place: Place) -> None:
         await store.append(queued("r-1"))

@@ -15,7 +15,7 @@ from ring0.runtime import Runtime
 if TYPE_CHECKING:
     from ring0.demo.follow import Answer
     from ring0.demo.screen import Screen
-    from ring0.kernel.boot import Kernel
+    from ring0.kernel.kernel import Kernel
 
 
 def demo(

@@ -15,7 +15,7 @@ from ring0.cli.operating import operating, run_id
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
 from ring0.errors import EffectUnknown, InvalidInput, UndoRefused
-from ring0.kernel.undoplan import beneath
+from ring0.kernel.undo.planning import beneath
 from ring0.types import ApprovalState, CallState, Run, RunState, UndoPlan, UndoStep
 
 
@@ -74,7 +74,8 @@ def kill(
             text((f"{runs} dead, confirmed in {took_us / 1e6:.2f} s, and all beneath.", "dim"))
         )
     else:
-        console().print("Nothing goes on: nothing was killed.")
+        whose = f" of the agent {agent}" if agent else f" of the tenant {tenant}" if tenant else ""
+        console().print(text(line(f"No run{whose} goes on: nothing was killed.")))
 
 
 async def _cut_off(place: Place, ended: list[str]) -> list[str]:

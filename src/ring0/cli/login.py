@@ -110,7 +110,7 @@ def _tell_device(begun: dict[str, Any]) -> None:
 def _code(place: Place) -> str:
     """The code, from its file where this person may read it; else typed, or from standard input:
     never from the command line, which every process can read."""
-    from ring0.kernel.entering import CODE_FILE
+    from ring0.kernel.operating.entering import CODE_FILE
 
     try:
         return (place.home / CODE_FILE).read_text("ascii").strip()

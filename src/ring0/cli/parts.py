@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -112,7 +113,7 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     begins = of.task.strip().partition("\n")[0]
-    grid.add_row("asked by", text((of.run.id, "bold"), f", agent {of.run.agent}"))
+    grid.add_row("asked by", text((of.run.id, "bold"), f", agent {line(of.run.agent, 80)}"))
     grid.add_row("for", text(line(of.run.principal, 100)))
     grid.add_row("its task", text(line(begins, 100) + (" …" if begins != of.task.strip() else "")))
     grid.add_row(
@@ -126,6 +127,9 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
         grid.add_row("answered by", text(_people(approval, of.run.principal)))
     for key, value in shown.arguments.items():
         grid.add_row(text(line(key, 40)), text(escaped(value, ARGUMENT_CHARS_MAX)))
+        if (whole := len(escaped(value, sys.maxsize))) > ARGUMENT_CHARS_MAX:
+            left_out = f"{whole - ARGUMENT_CHARS_MAX + 1:,} more letters are not shown"
+            grid.add_row("", text((f"{left_out}: `ring0 approvals --json` has all", "bold red")))
         if (who := shown.edited.get(key)) is not None:
             was = escaped(shown.before[key], 300) if key in shown.before else "not there"
             grid.add_row(
@@ -152,7 +156,9 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
     grid.add_row("the run has read", text((str(shown.run_label.integrity), "bold")))
     grid.add_row("the way back", text((line(shown.reversal), "bold")))
     for reason in shown.reasons:
-        grid.add_row("held by", text((f"{reason.rule}: ", "bold"), line(reason.text, 400)))
+        grid.add_row(
+            "held by", text((f"{line(reason.rule, 80)}: ", "bold"), line(reason.text, 400))
+        )
     if shown.approver:
         grid.add_row("meant for", text(line(", ".join(shown.approver), 200)))
     foot = _foot(approval)

@@ -21,7 +21,7 @@ from typer.core import TyperCommand
 from ring0 import limits
 from ring0.cli.folder import check_home, check_journal
 from ring0.errors import Interrupted, InvalidInput, NotFound
-from ring0.kernel import undo
+from ring0.kernel.undo.planning import AGENT
 from ring0.runtime import Runtime
 from ring0.store.sqlite import SqliteStore, open_store
 from ring0.store.sqlite.opening import JOURNAL
@@ -139,7 +139,7 @@ async def run_named(store: SqliteStore, name: str) -> Run:
             (
                 row
                 for row in await store.runs(most=limits.RUNS_LISTED_MAX)
-                if not row.parent and row.agent != undo.AGENT
+                if not row.parent and row.agent != AGENT
             ),
             None,
         )

@@ -19,7 +19,7 @@ from ring0.errors import AnswerRefused, CallDenied, Ring0Error
 from ring0.types import Approval, Shown
 
 if TYPE_CHECKING:
-    from ring0.kernel.boot import Kernel
+    from ring0.kernel.kernel import Kernel
 
 Give = Callable[[str, bool], Awaitable[None]]
 """Gives the answer to an approval to whatever kernel has it."""

@@ -47,7 +47,10 @@ def reload(
         console().print(text((f"Counts from the kernel's next start on: {told}", "yellow")))
     if not done.get("changes"):
         console().print(
-            text(("Policy, profile, roles and issuer are as they are on record.", "dim"))
+            text(
+                ("Policy, profile, roles and issuer are as they are on record ", "dim"),
+                ("(`ring0 audit changes`).", "dim"),
+            )
         )
 
 
@@ -95,9 +98,14 @@ async def _changes(place: Place) -> list[dict[str, Any]]:
 
 
 def _said(name: str, before: str, after: str) -> tuple[tuple[str, str], str]:
-    from ring0.kernel.changing import DEFAULT
+    from ring0.kernel.operating.changing import DEFAULT
 
-    return (f"{name:<8}", "bold"), f"{_short(before) or DEFAULT} to {_short(after)}"
+    if name == "login":
+        told = line(after) if before else f"in, by {line(after)}"
+    else:
+        none = DEFAULT if name in ("policy", "profile") else "none"
+        told = f"{_short(before) or none} to {_short(after)}"
+    return (f"{name:<8}", "bold"), told
 
 
 def _short(value: str) -> str:

@@ -27,7 +27,7 @@ from ring0.types import ENDED, LIVE, CallState, Mode, Operator, Run, RunState
 
 if TYPE_CHECKING:
     from ring0.kernel.agent.agents import Family
-    from ring0.kernel.boot import Kernel
+    from ring0.kernel.kernel import Kernel
 
 WORDS = "The agent's file and the task; or, after `--`, any program and its arguments."
 

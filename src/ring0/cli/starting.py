@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ring0.errors import AgentInvalid, InvalidInput, ManifestInvalid
 from ring0.kernel.agent import manifests, processes
 from ring0.kernel.agent.agents import LEFT_OUT, NEVER_READ, Family
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.types import AgentManifest
 
 

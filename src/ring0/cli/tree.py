@@ -15,7 +15,7 @@ from rich.tree import Tree
 from ring0.cli import output
 from ring0.cli.output import line, text
 from ring0.cli.parts import arguments, brief, outcome_of, place
-from ring0.kernel.undoplan import AGENT, look
+from ring0.kernel.undo.planning import AGENT, look
 from ring0.store.events import Entry, RunEnded
 from ring0.store.sqlite import SqliteStore
 from ring0.types import (
@@ -236,7 +236,7 @@ def _call(
     if approval is not None:
         note = f": {line(approval.note)}" if approval.note else ""
         parts.append(
-            text((f"{approval.id} ", "dim"), f"{_word(approval)} by {approval.answered_by}{note}")
+            text((f"{approval.id} ", "dim"), f"{_word(approval)} by {_who(approval)}{note}")
         )
     if call.edited:
         who = ", ".join(f"{name} by {by}" for name, by in call.edited.items())
@@ -275,6 +275,12 @@ def _call(
 
 def _word(approval: Approval) -> str:
     return "approved" if approval.state == "consumed" else str(approval.state)
+
+
+def _who(approval: Approval) -> str:
+    """Everybody whose yes it took, else who answered last."""
+    several = len(approval.yes_by) > 1 and _word(approval) == "approved"
+    return " and ".join(approval.yes_by) if several else approval.answered_by
 
 
 def _result(result: dict[str, Any]) -> Text:

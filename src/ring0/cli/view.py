@@ -18,6 +18,7 @@ from ring0.cli import output
 from ring0.cli.listing import OBSERVED, observes
 from ring0.cli.output import line, text
 from ring0.cli.parts import asking, brief, head, held, outcome_of, place, reasons
+from ring0.cli.relay import Relay
 from ring0.runtime import Runtime
 from ring0.store import events as ev
 from ring0.store.events import Entry, decode_entry
@@ -38,13 +39,6 @@ Answer = Callable[[Approval, Shown], Awaitable[None]]
 """Gets an answer to an ask from somebody, and gives it to the kernel. Cancelled where another was
 quicker, or the run has ended."""
 POLL_S: Final = 0.05
-PARTIAL_CHARS_MAX: Final = 4_000
-RELAY_BYTES_MAX: Final = 256 * 1024
-"""Of what one run prints, so much is shown, its marks included."""
-RELAY_MARK: Final = "    │ "
-"""Begins every line that an agent's process printed, and no line of the kernel's."""
-RELAY_COLUMNS: Final = 8
-"""The mark's, where `│` may be two wide, and one that stays free."""
 LATER_MAX: Final = 2_000
 """So many things are told after an answer; the rest is on record."""
 _STATE_STYLE: Final = {
@@ -75,16 +69,13 @@ class View:
         """Of each run: the seq of the last entry that was shown."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """By approval: who gets its answer."""
-        self._partial: dict[str, str] = {}
-        """Of each run: the beginning of a line that its process prints."""
+        self._relay = Relay(console)
         self._turn = asyncio.Lock()
         """One question at a time."""
         self._is_asking = False
         self._later: list[Callable[[], None]] = []
         """What is told once the question is answered."""
         self._left_out = 0
-        self._room: dict[str, int] = {}
-        """By run: how many bytes of what it prints may still be shown."""
         self._resumed: dict[str, Run] = {}
         """Runs whose open asks have not been shown yet."""
 
@@ -140,29 +131,9 @@ class View:
                         await self._show(row, decode_entry(body))
 
     def heard(self, run: str, said: str) -> None:
-        """What an agent's process prints, line by line; a line that grows without end is cut, and
-        what one run prints is bounded."""
-        room = self._room.get(run, RELAY_BYTES_MAX)
-        if room <= 0:
-            return
-        *whole, rest = (self._partial.pop(run, "") + output.safe(said)).split("\n")
-        if len(rest) > PARTIAL_CHARS_MAX:
-            whole, rest = [*whole, rest], ""
-        if rest:
-            self._partial[run] = rest
-        lines, is_terminal = [], self._out.is_terminal
-        columns = max(1, output.columns_of(self._out) - RELAY_COLUMNS)
-        for part in whole:
-            for piece in output.broken(part, columns) if is_terminal else [part]:
-                lines.append(RELAY_MARK + piece.rstrip())
-                room -= len(lines[-1].encode()) + 1
-            if room <= 0:
-                self._partial.pop(run, None)
-                lines.append(f"    More of what it prints: ring0 show {run} --output")
-                break
-        self._room[run] = room
-        if lines:
-            # At once: a process that prints a great deal must not keep the kernel waiting.
+        """What an agent's process prints. At once: one that prints a great deal must not keep the
+        kernel waiting."""
+        if lines := self._relay.lines(run, said):
             self._say(lambda: self._out.print(Text("\n".join(lines), style="dim"), soft_wrap=True))
 
     # --- what may be said now -----------------------------------------------------------------
@@ -388,7 +359,7 @@ class View:
         )
 
     async def _run_ended(self, run: Run, body: ev.RunEnded) -> None:
-        if run.id in self._partial:
+        if self._relay.has_begun_a_line(run.id):
             self.heard(run.id, "\n")
         row = await self._store.run(run.id)
         assert row is not None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ring0.daemon.channel import Options
 from ring0.gateway import hooks
 from ring0.gateway.hooks import Hooks
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.life.firing import Firing
 from ring0.types import ENDED, Run
 

@@ -39,11 +39,11 @@ from ring0.daemon.journal import Journal
 from ring0.daemon.needs import Needs
 from ring0.errors import Ring0Error, StoreFailed, StoreFull
 from ring0.gateway.control import Control, at_work
-from ring0.kernel import changing
 from ring0.kernel.agent import profiles
 from ring0.kernel.agent.observing import OBSERVED
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.life.recovery import HOLDER
+from ring0.kernel.operating import changing
 from ring0.runtime import Runtime
 from ring0.types import LIVE, Mode, Run, RunState
 

@@ -14,7 +14,7 @@ from ring0.demo.world import TABLES, Rows
 from ring0.errors import Ring0Error
 from ring0.gateway.door import doors
 from ring0.identity import Handle
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
 from ring0.kernel.replay import Replayed, replay, replay_gate
 from ring0.runtime import Runtime

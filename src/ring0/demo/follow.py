@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from ring0.demo.screen import Screen, line
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.store import events as ev
 from ring0.types import (
     Approval,

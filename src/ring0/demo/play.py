@@ -25,11 +25,12 @@ from ring0.demo.tickets import INJECTED
 from ring0.errors import InvalidInput, Ring0Error
 from ring0.gateway.control import Control
 from ring0.identity import operator_name
-from ring0.kernel import undo
 from ring0.kernel.agent import manifests
 from ring0.kernel.agent.agents import Family
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
+from ring0.kernel.undo import undoing
 from ring0.observability import verify
 from ring0.runtime import Runtime
 from ring0.types import LIVE, Approval, Call, Operator, Run, RunState, Shown
@@ -256,7 +257,7 @@ async def _undo(at: Play, row: Run, before: world.Rows, after: world.Rows) -> wo
     done: list[Call] = [
         call
         for call in await checks.done_by_approval(at.kernel.store, row.id)
-        if undo.why_not(call) is None
+        if undoing.why_not(call) is None
     ]
     if not done:
         at.screen.say("Nothing was deleted, so there is nothing to take back.")

@@ -12,19 +12,30 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from ring0 import limits
-from ring0.errors import CallDenied, InvalidInput, NotFound, Ring0Error, TokenDead, TokenInvalid
+from ring0.errors import (
+    CallDenied,
+    InvalidInput,
+    LimitReached,
+    NotFound,
+    Ring0Error,
+    TokenDead,
+    TokenInvalid,
+)
 from ring0.gateway.bodies import Bodies, BodyRefused
 from ring0.gateway.door import STATUS, Told, describe, to_request
 from ring0.gateway.listening import Listening
 from ring0.identity.tokens import Scope
 from ring0.kernel.agent.config_identity import listening_at
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
+from ring0.runtime import Runtime
 
 SOCKET: Final = "calls.sock"
 _STATUS: Final = {**STATUS, TokenInvalid.code: 401, TokenDead.code: 401}
@@ -37,7 +48,8 @@ class CallDoor:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._gate = kernel.gate
-        self._bodies = Bodies(kernel.runtime)
+        self._present: dict[str, _Present] = {}
+        """By run, those whose tokens are shown just now."""
         self._path = kernel.home / SOCKET
         self._listening: dict[str, Listening] = {}
         self._hosts: frozenset[str] = frozenset()
@@ -140,20 +152,47 @@ class CallDoor:
         length = request.content_length
         if length is None or length > limits.CALL_BODY_SIZE_BYTES_MAX:
             length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
-        async with run.weight.room(length):
-            asked = to_request(await self._bodies.read(request))
-        scope.check()  # The body may have taken its time.
-        outcome = await self._gate.call(run.handle, asked, scope=scope)
+        with self._room(run.id) as bodies:
+            async with run.weight.room(length):
+                asked = to_request(await bodies.read(request))
+            scope.check()  # The body may have taken its time.
+            outcome = await self._gate.call(run.handle, asked, scope=scope)
         if outcome.error is not None:
             raise Told(outcome.error, outcome.notice)
         told = {"notice": outcome.notice} if outcome.notice else {}
         return _encode({"value": outcome.value, "label": outcome.label, **told})
+
+    @contextmanager
+    def _room(self, run: str) -> Iterator[Bodies]:
+        """For one request of a run. Raises LimitReached where too many of it are there."""
+        present = self._present.setdefault(run, _Present(self._kernel.runtime))
+        if present.requests >= limits.TOKEN_REQUESTS_PER_RUN_MAX:
+            raise LimitReached(
+                f"{present.requests} requests with tokens of {run} are under way.",
+                why="The tokens of one run keep out none of the others.",
+                todo="Wait until some of them have an answer.",
+            )
+        present.requests += 1
+        try:
+            yield present.bodies
+        finally:
+            present.requests -= 1
+            if not present.requests:
+                del self._present[run]
 
     async def _describe(self, request: web.Request, scope: Scope) -> bytes:
         run = self._gate.live.get(scope.issued.run)
         if run is None:
             raise TokenDead("The token is dead.", why="Its run has ended.", todo="Nothing.")
         return _encode(await describe(self._gate, run, scope))
+
+
+class _Present:
+    """What is under way at this door with tokens of one run."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.bodies = Bodies(runtime)
+        self.requests = 0
 
 
 async def _not_there(request: web.Request, scope: Scope) -> bytes:

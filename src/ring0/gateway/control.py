@@ -31,7 +31,8 @@ from ring0.gateway.operations import VERBS, Direct, Operations, asked_for
 from ring0.gateway.printed import Printed
 from ring0.gateway.remote import SOCKET, Remote, encode, presented_of, short
 from ring0.kernel import values
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.runtime import Runtime
 
 _PEER = struct.Struct("3i")
@@ -130,8 +131,8 @@ class Control:
     async def _print(self, request: web.Request) -> web.StreamResponse:
         """Hands on what a tree of runs prints, until who asked goes away."""
         try:
-            uid = _peer(request.transport)
-            roles.check(await self._kernel.logins.operator(uid, _presented(request)), "printed")
+            uid, presented = _peer(request.transport), _presented(request)
+            await self._check_looks_on(uid, presented)
             if self._followers >= limits.PRINTED_FOLLOWERS_MAX:
                 raise _too_many()
         except Ring0Error as error:
@@ -144,12 +145,18 @@ class Control:
             await answer.prepare(request)
             since_start = request.query.get("all") == "1"
             async for told in self._printed.of(root, since_start=since_start):
+                # Each time: the login may be over, the roles may have changed.
+                await self._check_looks_on(uid, presented)
                 await answer.write((encode(told) if told else b"") + b"\n")
-        except ConnectionError:
-            pass  # Nobody looks on any more.
+        except (ConnectionError, CallDenied):
+            pass  # Nobody looks on any more, or nobody who may.
         finally:
             self._followers -= 1
         return answer
+
+    async def _check_looks_on(self, uid: int, presented: str) -> None:
+        """Raises LoginOver, RoleMissing."""
+        roles.check(await self._kernel.logins.operator(uid, presented), "printed")
 
     def _root_of(self, run: str) -> str:
         live = self._kernel.gate.live.get(run)

@@ -82,7 +82,7 @@ class Door:
             connections_max=limits.DOOR_CONNECTIONS_MAX,
             idle_s_max=limits.DOOR_IDLE_S_MAX,
             cancels=True,  # A call goes on without whoever asked: the gate shields it.
-            grpc=self._workload.protocol if self._workload is not None else None,
+            grpc=self._grpc if self._workload is not None else None,
             is_stranger=self._is_stranger,
         )
         await self._listening.open(*listeners)
@@ -119,13 +119,22 @@ class Door:
         connection = transport.get_extra_info("socket")
         return not peers.is_of_namespace(connection, self._namespace)
 
-    def _check_peer(self, request: web.Request) -> None:
+    def _grpc(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
+        """What serves one more connection that asks who the run is; None: nothing does."""
+        assert self._workload is not None
+        near = self._is_of_sandbox(transport.get_extra_info("socket"))
+        return self._workload.protocol() if near else None
+
+    def _is_of_sandbox(self, connection: socket.socket) -> bool:
         """Defence in depth: the process at the other end has the sandbox's own uid."""
+        near = self._uid is not None and connection.family == socket.AF_UNIX
+        return not near or peers.uid_of(connection) == self._uid
+
+    def _check_peer(self, request: web.Request) -> None:
         connection = request.transport.get_extra_info("socket") if request.transport else None
         if connection is None:
             raise RunDead("The connection is gone.", todo="Connect again.")
-        near = self._uid is not None and connection.family == socket.AF_UNIX
-        if near and peers.uid_of(connection) != self._uid:
+        if not self._is_of_sandbox(connection):
             raise RunDead("This door belongs to another process.", todo="Use your own.")
 
     async def call(self, request: web.Request) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from ring0 import limits
-from ring0.kernel import changing
+from ring0.kernel.operating import changing
 
 if TYPE_CHECKING:
     from ring0.gateway.operations import Direct

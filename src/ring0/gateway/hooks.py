@@ -30,7 +30,7 @@ from ring0.gateway.listening import Listening
 from ring0.identity import Vault
 from ring0.identity.signing import key_of, signature
 from ring0.kernel import values
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.scheduler.buckets import Bucket
 from ring0.store import GuardFailed
 from ring0.types import Hook, HookScheme

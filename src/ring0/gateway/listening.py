@@ -43,10 +43,11 @@ class Listening:
         cancels: bool,
         is_stranger: Callable[[asyncio.Transport], bool] = lambda _: False,
         strangers_max: int = 0,
-        grpc: Callable[[], asyncio.Protocol | None] | None = None,
+        grpc: Callable[[asyncio.Transport], asyncio.Protocol | None] | None = None,
     ) -> None:
         """`cancels`: a handler ends when its peer goes away (what it awaits has to be shielded).
-        `grpc`: what serves a connection that begins as HTTP/2 does; None from it: too many."""
+        `grpc`: what serves a connection that begins as HTTP/2 does; None from it: it is
+        not served."""
         self.grpc = grpc
         self.undecided = 0
         """Connections that have not said yet what they speak."""
@@ -155,7 +156,7 @@ class _Choice(asyncio.Protocol):
         if transport is None:
             return
         grpc = self._listening.grpc if self._said.startswith(_PREFACE) else None
-        handler = grpc() if grpc is not None else self._listening.admit(transport)
+        handler = grpc(transport) if grpc is not None else self._listening.admit(transport)
         if handler is None:
             transport.abort()
             return

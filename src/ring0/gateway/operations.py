@@ -15,7 +15,7 @@ import msgspec
 from ring0 import limits
 from ring0.errors import CallInvalid
 from ring0.gateway import approving, ending, entering, ordering, roles, tokening, vaulting
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.types import AgentManifest, Approval, Call, Operator, Run
 
 

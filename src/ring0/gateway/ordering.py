@@ -15,7 +15,7 @@ from ring0.errors import CallInvalid, InvalidInput
 from ring0.identity.vault import secret_name
 from ring0.kernel import keeping
 from ring0.kernel.agent.agents import Family
-from ring0.kernel.boot import Kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.life.orders import Told
 from ring0.types import AgentManifest, HookScheme, Missed, Overlap, Schedule
 

@@ -43,10 +43,26 @@ ROLE_OF: Final[dict[str, Role | None]] = {
 }
 
 
+_COMMANDS: Final = {
+    "answer": "approve / deny",
+    "answers": "approve / deny",
+    "code": "login --make-code",
+    "identity-rotate": "identity rotate",
+    "load": "top",
+    "order": "cron / hook",
+    "secrets": "secret",
+    "token": "token give",
+    "token-revoke": "token revoke",
+    "tokens": "token list",
+    "undo-plan": "undo --dry-run",
+}
+"""What a person has typed, where it is not the verb."""
+
+
 def check(operator: Operator, verb: str) -> None:
     """Raises RoleMissing."""
     role = ROLE_OF.get(verb, Role.ADMIN)
     if verb not in ROLE_OF:
         operator = Operator(name=operator.name, roles=frozenset(), login=operator.login)
     if role is not None:
-        roles.check(operator, role, verb)
+        roles.check(operator, role, _COMMANDS.get(verb, verb))

@@ -11,7 +11,17 @@ from typing import Final
 import msgspec
 
 from ring0.errors import AnswerRefused, CallDenied
-from ring0.types import Approval, ApprovalState, Edit, Label, Operator, Role, Shown, Verdict, VerdictKind
+from ring0.types import (
+    Approval,
+    ApprovalState,
+    Edit,
+    Label,
+    Operator,
+    Role,
+    Shown,
+    Verdict,
+    VerdictKind,
+)
 
 _DOMAIN: Final = b"ring0 approval 1"
 

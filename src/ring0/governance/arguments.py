@@ -163,7 +163,7 @@ def value_of(shape: Shape, value: Any, only: frozenset[str] = frozenset({WHOLE})
     number with a fifth decimal place would slip past a rule about amounts."""
     match shape.kind:
         case "json":
-            return _canonical(value).decode()
+            return _canonical(_whole(value)).decode()
         case "decimal":
             return _decimal(value)
         case "Long":
@@ -194,6 +194,17 @@ def _named(name: str, shape: Shape, value: Any) -> Any:
 def _are(value: Any, kind: Any) -> Any:
     if not isinstance(value, kind):
         raise Unheld(f"it is {type(value).__name__}, which its schema does not say")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """JSON Schema takes 1.0 for an integer, and so a rule about the text "1" has to."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= LONG_MAX:
+        return int(value)
+    if isinstance(value, Mapping):
+        return {name: _whole(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(each) for each in value]
     return value
 
 

@@ -109,7 +109,12 @@ class Policies:
 
     def unknown_tools(self, tools: Sequence[str]) -> list[str]:
         """A warning for each statement that names a tool which is none of these."""
-        return schema.unknown(self._statements, tools) if self._actions else []
+        return schema.unknown(self._statements, tools) if self.names_tools else []
+
+    @property
+    def names_tools(self) -> bool:
+        """Whether some statement names a tool, as an action or as a resource."""
+        return bool(self._actions) or any(s.of_tools for s in self._statements)
 
     @property
     def tools(self) -> list[str]:

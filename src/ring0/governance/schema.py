@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from typing import Any, Final
@@ -107,14 +107,7 @@ def check(parsed: Sequence[Statement]) -> None:
 def check_tools(parsed: Sequence[Statement], tools: Mapping[str, Mapping[str, Any]]) -> None:
     """Every statement that names one of these tools fits its JSON Schema. Raises PolicyInvalid."""
     actions = {action_of(name): name for name in tools}
-    for name in (name for s in parsed for name in s.tools):
-        if name not in actions and (tool := _but_for_its_letters(name, actions)):
-            where = next(s for s in parsed if name in s.tools)
-            raise PolicyInvalid(
-                f"{where.file}:{where.line}: there is no tool {name[:80]!r}, but {tool!r}.",
-                why="A rule for a tool that is not there holds for no call.",
-                todo="Write the tool's name exactly as it is.",
-            )
+    _check_letters(parsed, actions, tools)
     concerned = [s for s in parsed if set(s.tools) & actions.keys()]
     if not concerned:
         return
@@ -136,27 +129,44 @@ def check_tools(parsed: Sequence[Statement], tools: Mapping[str, Mapping[str, An
     _fit(concerned, whole)
 
 
+def _check_letters(
+    parsed: Sequence[Statement], actions: Collection[str], tools: Collection[str]
+) -> None:
+    """A tool whose name differs from one that is there only in case, in blanks, in `_`, `-`, `.`
+    is misspelt, be it as an action or as a resource."""
+    of_actions = {_bare(action): action for action in actions}
+    of_tools = {_bare(tool): tool for tool in tools}
+    for where in parsed:
+        named = [(name, actions, of_actions) for name in where.tools]
+        named += [(name, tools, of_tools) for name in where.of_tools]
+        for name, known, like in named:
+            if name not in known and (tool := like.get(_bare(name))):
+                raise PolicyInvalid(
+                    f"{where.file}:{where.line}: there is no tool {name[:80]!r}, but {tool!r}.",
+                    why="A rule for a tool that is not there holds for no call.",
+                    todo="Write the tool's name exactly as it is.",
+                )
+
+
 def unknown(parsed: Sequence[Statement], tools: Sequence[str]) -> list[str]:
     """What to warn of: statements that name a tool which is none of these, and what is like it."""
     actions = [action_of(name) for name in tools]
     found = []
     for statement in parsed:
-        for name in statement.tools:
-            if name in actions:
-                continue
-            like = get_close_matches(name, [*actions, *sorted(BASE_ACTIONS)], n=1, cutoff=0.7)
+        absent = [(name, actions) for name in statement.tools if name not in actions]
+        absent += [
+            (name, list(tools))
+            for name in statement.of_tools
+            if name not in tools and name not in statement.tools
+        ]
+        for name, known in absent:
+            like = get_close_matches(name, [*known, *sorted(BASE_ACTIONS)], n=1, cutoff=0.7)
             hint = f" Did you mean {like[0]!r}?" if like else ""
             found.append(
                 f"{statement.file}:{statement.line}: {statement.rule} names the tool {name[:80]!r},"
                 f" which this agent does not have: it holds for no call of it.{hint}"
             )
     return found
-
-
-def _but_for_its_letters(name: str, actions: Mapping[str, str]) -> str:
-    """A tool whose name differs from this one only in case, in blanks, in `_`, `-` and `.`."""
-    wanted = _bare(name)
-    return next((action for action in actions if _bare(action) == wanted), "")
 
 
 def _bare(name: str) -> str:

@@ -6,6 +6,7 @@ the transaction (`store.base.StandingGood`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ from ring0.types import (
 
 ANYTHING: Final = "*"
 """As a whole pattern: any value, or none at all."""
+_DOT: Final = re.compile("%2e", re.IGNORECASE)
+_PARTING: Final = frozenset("/@?#\\")
+"""In `https://*.example.com/` or `*@example.com`, one of them would make it another place."""
 IRREVERSIBLE: Final = "irreversible"
 
 
@@ -34,8 +38,9 @@ class Pattern(Frozen, frozen=True, kw_only=True):
     same: dict[str, Any]
     """Each of these is exactly this."""
     like: dict[str, str]
-    """Each of these is a text that fits: `*` stands for any letters but `/`, `**` for any, `?` for
-    one that is no `/`. A pattern that is `*` alone fits everything."""
+    """Each of these is a text that fits: `*` stands for any letters but those that part an address
+    (`/`, `@`, `?`, `#`, `\\`), `**` for any, `?` for one letter as of `*`. A pattern that is `*`
+    alone fits everything."""
 
 
 class Asked(Frozen, frozen=True, kw_only=True):
@@ -67,8 +72,8 @@ def pattern_of(args: Mapping[str, Any], match: Mapping[str, str]) -> Pattern:
         if not _fits(args.get(name), glob):
             raise InvalidInput(
                 f"What {name[:60]!r} is in this call does not fit {glob[:60]!r}.",
-                why="`*` stands for letters other than `/`, `**` for any; only texts without `..`"
-                " as a part of a path fit.",
+                why="`*` stands for letters other than / @ ? # \\, `**` for any; only texts without"
+                " `..` as a part of a path fit.",
                 todo="A yes to many covers the call that it is given to: widen the pattern.",
             )
     same = {name: value for name, value in args.items() if name not in match}
@@ -143,7 +148,8 @@ def _fits(value: Any, glob: str) -> bool:
         return True
     if not isinstance(value, str) or len(value) > limits.STANDING_VALUE_CHARS_MAX:
         return False
-    if ".." in value.replace("\\", "/").split("/") or not value.isprintable():
+    parts = _DOT.sub(".", value).replace("\\", "/").split("/")
+    if ".." in parts or not value.isprintable():
         return False
     return _matches(value, _steps(glob))
 
@@ -168,9 +174,10 @@ def _matches(value: str, steps: list[str]) -> bool:
             if place == len(steps):
                 continue
             step = steps[place]
-            if step == "**" or (step == "*" and letter != "/"):
+            inside = letter not in _PARTING
+            if step == "**" or (step == "*" and inside):
                 reached.add(place)
-            elif step != "*" and (step == letter or (step == "?" and letter != "/")):
+            elif step != "*" and (step == letter or (step == "?" and inside)):
                 reached.add(place + 1)
         places = _past_stars(reached, steps)
         if not places:

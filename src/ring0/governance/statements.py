@@ -62,6 +62,8 @@ class Statement(Frozen, frozen=True):
     """Type and id that its scope names with `==`; None: any."""
     reads: frozenset[str]
     """What of VARYING it may look at."""
+    of_tools: tuple[str, ...] = ()
+    """The tools that it names as a resource, in its scope or its condition."""
     args: frozenset[str] = frozenset()
     """The arguments that it may look at, or WHOLE; only a statement that names tools has some."""
     asks: bool = False
@@ -164,6 +166,7 @@ def _parse(text: str, file: str, line: int, number: int) -> Statement:
         actions=actions,
         resource=_resource(policy["resource"]),
         reads=_reads(policy),
+        of_tools=_of_tools(policy),
         args=args,
         asks=asks,
         approver=notes.get("approver", ""),
@@ -284,6 +287,20 @@ def _reads(policy: dict[str, Any]) -> frozenset[str]:
                 found.add(fact)
                 left += () if fact else (inner,)
     return VARYING & found
+
+
+def _of_tools(policy: dict[str, Any]) -> tuple[str, ...]:
+    found: set[str] = set()
+    left: list[Any] = [policy["resource"], policy["conditions"]]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            if node.get("type") == "Tool":
+                found.add(str(node.get("id")))
+            left += node.values()
+        elif isinstance(node, list):
+            left += node
+    return tuple(sorted(found))
 
 
 def _looks_at(policy: dict[str, Any], wanted: str) -> bool:

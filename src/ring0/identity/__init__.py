@@ -1,4 +1,4 @@
-"""Who a call comes from, and what it may use there: handles, operators, and a small vault."""
+"""Who a call comes from, and what it may use there: handles and tokens, operators, the vault."""
 
 from ring0.identity.handles import Handle, Handles
 from ring0.identity.operators import operator_name

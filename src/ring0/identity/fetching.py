@@ -30,7 +30,7 @@ class Fetcher:
     ) -> Fetched:
         """Raises OSError (TimeoutError is one) in words of ours, ManifestInvalid."""
         if self._trust is None:  # When it is first needed: the system's roots take a while.
-            self._trust = await self._runtime.in_thread(_trusting, self._authorities)
+            self._trust = await self._runtime.in_thread(trusting, self._authorities)
         try:
             return await self._runtime.wait_for(
                 self._exchange(method, url, headers, body, self._trust), limits.OAUTH_ANSWER_S_MAX
@@ -82,7 +82,8 @@ class Fetcher:
             )
 
 
-def _trusting(authorities: Iterable[str]) -> ssl.SSLContext:
+def trusting(authorities: Iterable[str]) -> ssl.SSLContext:
+    """The system's roots, and those of these files (PEM). Takes a while. Raises ManifestInvalid."""
     trust = ssl.create_default_context()
     trust.minimum_version = max(trust.minimum_version, ssl.TLSVersion.TLSv1_2)
     for path in authorities:

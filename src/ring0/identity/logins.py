@@ -1,6 +1,6 @@
 """A login's value: made by the kernel, kept by whoever logged in, on record only as its digest.
 
-Not here: who may log in (oidc.py, kernel/entering.py), what a login may do (roles.py).
+Not here: who may log in (oidc.py, kernel/operating/entering.py), what a login may do (roles.py).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import InvalidInput, LimitReached, TokenDead, TokenInvalid
+from ring0.identity.blocks import are_cheap
 from ring0.identity.handles import Handles
 from ring0.identity.keys import Held, Key, Keys
 from ring0.types import Only
@@ -126,7 +127,9 @@ class Tokens:
                 todo="Give a shorter one, and another when it is over.",
             )
         now_us = self._now_us()
-        live = [one for one in self._issued.get(run, {}).values() if one.expires_us > now_us]
+        # A copy: others are given out meanwhile, and this is in a thread.
+        known = list(self._issued.get(run, {}).values())
+        live = [one for one in known if one.expires_us > now_us]
         if len(live) >= limits.TOKENS_PER_RUN_MAX:
             raise LimitReached(
                 f"{run} has {len(live)} live tokens.", todo="Take one back: `ring0 token revoke`."
@@ -229,6 +232,8 @@ class Tokens:
             token = biscuit.Biscuit.from_base64(body, self._root(make=False).public_key)
             if token.block_count() > limits.TOKEN_BLOCKS_MAX:
                 raise _invalid("It was narrowed too often.")
+            if not are_cheap(token.block_source(at) for at in range(1, token.block_count())):
+                raise _invalid("A block that was added to it says more than a condition.")
             ids = _ids(token)
             # Asked of the first block alone: what later ones say of run and epoch is not heard.
             query = biscuit.Rule("whose($run, $epoch) <- run($run), epoch($epoch)")
@@ -243,7 +248,10 @@ class Tokens:
         issued = self._issued.get(run, {}).get(ids[0])
         if issued is None or (issued.run, issued.epoch) != (run, epoch):
             raise _dead("The run has ended, or was started again, since it was given out.")
-        return Scope(self, token, ids, issued)
+        try:
+            return Scope(self, token, ids, issued)
+        except ValueError:
+            raise _invalid("It names a time that is none.") from None
 
     def _root(self, *, make: bool) -> biscuit.KeyPair:
         held = self._keys.held()

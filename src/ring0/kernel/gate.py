@@ -39,8 +39,7 @@ from ring0.kernel.steps.waiting import Waiting
 from ring0.runtime import Runtime
 from ring0.scheduler.budgets import check_deadline
 from ring0.scheduler.caps import Cap
-from ring0.store import GuardFailed, Store, Write, base
-from ring0.store import events as ev
+from ring0.store import GuardFailed, Store, base
 from ring0.tools.driver import CallContext, Result, Within
 from ring0.tools.registry import Tool
 from ring0.types import (
@@ -239,6 +238,7 @@ class Gate:
         approval = run.approvals.get(judged.held.id)
         edited = approval is not None and approval.state is ApprovalState.EDITED
         if approval is None or edited or approval.bound_to != judged.bound_to:
+            await self.turns.passed(run)  # Who is paused asks nobody meanwhile.
             await self.spending.look(run, judged)
             approval = await self.waiting.open(run, judged, approval)
         within = judged.held.within
@@ -309,7 +309,7 @@ class Gate:
 
     def _is_old(self, judged: Judged) -> bool:
         """Other policies were taken up since."""
-        return False
+        return judged.verdict.policy_digest != self.policies.digest
 
     # 8 ----------------------------------------------------------------------------------------
 
@@ -332,16 +332,7 @@ class Gate:
         return recording.Settled(held.id)
 
     async def _cut_off(self, run: LiveRun, held: Held, why: str) -> Call:
-        await asyncio.shield(
-            self.store.append(
-                Write(
-                    run=run.id,
-                    events=[ev.CallCutOff(call=held.id, why=why[:500])],
-                    durable=True,
-                    guards=[base.CallOpen(call=held.id)],
-                )
-            )
-        )
+        await asyncio.shield(self.store.append(recording.cutting_off(run, held, why)))
         record = run.records[held.id] = recording.cut_off(run.records[held.id])
         return record
 
@@ -362,19 +353,8 @@ class Gate:
             return await recording.load(self.store, run.records[judged.held.id])
         self.runtime.reached("call.ends")
         try:
-            await self.store.append(
-                Write(
-                    run=run.id,
-                    events=[self.spending.settled(run, taken.event), *taken.beside],
-                    blobs=taken.blobs,
-                    guards=[
-                        base.RunLive(run=run.id, epoch=run.row.epoch),
-                        base.CallOpen(call=judged.held.id),
-                        *taken.guards(run.id),
-                    ],
-                    durable=judged.effect is Effect.ONCE or taken.event.cost_microusd > 0,
-                )
-            )
+            event = self.spending.settled(run, taken.event)
+            await self.store.append(recording.ending(run, judged, taken, event))
         except GuardFailed as failure:
             raise RunDead(
                 f"{run.id} goes on no more.", why=failure.detail, todo="Start a new run."

@@ -27,7 +27,7 @@ from ring0.store import events as ev
 from ring0.store.base import WriteImpossible
 
 if TYPE_CHECKING:
-    from ring0.kernel.boot import Kernel
+    from ring0.kernel.kernel import Kernel
 
 SETTING: Final = "secrets"
 """What the journal calls the vault's names and versions (`types.Setting`)."""

@@ -18,7 +18,7 @@ from ring0.tools.registry import Tool
 from ring0.types import AgentManifest, CallKind, Run
 
 if TYPE_CHECKING:
-    from ring0.kernel.boot import Kernel
+    from ring0.kernel.kernel import Kernel
 
 
 def wire(kernel: Kernel) -> None:

@@ -12,7 +12,8 @@ from typing import Final
 
 from ring0 import limits
 from ring0.errors import CallInvalid
-from ring0.store.base import Candidates, Store
+from ring0.store.base import Store
+from ring0.store.rows import Candidates
 from ring0.types import Episode, Scope
 
 K1: Final = 1.2

@@ -19,7 +19,8 @@ from ring0.errors import AgentInvalid, RunFailed
 from ring0.identity import operator_name
 from ring0.kernel import values
 from ring0.kernel.agent.agents import Agent, Family
-from ring0.kernel.boot import Kernel, open_kernel
+from ring0.kernel.boot import open_kernel
+from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
 from ring0.sdk.declare import agent_of

@@ -7,22 +7,20 @@ disk after a crash is a prefix of them.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 
 from ring0.errors import Ring0Error
 from ring0.store.events import AnyEvent, Entry
+from ring0.store.rows import Candidates, Head, SandboxRow, TenantRow
 from ring0.types import (
     Approval,
     ApprovalState,
     Call,
     CapUse,
     Cron,
-    Episode,
     File,
     Frozen,
     Hook,
@@ -221,77 +219,6 @@ class Write(msgspec.Struct, kw_only=True):
     """True: `append` returns when it is on disk. False: it rides the next group commit."""
 
 
-# --- what recall needs to score within a scope -----------------------------------------------
-
-
-class Candidate(Frozen, frozen=True, kw_only=True):
-    """An episode that holds at least one of the terms."""
-
-    episode: Episode
-    length: int
-    """In tokens."""
-    frequencies: tuple[int, ...]
-    """Of each term, in the order asked."""
-
-
-class Candidates(Frozen, frozen=True, kw_only=True):
-    """Candidates with the statistics of their scope, and of no other."""
-
-    found: tuple[Candidate, ...]
-    episodes: int
-    """In the scope."""
-    length_mean: float
-    episodes_with: tuple[int, ...]
-    """Of each term."""
-
-
-class Head(Frozen, frozen=True, kw_only=True):
-    """The Merkle head of a journal."""
-
-    size: int
-    root: str
-
-
-class SandboxRow(Frozen, frozen=True, kw_only=True):
-    """A row of the projection `sandbox`."""
-
-    id: str
-    run: str
-    pid: int
-    start_ticks: int
-    boot_id: str
-    purpose: str
-    ended: bool = False
-
-
-class CapRow(Frozen, frozen=True, kw_only=True):
-    """A row of the projection `cap`."""
-
-    key: str
-    used: int
-    window: int = 0
-    """The newest that it has seen."""
-
-    def used_in(self, window: int) -> int:
-        return self.used if window <= self.window else 0
-
-
-class TenantRow(Frozen, frozen=True, kw_only=True):
-    """A row of the projection `tenant`: what the journal holds of its runs."""
-
-    tenant: str
-    events: int = 0
-    stored_bytes: int = 0
-
-
-class KillRow(Frozen, frozen=True, kw_only=True):
-    """A row of the projection `kill`: the newest generation for one target."""
-
-    scope: str
-    target: str
-    generation: int
-
-
 class Store(Protocol):
     """What the kernel needs of a journal and its projections."""
 
@@ -427,25 +354,3 @@ class Store(Protocol):
         ...
 
     async def head(self) -> Head: ...
-
-
-def address(key: bytes, value: bytes) -> str:
-    """A blob's address: HMAC-SHA-256 under its run's key, 64 hex digits.
-
-    Keyed, so that the address of an erased value tells nobody what the value was.
-
-    Small values are hashed by RFC 2104's own words: `hmac.digest` lets go of the interpreter's lock
-    each time, and waits for it behind the writer, longer than it computes.
-    """
-    if len(key) > _BLOCK_BYTES or len(value) > _SMALL_BYTES_MAX:
-        return hmac.digest(key, value, "sha256").hex()
-    padded = key.ljust(_BLOCK_BYTES, b"\0")
-    inner = hashlib.sha256(padded.translate(_INNER) + value).digest()
-    return hashlib.sha256(padded.translate(_OUTER) + inner).hexdigest()
-
-
-_BLOCK_BYTES: Final = hashlib.sha256().block_size
-_SMALL_BYTES_MAX: Final = 2_047 - _BLOCK_BYTES
-"""Below 2,048 bytes hashlib keeps the interpreter's lock."""
-_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))

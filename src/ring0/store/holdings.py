@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from msgspec.structs import replace
 
 from ring0.store import events as ev
-from ring0.store.base import CapRow
+from ring0.store.rows import CapRow
 from ring0.types import Budget, CapUse, Lock, Message, Run
 
 NEWEST_LOCK: Final = "newest:"

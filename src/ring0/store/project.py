@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from ring0.store import events as ev
 from ring0.store.approving import approved
-from ring0.store.base import KillRow, SandboxRow, TenantRow
 from ring0.store.holdings import (
     NEWEST_LOCK,
     SHARED,
@@ -28,6 +27,7 @@ from ring0.store.holdings import (
 )
 from ring0.store.operating import operated
 from ring0.store.orders import fired, ordered
+from ring0.store.rows import KillRow, SandboxRow, TenantRow
 from ring0.types import (
     ENDED,
     RUN_TRANSITIONS,

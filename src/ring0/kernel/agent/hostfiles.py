@@ -16,22 +16,10 @@ from pathlib import Path
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid
+from ring0.tools.secretfiles import SECRET_FILES
 from ring0.types import Frozen
 
-NEVER_READ = frozenset(
-    {
-        ".env",
-        ".git",
-        ".netrc",
-        ".ssh",
-        ".aws",
-        ".gnupg",
-        ".npmrc",
-        ".pypirc",
-        "vault.json",
-        "vault.key",
-    }
-)
+NEVER_READ = SECRET_FILES
 """What holds secrets is not code: it is refused where it is named and left out of folders."""
 LEFT_OUT = frozenset({"__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".ruff_cache"})
 

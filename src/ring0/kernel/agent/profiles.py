@@ -15,7 +15,7 @@ from ring0.tools.registry import Tool
 from ring0.types import Mode
 
 if TYPE_CHECKING:
-    from ring0.kernel.boot import Kernel
+    from ring0.kernel.kernel import Kernel
 
 CONTAINED: Final = ("balanced", "strict")
 """Profiles that promise what an agent in the kernel's own process can't be held to."""
@@ -26,7 +26,7 @@ def check(agent: Agent, tools: Iterable[Tool], policies: Policies) -> None:
     where an embedded agent is not for this profile, or for secrets."""
     if agent.family.mode is Mode.EMBEDDED and not agent.operator:
         _check_embedded(agent, policies.profile)
-    if policies.tools:
+    if policies.names_tools:
         policies.check_tools({tool.manifest.name: tool.manifest.schema for tool in tools})
 
 

@@ -7,12 +7,12 @@ request, and into which: tools/egress.
 from __future__ import annotations
 
 import functools
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from ring0.errors import CallDenied, ManifestInvalid
+from ring0.identity.fetching import trusting
 from ring0.identity.vault import secret_name
 from ring0.kernel.agent.config_credentials import CredentialTable
 from ring0.kernel.agent.manifests import Config
@@ -68,20 +68,10 @@ class Outside:
     @functools.cached_property
     def egress(self) -> Egress:
         """Made when it is first needed: the system's roots take a while to load."""
-        trust = ssl.create_default_context()
-        for path in self._authorities:
-            try:
-                trust.load_verify_locations(path)
-            except OSError as error:  # ssl.SSLError is one
-                raise ManifestInvalid(
-                    f"ring0.toml: [network] authorities names {path[:200]!r}, which can't be read.",
-                    why=str(error)[:200],
-                    todo="Name files with certificates in PEM.",
-                ) from None
         return Egress(
             self._runtime,
             self._addresses,
-            trust=trust,
+            trust=trusting(self._authorities),
             plain_credentials=self._plain,
             models=self._models,
         )

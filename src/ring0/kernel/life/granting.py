@@ -60,6 +60,12 @@ class Granting:
         """A token of a run at work, for what `only` names (None: its tools) of what the run may
         ask for itself. Raises NotFound, InvalidInput, LimitReached, StoreDamaged."""
         live = self._at_work(run)
+        if live.agent.operator:
+            raise InvalidInput(
+                f"{run[:40]} is an operator's own: there is no token of it.",
+                why="Policies spare what an operator has the kernel do; nobody else is to do it.",
+                todo="Give one of an agent's run.",
+            )
         named = _ALL_TOOLS if only is None else narrowing.exactly(only)
         text, issued = await self._runtime.in_thread(
             self.tokens.mint, run, live.row.epoch, named, expires_s

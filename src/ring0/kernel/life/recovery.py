@@ -12,12 +12,12 @@ from typing import Final
 
 from ring0 import limits
 from ring0.errors import Ring0Error, RunDead, RunFailed, StoreFailed, StoreFull
-from ring0.kernel import undo
 from ring0.kernel.agent import agents
 from ring0.kernel.agent.agents import Agent, Family
 from ring0.kernel.life import cutting, reasons
 from ring0.kernel.life.runs import Runs
 from ring0.kernel.life.waking import Functions
+from ring0.kernel.undo import undoing
 from ring0.store import GuardFailed, Store, Write, base
 from ring0.store import events as ev
 from ring0.types import LIVE, Call, Mode, Run, RunState
@@ -47,7 +47,7 @@ def code_of(agent: Agent | None) -> Find:
 
     def find(family: Family) -> Agent | None:
         if family.operator:
-            return undo.agent(family.manifest)
+            return undoing.agent(family.manifest)
         if agent is None:
             return None
         if agent.manifest.name == family.manifest.name:

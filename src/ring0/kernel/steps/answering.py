@@ -110,6 +110,7 @@ class Answering:
                     one
                     for one in others
                     if not approvals.unlike(first, shown, one, await self._shown(one))
+                    and (not yes or await self._is_within(one, first))
                 ]
             for name in names[1:]:
                 other = (await self._asked(name))[0]
@@ -224,7 +225,7 @@ class Answering:
     ) -> tuple[Standing, rules.Pattern, bytes]:
         """Raises InvalidInput where no yes in advance is possible, LimitReached."""
         shown = await self._shown(found)
-        evidence = msgspec.json.decode(await self._store.blob(found.decision), type=_Evidence)
+        question = await self._question(found)
         why = rules.why_not(shown.reversal, found.needs)
         if found.kind is not CallKind.TOOL:
             why = f"Only tools' calls can be said yes to in advance, and this is a {found.kind}."
@@ -257,8 +258,8 @@ class Answering:
             policy_digest=found.policy_digest,
             rules=tuple(reason.rule for reason in shown.reasons),
             pattern=address(await self._store.run_key(run.id), stored),
-            rows=evidence.question.rows,
-            tables=tuple(evidence.question.tables),
+            rows=question.rows,
+            tables=tuple(question.tables),
             label=replace(shown.run_label, sources=()),
             kill_seen=await self._store.kill_generation(),
             given_by=by.name,
@@ -278,6 +279,17 @@ class Answering:
                 todo="`ring0 approvals` lists those that wait.",
             )
         return found, run
+
+    async def _is_within(self, one: Approval, seen: Approval) -> bool:
+        """Whether it would change no more rows and no other tables than the ask that was seen, and
+        goes to the same host: who says yes to all that are alike has looked at that one only."""
+        its, known = await self._question(one), await self._question(seen)
+        same_place = (its.host, its.method) == (known.host, known.method)
+        return same_place and its.rows <= known.rows and set(its.tables) <= set(known.tables)
+
+    async def _question(self, approval: Approval) -> Question:
+        stored = await self._store.blob(approval.decision)
+        return msgspec.json.decode(stored, type=_Evidence).question
 
     async def _shown(self, approval: Approval) -> Shown:
         return msgspec.json.decode(await self._store.blob(approval.shown), type=Shown)

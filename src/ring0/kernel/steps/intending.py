@@ -14,7 +14,7 @@ from ring0.kernel.steps.judging import Judged
 from ring0.kernel.steps.spending import Reservation
 from ring0.store import Write, base
 from ring0.store import events as ev
-from ring0.types import Approval, CallState, Effect
+from ring0.types import COMPENSABLE, Approval, CallState, Effect
 
 
 def first(
@@ -59,7 +59,7 @@ def first(
 
 def _is_compensable(judged: Judged) -> bool:
     tool = judged.held.tool
-    return tool is not None and tool.manifest.reversal.startswith("compensable:")
+    return tool is not None and tool.manifest.reversal.startswith(f"{COMPENSABLE}:")
 
 
 def again(run: LiveRun, judged: Judged, taken: Reservation, locks: Sequence[base.Guard]) -> Write:

@@ -6,7 +6,7 @@ Replay, retry and idempotency are this one step. Not here: what is done with the
 from __future__ import annotations
 
 from ring0 import limits
-from ring0.errors import ReplayDiverged, RunDead
+from ring0.errors import CallInvalid, ReplayDiverged, RunDead
 from ring0.kernel.live import Held, LiveRun
 from ring0.types import Call, CallState, RunState
 
@@ -28,8 +28,14 @@ def check_live(run: LiveRun, held: Held) -> None:
 
 def check_same(run: LiveRun, held: Held, record: Call) -> None:
     """What is on record was asked in the same words, and has an outcome where nothing goes live.
-    Raises ReplayDiverged, RunDead."""
+    Raises ReplayDiverged, RunDead; CallInvalid for one that came with a token."""
     if record.request_digest != held.digest:
+        if held.scope is not None:  # Its holder's slip: the run itself asked for nothing else.
+            raise CallInvalid(
+                f"{held.id} was {record.kind} {record.name} with other arguments.",
+                why="A call id names one call for ever.",
+                todo="Count each call of a path once.",
+            )
         raise _diverged(run, f"{held.id} was {record.kind} {record.name} with other arguments")
     if record.state in (CallState.UNKNOWN, CallState.INTENDED) and run.strict:
         if run.row.state is RunState.DONE:

@@ -296,6 +296,31 @@ def raise_label(run: LiveRun, taken: Taken | Refused) -> None:
         )
 
 
+def ending(run: LiveRun, judged: Judged, taken: Taken, event: ev.CallEnded) -> Write:
+    """The write of an outcome. `event`: with what the call is settled at."""
+    return Write(
+        run=run.id,
+        events=[event, *taken.beside],
+        blobs=taken.blobs,
+        guards=[
+            base.RunLive(run=run.id, epoch=run.row.epoch),
+            base.CallOpen(call=judged.held.id),
+            *taken.guards(run.id),
+        ],
+        durable=judged.effect is Effect.ONCE or taken.event.cost_microusd > 0,
+    )
+
+
+def cutting_off(run: LiveRun, held: Held, why: str) -> Write:
+    """The write that a `once` effect was begun, and nobody knows what came of it."""
+    return Write(
+        run=run.id,
+        events=[ev.CallCutOff(call=held.id, why=why[:500])],
+        guards=[base.CallOpen(call=held.id)],
+        durable=True,
+    )
+
+
 def cut_off(call: Call) -> Call:
     return replace(call, state=CallState.UNKNOWN)
 

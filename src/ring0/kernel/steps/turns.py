@@ -48,15 +48,19 @@ class Turns:
 
         Raises LimitReached where the queue is full or the deadline over, RunDead.
         """
-        paused = False
-        if run.paused_by and self.waiting is not None:
-            paused = await pausing.passed(self.waiting, run)
+        paused = await self.passed(run)
         locked = await self.locking.turn(run, judged) if self.locking is not None else False
         waited = await self._take_slots(run, judged)
         if judged.effect is Effect.ONCE:
             self._once[judged.held.id] = None
             self._calm.clear()
         return waited or locked or paused
+
+    async def passed(self, run: LiveRun) -> bool:
+        """Returns when nobody has the run paused; whether that had to be waited for."""
+        if not run.paused_by or self.waiting is None:
+            return False
+        return await pausing.passed(self.waiting, run)
 
     def give_back(self, held: Held) -> None:
         """What was taken for the call. Nothing where nothing was; a call that still has its slots

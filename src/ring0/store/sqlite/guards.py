@@ -8,8 +8,9 @@ import apsw
 
 from ring0 import limits
 from ring0.store import base
-from ring0.store.base import CapRow, Guard, GuardFailed, KillRow
+from ring0.store.base import Guard, GuardFailed
 from ring0.store.project import lock_key, message_key
+from ring0.store.rows import CapRow, KillRow
 from ring0.store.sqlite import sql
 from ring0.store.sqlite.tables import SqliteTables, decode, first
 from ring0.types import (

@@ -17,7 +17,7 @@ import apsw
 from ring0.errors import KernelBusy, Ring0Error, StoreDamaged, StoreFailed
 from ring0.runtime import Runtime
 from ring0.store import merkle
-from ring0.store.base import Head
+from ring0.store.rows import Head
 from ring0.store.sqlite import sql
 from ring0.store.sqlite.committing import write_head
 from ring0.store.sqlite.failing import explain

@@ -11,7 +11,8 @@ from typing import Final
 from ring0 import limits
 from ring0.errors import LimitReached
 from ring0.store import events as ev
-from ring0.store.base import TenantRow, Write
+from ring0.store.base import Write
+from ring0.store.rows import TenantRow
 from ring0.store.sqlite.tables import SqliteTables
 from ring0.types import Run
 

@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 
 from ring0.store import merkle
-from ring0.store.base import Head
+from ring0.store.rows import Head
 from ring0.store.sqlite import sql
 from ring0.store.sqlite.tables import first, token_count, tree_of
 

@@ -16,9 +16,10 @@ from msgspec.structs import replace
 
 from ring0.errors import StoreDamaged
 from ring0.runtime import Runtime
-from ring0.store.base import Candidate, Candidates, CapRow, Head, SandboxRow, TenantRow, Write
+from ring0.store.base import Write
 from ring0.store.events import KERNEL, Entry, decode_entry
 from ring0.store.project import NEWEST_LOCK, message_key
+from ring0.store.rows import Candidate, Candidates, CapRow, Head, SandboxRow, TenantRow
 from ring0.store.sqlite import sql
 from ring0.store.sqlite.committing import Writer
 from ring0.store.sqlite.failing import closed

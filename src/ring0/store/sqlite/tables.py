@@ -11,7 +11,8 @@ import msgspec
 
 from ring0 import limits
 from ring0.store import merkle
-from ring0.store.base import CapRow, KillRow, SandboxRow, TenantRow, Write
+from ring0.store.base import Write
+from ring0.store.rows import CapRow, KillRow, SandboxRow, TenantRow
 from ring0.store.sqlite import sql
 from ring0.types import (
     Approval,

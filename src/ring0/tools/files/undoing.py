@@ -38,7 +38,7 @@ class Replaced(Frozen, frozen=True, kw_only=True):
 
 class _Evidence(Frozen, frozen=True, kw_only=True):
     path: str
-    """The first of them. Evidence with a `path` is about files (see `kernel/undo.py`)."""
+    """The first of them. Evidence with a `path` is about files (see `kernel/undo/undoing.py`)."""
     files: dict[str, Replaced]
 
 

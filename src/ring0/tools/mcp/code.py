@@ -17,24 +17,9 @@ from typing import Final
 from ring0 import limits
 from ring0.errors import ManifestInvalid
 from ring0.tools.mcp.pins import Unit
+from ring0.tools.secretfiles import SECRET_FILES
 
 LEFT_OUT: Final = frozenset({"__pycache__", ".git"})
-SECRETS: Final = frozenset(
-    {
-        ".env",
-        ".netrc",
-        ".ssh",
-        ".aws",
-        ".gnupg",
-        ".npmrc",
-        ".pypirc",
-        "vault.json",
-        "vault.key",
-        "journal.db",
-    }
-)
-"""What is never shown to a sandbox: a tree that holds one is refused. The last two are of ring0's
-own data folder, which may lie beside an agent's code."""
 PACKAGES: Final = frozenset({"node_modules", "site-packages", "dist-packages"})
 """Trees of published packages: what is called like a secret there is an example."""
 _CHUNK_SIZE_BYTES: Final = limits.MIB
@@ -129,7 +114,7 @@ def check_no_secrets(root: Path) -> None:
     if not root.is_dir():
         return
     for number, (folder, folders, names) in enumerate(os.walk(root)):
-        if found := (SECRETS & {*folders, *names}) or ({".git"} & {*folders, *names}):
+        if found := SECRET_FILES & {*folders, *names}:
             raise ManifestInvalid(
                 f"{Path(folder, min(found))} would be shown to an MCP server.",
                 why="What holds secrets is never shown to a sandbox, also not as part of a folder.",

@@ -165,12 +165,12 @@ class SqlExecute(_Sql):
                 for change in done.changes
             }
         }
+        label = Label(integrity=Integrity.SYSTEM)  # Names of tables, and what was counted.
         if done.rows is not None and done.rows.rows:
             value["rows"] = done.rows.rows
+            label = _label(self.manifest, context)
         undo = sql_databases.evidence(self._database, done.images)
-        return Result(
-            value=value, label=_label(self.manifest, context), undo=undo if done.images else b""
-        )
+        return Result(value=value, label=label, undo=undo if done.images else b"")
 
 
 def touched(evidence: bytes, tables: Iterable[str]) -> tuple[str, ...]:

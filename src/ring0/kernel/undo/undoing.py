@@ -2,7 +2,7 @@
 
 Undo is itself a run, of the operator who asks for it: each step is a `once` call through the gate,
 on record, and refused where what was done has been changed since. What it will do is known before
-(undoplan.py).
+(planning.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import NotFound, Ring0Error, UndoRefused
-from ring0.kernel import undoplan
-from ring0.kernel.undoplan import AGENT as AGENT
+from ring0.kernel.undo import planning
+from ring0.kernel.undo.planning import AGENT
 from ring0.runtime import Runtime
 from ring0.store import Store
 from ring0.tools.driver import CallContext, Prepared, Result
@@ -110,7 +110,7 @@ class Undoing:
         found, _ = await self._plan(run, only, code)
         if not rehearse:
             return found
-        from ring0.kernel import rehearsing
+        from ring0.kernel.undo import rehearsing
 
         return await rehearsing.rehearsed(
             found, self._store, self._runs.runtime, self._workspace, self._secret
@@ -124,7 +124,7 @@ class Undoing:
         if row is None:
             raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")
         tools = _Once(lambda: self._tools(row.root, code))
-        found = await undoplan.plan(self._store, row, tools.get, only)
+        found = await planning.plan(self._store, row, tools.get, only)
         return found, tools.found
 
     async def _tools(self, root: str, given: Agent | None = None) -> dict[str, Tool]:
@@ -163,7 +163,7 @@ class Undoing:
         """The run of the undo, once it has ended or waits for a person. Raises what `plan` does,
         and UndoRefused where it is known before that a step can't be taken."""
         found, tools = await self._plan(run, only, code)
-        undoplan.check(found, only)
+        planning.check(found, only)
         task = {"undo": run, "calls": [step.call for step in found.steps]}
         own = agent(manifest(found, tools))
         row = await self._begin(own, msgspec.json.encode(task).decode(), by)
@@ -183,7 +183,7 @@ class Undoing:
 
     async def carry_out(self, run: LiveRun, gate: Gate, body: Callable[..., Any]) -> Any:
         """The run of an undo, from its beginning; what is on record already is recalled."""
-        from ring0.kernel import compensating
+        from ring0.kernel.undo import compensating
         from ring0.tools.registry import Tool
 
         task = msgspec.json.decode(await self._store.blob(run.row.task))
@@ -204,8 +204,8 @@ class Undoing:
                 steps.append((TOOL, {"call": named}))
                 continue
             if call.run not in settled:
-                settled[call.run] = await undoplan.settled(self._store, call.run)
-            other = await undoplan.compensated_by(self._store, call)
+                settled[call.run] = await planning.settled(self._store, call.run)
+            other = await planning.compensated_by(self._store, call)
             told = named not in settled[call.run]
             step = await compensating.step(self._store, call, other, tools.get, told=told)
             if step.refused:
@@ -287,7 +287,7 @@ class UndoDriver:
         from ring0.tools import sql
 
         evidence = await self._store.blob(call.undo)
-        if undoplan.evidence_of(evidence) == "file":
+        if planning.evidence_of(evidence) == "file":
             return ()
         value = (await recording.load(self._store, call)).value
         return sql.touched(evidence, value.get("changed", ()))
@@ -300,7 +300,7 @@ class UndoDriver:
 
         call: Call = prepared.state
         evidence = await self._store.blob(call.undo)
-        if undoplan.evidence_of(evidence) == "file":
+        if planning.evidence_of(evidence) == "file":
             target = msgspec.structs.replace(context, workspace=self._workspace(call.run))
             result = await files.undo(evidence, target)
             result.files_of = call.run

@@ -1,25 +1,27 @@
 """A call that is taken back by another call: `reversal = "compensable:TOOL"`.
 
 What TOOL is called with is named by the original's arguments, then by the fields of its result.
-Not here: when that is done (undo.py), and what else can be taken back (undoplan.py).
+Not here: when that is done (undoing.py), and what else can be taken back (planning.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ring0.errors import ManifestInvalid, Ring0Error
 from ring0.kernel.steps import recording
-from ring0.kernel.undoplan import COMPENSABLE, ToolsOf
 from ring0.store import Store
 from ring0.tools.driver import CallContext, Driver, Prepared, Result
 from ring0.tools.functions import EmbeddedFunction, Function
 from ring0.tools.mcp.tools import McpTool
 from ring0.tools.registry import Tool
-from ring0.types import Call, Effect, ToolManifest, UndoStep
+from ring0.types import COMPENSABLE, Call, Effect, ToolManifest, UndoStep
+
+if TYPE_CHECKING:
+    from ring0.kernel.undo.planning import ToolsOf
 
 _CUT: Final = frozenset({"cut", "size_bytes", "why"})
 """A result that was too large is on record as its beginning: it has no fields."""
@@ -133,15 +135,17 @@ def _named(
 ) -> tuple[dict[str, Any], tuple[str, ...], list[str]]:
     """The arguments by name, which of them the result gave, and those that nothing gives."""
     fields = value if isinstance(value, dict) and value.keys() != _CUT else {}
+    required = tool.schema.get("required", ())
     args = {}
     from_result = []
     for argument in _properties(tool):
         if argument in given:  # First: a result can't change what the call was asked to do.
             args[argument] = given[argument]
-        elif argument in fields:
+        # Nor add what is not needed: whoever answered could say to whom, or how much.
+        elif argument in fields and argument in required:
             args[argument] = fields[argument]
             from_result.append(argument)
-    missing = [name for name in tool.schema.get("required", ()) if name not in args]
+    missing = [name for name in required if name not in args]
     return args, tuple(from_result), missing
 
 

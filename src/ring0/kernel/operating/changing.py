@@ -17,16 +17,16 @@ from msgspec.structs import replace
 from ring0 import limits
 from ring0.errors import CallDenied, ManifestInvalid
 from ring0.governance import Policies
-from ring0.kernel import proving
 from ring0.kernel.agent import manifests
 from ring0.kernel.agent.manifests import Config
+from ring0.kernel.operating import proving
 from ring0.store import Write, address
 from ring0.store import events as ev
 from ring0.store.base import WriteImpossible
 from ring0.types import Frozen, Setting
 
 if TYPE_CHECKING:
-    from ring0.kernel.boot import Kernel
+    from ring0.kernel.kernel import Kernel
 
 DEFAULT: Final = "default"
 """Of a table that is not there: nothing is on record of it either, until it was."""

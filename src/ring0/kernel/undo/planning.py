@@ -1,6 +1,6 @@
 """What an undo would do, call by call, and what it leaves as it is: found out from the record.
 
-It claims only what it can do. Not here: doing it (undo.py), how a tool's call is taken back by
+It claims only what it can do. Not here: doing it (undoing.py), how a tool's call is taken back by
 another tool (compensating.py).
 """
 
@@ -16,6 +16,7 @@ from ring0.errors import LimitReached, UndoRefused
 from ring0.store import Store
 from ring0.store import events as ev
 from ring0.types import (
+    COMPENSABLE,
     ENDED,
     Call,
     CallKind,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 AGENT: Final = "ring0.undo"
 """The agent of a run that takes back what another did."""
-COMPENSABLE: Final = "compensable"
 
 ToolsOf = Callable[[], Awaitable[Mapping[str, "Tool"]]]
 """The tools of the tree that is taken back. Raises Ring0Error where they can't be had here."""
@@ -151,7 +151,7 @@ async def look(
         return UndoLeft(call=call.id, name=call.name, why=_irreversible(reversal))
     if tools is None:
         return UndoStep(call=call.id, name=call.name, how="call", tool=other)
-    from ring0.kernel import compensating
+    from ring0.kernel.undo import compensating
 
     return await compensating.step(store, call, other, tools, told=call.id not in said)
 
@@ -207,7 +207,9 @@ def check(found: UndoPlan, only: str = "") -> None:
         left = next(iter(found.left), None) if only else None
         raise UndoRefused(
             f"There is nothing to take back in {only or found.run}.",
-            why=left.why if left else "No call of it left anything that takes it back.",
+            why=left.why
+            if left
+            else "No call of it left anything that takes it back, or that was done already.",
             todo=f"`ring0 undo {found.run} --dry-run` says of each call how it can be.",
         )
     for step in found.steps:

@@ -1,0 +1,96 @@
+"""Events of a call: refused, or intended and ended; cut off, retried, settled."""
+
+from __future__ import annotations
+
+from ring0.store.events.event import Event
+from ring0.types import Call, CallState, CapUse, FileDelta, Label
+
+
+class CallRefused(Event, frozen=True, kw_only=True, tag="call-refused"):
+    """The gate said no before anything was done; that is the recorded outcome."""
+
+    call: Call
+    run_label: Label | None = None
+    """Where the words of the no told of data that the run had not seen."""
+
+
+class CallsRefusedAlike(Event, frozen=True, kw_only=True, tag="calls-refused-alike"):
+    """More calls that asked for the same as one that was refused, and were told the same."""
+
+    like: str
+    calls: tuple[str, ...]
+
+
+class CallIntended(Event, frozen=True, kw_only=True, tag="call-intended"):
+    """Admitted: from here on the effect may happen."""
+
+    call: Call
+    reserve_microusd: int = 0
+    reserve_tokens: int = 0
+    uncounted: bool = False
+    """It takes no call of the budget."""
+    caps: tuple[CapUse, ...] = ()
+
+
+class CallRetried(Event, frozen=True, kw_only=True, tag="call-retried"):
+    """After a crash: a pure or idempotent call runs again under its own id. What was reserved for
+    the try before may have been spent, and stays so; as much is reserved once more."""
+
+    call: str
+    epoch: int
+    reserve_microusd: int = 0
+    reserve_tokens: int = 0
+    caps: tuple[CapUse, ...] = ()
+
+
+class CallEnded(Event, frozen=True, kw_only=True, tag="call-ended"):
+    call: str
+    state: CallState
+    outcome: str
+    run_label: Label | None = None
+    """The run's own label, where it rose."""
+    cost_microusd: int = 0
+    tokens: int = 0
+    caps_back: tuple[CapUse, ...] = ()
+    """What was taken from caps for it and not used."""
+    notice: str = ""
+    fingerprint: str = ""
+    received: int = 0
+    """The number of the message that this call received; 0: none."""
+    undo: str = ""
+    undoes: str = ""
+    """The call that this one took back."""
+    files: tuple[FileDelta, ...] = ()
+    files_of: str = ""
+    """The run whose workspace they belong to; empty: this one."""
+    remembered: str = ""
+    remembered_role: str = "result"
+    remembered_label: Label | None = None
+
+
+class CallCutOff(Event, frozen=True, kw_only=True, tag="call-cut-off"):
+    """A `once` call whose outcome nobody knows."""
+
+    call: str
+    why: str
+
+
+class CallSettled(Event, frozen=True, kw_only=True, tag="call-settled"):
+    """A human, or the tool's reconcile(), says what became of an unknown call."""
+
+    call: str
+    happened: bool
+    outcome: str
+    by: str
+    note: str = ""
+
+
+CallEvent = (
+    CallRefused
+    | CallsRefusedAlike
+    | CallIntended
+    | CallRetried
+    | CallEnded
+    | CallCutOff
+    | CallSettled
+)
