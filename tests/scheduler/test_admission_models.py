@@ -7,6 +7,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from kernel_world import World, world
 
@@ -182,3 +183,13 @@ async def test_a_call_that_the_budget_refuses_takes_nothing_of_its_providers_buc
             now_us = w.kernel.runtime.monotonic_us()
             assert bucket.ready_us(1_000, now_us) == now_us, "others wait for what was never asked"
             assert await _ask(w) is CallState.OK
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "answer", "tokens"),
+    [(0, 0, 0), (0, 7, 7), (1, 0, 1), (4, 0, 1), (5, 0, 2), (4_001, 100, 1_101)],
+)
+def test_a_bucket_takes_a_token_for_each_four_bytes_begun_and_all_of_the_answer(
+    request_bytes: int, answer: int, tokens: int
+) -> None:
+    assert slots.bucket_tokens(request_bytes, answer) == tokens
