@@ -14,6 +14,7 @@ from kernel_world import Doing, world
 from undo_crashes import DIED, Dying, in_child
 from undo_world import Books, desk
 
+from ring0 import limits
 from ring0.errors import RunDead, SandboxFailed, UndoRefused
 from ring0.gateway import door
 from ring0.kernel.agent.agents import Family
@@ -57,8 +58,9 @@ async def test_a_kill_returns_when_every_process_is_dead(tmp_path: Path, kernel:
 
 
 async def test_one_process_that_does_not_die_keeps_no_other_alive_and_is_named(
-    tmp_path: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Kernel
 ) -> None:
+    monkeypatch.setattr(limits, "AGENT_STOP_S_MAX", 1)  # At the end of this kernel, too.
     rows = await sleepers(kernel, tmp_path, 6)
     stuck = rows[2]
     pids = {row.id: kernel.gate.live[row.id].watched for row in rows}
@@ -69,15 +71,15 @@ async def test_one_process_that_does_not_die_keeps_no_other_alive_and_is_named(
             raise SandboxFailed("It could not be confirmed dead.", todo="Restart the machine.")
         await end_all(run)
 
-    monkeypatch.setattr(kernel.sandboxes, "end_all", end)
-    with pytest.raises(SandboxFailed) as failed:
-        await kernel.kill("all", "", by="alice")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel.sandboxes, "end_all", end)
+        with pytest.raises(SandboxFailed) as failed:
+            await kernel.kill("all", "", by="alice")
     assert stuck.id in failed.value.what and failed.value.what.startswith("1 of 6 runs")
     alive = [run for run, pid in pids.items() if os.path.exists(f"/proc/{pid}")]
     assert alive == [stuck.id]
     # Nothing of it is claimed to be over, and asked again it ends.
     assert (await kernel.store.run(stuck.id)).state is RunState.RUNNING  # type: ignore[union-attr]
-    monkeypatch.undo()
     await kernel.kill("all", "", by="alice")
     assert not os.path.exists(f"/proc/{pids[stuck.id]}")
 
