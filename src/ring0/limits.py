@@ -623,6 +623,8 @@ POLICY_SCHEMAS_KEPT_MAX: Final = 256
 POLICY_EXPIRES_S_MAX: Final = 30 * 24 * 3_600
 POLICY_CASES_MAX: Final = 10_000
 """Of one file for `ring0 policy test`."""
+POLICY_WARNED_OF_MAX: Final = 4_096
+"""Agents and sets of policies whose rules for tools that nobody has were told of; then anew."""
 POLICY_CASES_SIZE_BYTES_MAX: Final = 4 * MIB
 
 # The vault and OAuth (`identity/vault/`, `identity/oauth.py`).
@@ -732,10 +734,19 @@ SETTING_TEXT_BYTES_MAX: Final = 1 * MIB
 DENIALS_IN_A_ROW_MAX: Final = 3
 """So many, and the run is paused until a person lets it go on."""
 APPROVAL_BATCH_MAX: Final = 32
-APPROVAL_NOTE_CHARS_MAX: Final = 1_000
 EDITS_MAX: Final = 32
 """Arguments that people change of one call."""
 EDIT_CHARS_MAX: Final = 64 * KIB
+EDIT_ARGUMENTS_SHOWN_MAX: Final = 64
+"""Arguments of which an ask says what they take."""
+EDIT_CHOICES_SHOWN_MAX: Final = 24
+"""Of an argument that takes one of some values."""
+EDIT_TAKES_CHARS_MAX: Final = 400
+EDIT_TAKES_DEPTH_MAX: Final = 4
+"""How deep a schema is followed to say what an argument takes."""
+EDITED_S_MAX: Final = 10
+"""For so long `ring0 approve --set` waits until the call was judged anew."""
+EDITED_LOOK_S: Final = 0.05
 STANDING_S_MAX: Final = 24 * 3_600
 STANDING_USES_MAX: Final = 1_000
 """Of one standing approval; then a person is asked again."""
@@ -768,3 +779,49 @@ KILLS_TOLD_MAX: Final = 20
 """Runs that an error of a kill names."""
 UNDO_LOOKED_AT_EVERY_S: Final = 0.5
 """Who asked for an undo hears so soon that it waits for a person."""
+
+# --- model doors ------------------------------------------------------------------------------
+
+MODEL_STREAM_SIZE_BYTES_MAX: Final = 64 * MIB
+"""Of a provider's stream with all that is around its text."""
+ANSWER_ID_CHARS: Final = 24
+"""Of the digest of a call's id that an answer at a model door is called by."""
+LOCAL_MODEL_MEMORY_BYTES: Final = 768 * MIB
+LOCAL_MODEL_ANSWER_TOKENS_MAX: Final = 512
+LOCAL_MODEL_THREADS_MAX: Final = 64
+"""Processes and threads in the sandbox of a local model."""
+DOOR_PING_S: Final = 10
+"""Whoever waits longer than this for an answer is told that it will come."""
+
+# --- the MCP door -----------------------------------------------------------------------------
+
+MCP_DOOR_ID_CHARS_MAX: Final = 256
+"""Of the id that a client gives its request."""
+MCP_DOOR_PAGE_ITEMS_MAX: Final = 100
+"""Tools, resources or prompts in one answer."""
+MCP_DOOR_SESSIONS_MAX: Final = 64
+"""Of one run, in the handshake era."""
+MCP_DOOR_NEWS_MAX: Final = 256
+"""Messages kept for a client that does not listen just now."""
+MCP_DOOR_POLL_S: Final = 45
+"""A call that waits for a person is held so long in the stateless era before its client is told
+to come back: clients give up after 60."""
+MCP_DOOR_ANSWER_S_MAX: Final = 300
+"""A client has so long to answer what a server asks of it."""
+MCP_DOOR_STATE_CHARS_MAX: Final = 64 * KIB
+"""Of what a client carries from one round of a call to the next."""
+MCP_DOOR_ROUNDS_MAX: Final = 10
+"""In which a server may ask a client of the handshake era for more, within one request."""
+MCP_OFFERS_MAX: Final = 1_000
+"""Resources, templates or prompts of one server."""
+
+# What goes on record of why something is so (`kernel/values.py`).
+WHY_CHARS_MAX: Final = 500
+"""Of what the kernel, a program or a server said."""
+NOTE_CHARS_MAX: Final = 1_000
+"""Of what a person wrote with `--note`."""
+
+# --- a person's own Python (kernel/agent/environments.py) ----------------------------------------
+PYTHON_HOPS_MAX: Final = 32
+"""Links and environments on the way from a program to the Python that it was made from."""
+PYVENV_CHARS_MAX: Final = 64 * KIB

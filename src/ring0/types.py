@@ -170,6 +170,9 @@ class ToolManifest(Frozen, frozen=True, kw_only=True):
     polls: bool = False
     """It is meant to be asked again and again with the same arguments: a longer cap, no stop."""
     cost_microusd: Annotated[int, msgspec.Meta(ge=0)] = 0
+    where: Literal["kernel", "agent"] = "kernel"
+    """Who carries it out. What lives in the agent's own process the kernel can only judge, when a
+    model proposes it."""
     code_digest: str = ""
     """Digest of the code that carries it out: a tool is more than its schema."""
 
@@ -206,11 +209,14 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     """One model that an agent may ask for, by the name it uses."""
 
     provider: str
-    """`scripted` or `openai`."""
+    """`scripted`, `local`, or one of `models.OVER_HTTP`."""
     model: str = ""
     script: str = ""
     """For `scripted`: the rules' file, beside the manifest."""
     base_url: str = ""
+    key: str = ""
+    """The secret (of the vault, or a variable) that its provider takes as a key; empty: the
+    provider's own, as `OPENAI_API_KEY`."""
     price_in_microusd_per_mtok: Annotated[int, msgspec.Meta(ge=0)] | None = None
     price_out_microusd_per_mtok: Annotated[int, msgspec.Meta(ge=0)] | None = None
     requests_per_min: Annotated[int, msgspec.Meta(ge=0, le=limits.RATE_PER_MIN_MAX)] = 0
@@ -303,7 +309,8 @@ class Run(Frozen, frozen=True, kw_only=True):
     paused_by: str = ""
     """Who paused it; empty: nobody did."""
     denials: int = 0
-    """How many of its asks people have denied in a row, since it was resumed last."""
+    """Of a root: how many asks of its tree people have denied in a row, since a run of it was
+    resumed last. Of any other run: 0."""
     priority: int = limits.PRIORITY_DEFAULT
     parent: str = ""
     root: str
@@ -359,6 +366,11 @@ class CallKind(enum.StrEnum):
     SEND = "send"
     NOW = "now"
     RANDOM = "random"
+    PROPOSAL = "proposal"
+    """A tool call that a model proposes to an agent which carries it out itself; only a model door
+    asks for it."""
+    OBSERVED = "observed"
+    """What such a tool call came to, as the agent tells the next model; as above."""
     EGRESS = "egress"
     """A request that the sandbox of a tool's call makes; no agent can ask for one itself."""
 
@@ -690,7 +702,8 @@ class Approval(Frozen, frozen=True, kw_only=True):
     edits: str = ""
     """Address of what people changed of the arguments (`Edit`s); empty: nothing."""
     edition: int = 0
-    """How often people had changed the arguments before it was asked."""
+    """How often people had changed the arguments before it was asked, or a yes had been used for
+    the call that a crash then cut off: a later one counts more than an earlier one."""
     under: str = ""
     """The standing approval that answered it."""
     told: tuple[str, ...] = ()
@@ -781,6 +794,9 @@ class Shown(Frozen, frozen=True, kw_only=True):
     """Arguments that people changed, and who changed each."""
     before: dict[str, Any] = {}
     """Those arguments, as the agent asked with them."""
+    takes: dict[str, str] = {}
+    """What each argument takes, by the tool's schema: for whoever changes one. Of a call whose
+    arguments nobody can change: nothing."""
 
 
 class FileDelta(Frozen, frozen=True, kw_only=True):

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forked import forking
+
 RING0 = str(Path(sys.executable).with_name("ring0"))
 WAIT_S = 30
 
@@ -128,16 +130,10 @@ class World:
 
     def ring0(self, *arguments: str, stdin: str = "") -> Done:
         """One command, to its end. Never a traceback, whatever it was asked."""
-        ended = subprocess.run(
-            [RING0, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
+        code, out, err = forking(RING0).run(
+            arguments, self.folder, self.environment, stdin.encode(), WAIT_S
         )
-        done = Done(ended.returncode, ended.stdout, ended.stderr)
+        done = Done(code, out.decode(), err.decode())
         ours = [line for line in done.all.splitlines() if "│" not in line]
         assert not any(line.startswith("Traceback") for line in ours), done.all
         assert done.code != 70, done.all

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from cli_world import World
+from cli_world import Terminal, World, plain
 
 from ring0 import limits
 from ring0.cli import checks
+from ring0.cli.anew import QUESTION
 from ring0.cli.place import Place
 from ring0.runtime import Runtime
 
@@ -44,6 +45,11 @@ def test_an_argument_is_changed_and_all_verbs_tell_what_was_asked_and_what_ran(
     assert world.customers() == ["Ann", "Bob"]
     said = world.ring0("approve", approval, "--set", "parameters=[2]", "--note", "typo").out
     assert "changed by" in said and "judged anew" in said
+    anew = world.pending()
+    assert anew != approval and world.customers() == ["Ann", "Bob"], "nobody has seen that dry run"
+    assert "customers: 1 deleted" in said and f"ring0 approve {anew}" in said
+    assert f"{anew} waits (digest " in said
+    assert world.ring0("approve", anew).code == 0
     assert world.finish(first).code == 0
     assert world.customers() == ["Ann"]
     shown = world.ring0("show").out
@@ -84,6 +90,66 @@ def test_several_are_answered_together_or_not_at_all(world: World) -> None:
     assert world.ring0("deny", approval, approval, "--like", "--note", "no").code == 0
     assert world.customers() == ["Ann", "Bob"]
     assert world.finish(first).code != 0
+
+
+def test_in_a_terminal_a_change_is_shown_again_and_only_a_typed_yes_lets_it_go_on(
+    world: World,
+) -> None:
+    first = world.start("run", "agent.py:clerk", "close the account of Ann, number 1")
+    one = Terminal(world, "approve", world.pending(), "--set", "parameters=[2]")
+    one.type("y\n")  # Before it is shown: no answer to it.
+    one.wait_for(QUESTION)
+    assert "customers: 1 deleted" in plain(one.shown)
+    one.type("\n")
+    one.wait_for("waits.")
+    assert one.end() == 0 and world.customers() == ["Ann", "Bob"]
+    other = Terminal(world, "approve", world.pending(), "--set", "parameters=[3]")
+    other.wait_for(QUESTION)
+    other.type("y\n")
+    assert other.end() == 0
+    assert world.finish(first).code == 0
+    shown = world.ring0("show").out
+    assert "changed before it ran: parameters by" in shown
+    assert world.ring0("audit", "verify").code == 0
+
+
+def test_asks_are_listed_by_run_and_one_is_shown_with_what_its_arguments_take(
+    world: World,
+) -> None:
+    first = world.start("run", "agent.py:clerk", "close the account of Ann, number 1")
+    approval = world.pending()
+    run = world.waits_for("approval")
+    for name in (run, run[:8], "last", approval):
+        listed = world.ring0("approvals", name, "--json").json["approvals"]
+        assert [one["id"] for one in listed] == [approval], name
+    assert world.ring0("approvals", "r-none").code == 2
+    assert world.ring0("approvals", "a-none").code == 2
+    shown = world.ring0("approvals", approval).out
+    assert "takes text" in shown and "takes a list, as JSON" in shown
+    done = world.ring0("approve", approval, "--set", "parameters=[2]", "--json")
+    assert done.json["state"] == "edited" and done.json["anew"]["ask"]["state"] == "pending"
+    assert world.ring0("deny", done.json["anew"]["ask"]["id"]).code == 0
+    assert "denied" in world.ring0("approvals", "last", "--all").out
+    world.finish(first)
+
+
+def test_three_denials_pause_the_run_and_every_verb_says_so(world: World) -> None:
+    world.write("deletes.py", DELETES.replace("(1, 2, 1)", "(1, 2, 3, 1)"))
+    first = world.start("run", "deletes.py", "delete the orders")
+    for _ in range(limits.DENIALS_IN_A_ROW_MAX):
+        assert world.ring0("deny", world.pending()).code == 0
+    run = world.waits_for("pause")
+    assert not world._listed("approvals"), "it asks nobody meanwhile"
+    (row,) = world.live()
+    assert row["id"] == run and "in a row" in row["paused_by"]
+    shown = " ".join(world.ring0("show", run).out.split())
+    assert "paused by kernel" in shown and f"ring0 resume {run} --tree" in shown
+    assert world.ring0("resume", run, "--tree").code == 0
+    assert world.ring0("deny", world.pending()).code == 0
+    done = world.finish(first)
+    assert "paused, with all of its tree" in done.out
+    assert f"ring0 resume {run} --tree" in " ".join(done.out.split())
+    assert world.ring0("audit", "verify").code == 0
 
 
 @pytest.mark.parametrize("verb", ["approve", "deny"])

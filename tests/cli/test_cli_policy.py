@@ -50,9 +50,9 @@ def test_a_policy_is_held_against_the_schema_and_the_agents_tools(world: World) 
     done = world.ring0("policy", "check", "mine.cedar", "--manifest", "clerk.toml")
     assert done.code == 0 and "fit the schema and the agent's tools" in done.out
     assert not world.home.exists()
-    done = world.ring0("policy", "check", "mine.cedar", "--json")
+    done = world.ring0("policy", "check", "mine.cedar", "--allow-unknown-tools", "--json")
     (warning,) = json.loads(done.out)["warnings"]
-    assert "crm.execute" in warning and "--manifest" in warning
+    assert done.code == 0 and "crm.execute" in warning and "no agent" in warning
 
 
 def test_a_policy_that_does_not_fit_names_file_line_and_what_is_wrong(world: World) -> None:
@@ -64,10 +64,38 @@ def test_a_policy_that_does_not_fit_names_file_line_and_what_is_wrong(world: Wor
     assert done.code == 2 and "mine.cedar:1" in done.err
 
 
-def test_a_misspelt_tool_is_warned_of(world: World) -> None:
+def test_a_tool_that_no_agent_has_is_an_error_unless_somebody_says_that_it_is_none(
+    world: World,
+) -> None:
     files(world, **{"mine.cedar": MINE.replace("crm.execute", "crm.exceute")})
-    done = world.ring0("policy", "check", "mine.cedar", "--manifest", "clerk.toml")
-    assert done.code == 0 and "Did you mean 'crm.execute'?" in done.out
+    check = ("policy", "check", "mine.cedar", "--manifest", "clerk.toml")
+    done = world.ring0(*check)
+    assert done.code == 1 and "mine.cedar:2" in done.err
+    assert "Did you mean 'crm.execute'?" in done.err and "--allow-unknown-tools" in done.err
+    done = world.ring0(*check, "--allow-unknown-tools")
+    assert done.code == 0 and "! mine.cedar:2" in done.out
+
+
+def test_a_tool_is_known_by_any_manifest_that_is_named_and_by_any_agent_that_has_run(
+    world: World,
+) -> None:
+    other = MANIFEST.replace("clerk", "other").replace("crm", "shop", 1)
+    rules = MINE + MINE.replace("crm.", "shop.").replace("no-deletes", "shop")
+    files(world, **{"mine.cedar": rules, "other.toml": other})
+    both = ("--manifest", "clerk.toml", "--manifest", "other.toml")
+    assert world.ring0("policy", "check", "mine.cedar", *both[:2]).code == 1
+    assert world.ring0("policy", "check", "mine.cedar", *both).code == 0
+    files(world)
+    done = world.ring0("policy", "check", "mine.cedar")
+    assert done.code == 1 and "No agent is known" in done.err
+    world.finish(world.start("run", "agent.py:fails", "x"))
+    assert world.ring0("policy", "check", "mine.cedar").code == 1
+    # Its file declares another agent too, and that one has it.
+    assert world.ring0("run", "agent.py:plain", "hi").code == 0
+    ran = world.start("run", "agent.py:clerk", "Ann")
+    assert world.ring0("deny", world.pending()).code == 0
+    world.finish(ran)
+    assert world.ring0("policy", "check", "mine.cedar").code == 0
 
 
 def test_cases_are_decided_without_a_data_folder(world: World) -> None:
@@ -91,6 +119,17 @@ def test_a_file_of_cases_with_an_error_is_no_success(world: World) -> None:
     files(world, **{"cases.toml": CASES.replace("want", "wnat")})
     done = world.ring0("policy", "test", "cases.toml")
     assert done.code == 2 and "cases.toml" in done.err
+
+
+def test_a_case_whose_arguments_the_tool_would_not_take_fails_with_the_place(world: World) -> None:
+    for args, place in (("{ statement = 5 }", "statement"), ("{}", "statement"),
+                        ('{ statement = "x", parameters = [[1]] }', "parameters.0")):  # fmt: skip
+        said = CASES.replace("{ statement = \"UPDATE customers SET name = 'x'\" }", args)
+        assert said != CASES
+        files(world, **{"cases.toml": said})
+        done = world.ring0("policy", "test", "cases.toml")
+        assert done.code == 2 and "cases.toml" in done.err and "an update is asked" in done.err
+        assert place in done.err and "before any policy is asked" in done.err
 
 
 def test_the_schema_names_the_arguments_of_the_agents_tools(world: World) -> None:

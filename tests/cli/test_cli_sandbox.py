@@ -15,22 +15,27 @@ from typing import Any
 
 import pytest
 from cli_world import RING0, Done, World
+from forked import forking
 
 from ring0.runtime import Runtime
 from ring0.tools.egress import Authority, parse_rules
 
 
 def execute(world: World, *arguments: str, stdin: bytes | None = None) -> tuple[int, bytes, str]:
-    """`ring0 sandbox exec` with bytes in and out."""
-    done = subprocess.run(
-        [RING0, "sandbox", "exec", *arguments], cwd=world.folder, env=world.environment,
-        input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True, timeout=60,
-    )  # fmt: skip
-    error = done.stderr.decode()
+    """`ring0 sandbox exec` with bytes in and out; started from nothing where something goes in."""
+    words = ("sandbox", "exec", *arguments)
+    if stdin is None:
+        code, out, said = forking(RING0).run(words, world.folder, world.environment, b"", 60)
+    else:
+        done = subprocess.run(
+            [RING0, *words], cwd=world.folder, env=world.environment, input=stdin,
+            capture_output=True, timeout=60,
+        )  # fmt: skip
+        code, out, said = done.returncode, done.stdout, done.stderr
+    error = said.decode()
     assert "Traceback" not in error or "python" in arguments, error
-    assert done.returncode != 70, error
-    return done.returncode, done.stdout, error
+    assert code != 70, error
+    return code, out, error
 
 
 def shell(world: World, script: str, *options: str, stdin: bytes | None = None) -> Any:

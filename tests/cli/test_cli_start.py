@@ -13,7 +13,16 @@ import pytest
 from ring0.cli.place import work
 from ring0.errors import Interrupted
 
-HEAVY = ("aiohttp", "cedarpy", "cryptography", "mcp", "numpy", "psycopg", "ring0.kernel.kernel")
+HEAVY = (
+    "aiohttp",
+    "cedarpy",
+    "cryptography",
+    "mcp",
+    "numpy",
+    "psycopg",
+    "pydantic",
+    "ring0.kernel.kernel",
+)
 
 
 def loaded(*arguments: str) -> set[str]:
@@ -36,8 +45,12 @@ def test_what_needs_no_kernel_loads_neither_it_nor_a_heavy_library(
     assert not modules & set(HEAVY)
 
 
-def test_a_verb_that_only_reads_loads_no_more(tmp_path: Path) -> None:
-    modules = loaded("--home", str(tmp_path / "home"), "ps")
+@pytest.mark.parametrize("verb", ["ps", "show", "approvals"])
+def test_a_verb_that_only_reads_loads_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("RING0_HOME", str(tmp_path / "home"))
+    modules = loaded(verb)
     assert "ring0.cli.looking" in modules
     assert not modules & set(HEAVY)
 

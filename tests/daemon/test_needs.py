@@ -92,3 +92,14 @@ async def test_hostile_text_is_plain_bounded_last_and_on_one_line(title: str | N
     assert not any(ord(letter) < 32 for letter in what)
     assert what.index("ring0 approve a-1") < what.index("`: ")
     assert len(what) < limits.WORKER_TITLE_CHARS_MAX + 200
+
+
+async def test_a_tree_that_was_told_no_too_often_is_said_with_what_lets_it_go_on() -> None:
+    found: list[tuple[str, str]] = []
+    needs = Needs(Blobs("x"), Runtime(), lambda what, run: found.append((what, run)))  # type: ignore[arg-type]
+    needs.told_no("r-1", ["r-1", "r-2"])
+    needs.told_no("r-3", ["r-3"])
+    (two, root), (one, _) = found
+    assert root == "r-1" and "2 runs of the tree are paused" in two
+    assert "ring0 resume r-1 --tree" in two and "ring0 kill r-1" in two
+    assert "1 run of the tree is paused" in one

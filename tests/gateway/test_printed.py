@@ -183,7 +183,8 @@ async def test_whoever_is_no_operator_hears_nothing(
         w.kernel.runs.heard(w.run.id, "secret")
         assert await _first(Remote(w.home), w.run.id) == (w.run.id, "secret")
         monkeypatch.setattr("ring0.gateway.control._peer", refused)
-        assert await _first(Remote(w.home), w.run.id) is None
+        with pytest.raises(Ring0Error, match="no"):  # He is told why, too.
+            await _first(Remote(w.home), w.run.id)
         await served.close()
 
 

@@ -18,11 +18,17 @@ def read(tmp_path, text) -> cases.Cases:
     return cases.read(path)
 
 
+def misfit(tool, args) -> str:
+    """As the tool's schema has it: one whole number, which has to be there."""
+    assert tool == "bank.pay"
+    return "" if isinstance(args.get("amount"), int) else "bank.pay: amount does not fit."
+
+
 def failures(tmp_path, text, policies=None):
     (tmp_path / "own.cedar").write_text(SMALL)
     policies = policies or Policies.load([tmp_path / "own.cedar"])
     found = read(tmp_path, text)
-    ran = [cases.run(case, policies, {"bank.pay": SCHEMA}) for case in found.case]
+    ran = [cases.run(case, policies, {"bank.pay": SCHEMA}, misfit) for case in found.case]
     return [failure for failure in ran if failure]
 
 
@@ -111,6 +117,22 @@ def test_arguments_that_the_tool_does_not_take_are_refused(tmp_path, fields, say
     with pytest.raises(PolicyInvalid) as caught:
         failures(tmp_path, case(want='"ask"', **fields))
     assert says in caught.value.what
+
+
+@pytest.mark.parametrize("args", ["{amount = 'five'}", "{}"])
+def test_arguments_that_do_not_fit_the_tools_schema_are_refused_with_the_place(tmp_path, args):
+    """Such a call never gets as far as the policies: whatever they say, the case says nothing."""
+    with pytest.raises(PolicyInvalid) as caught:
+        failures(tmp_path, case(want='"deny"', args=args))
+    assert "'a'" in caught.value.what and "amount does not fit" in caught.value.what
+
+
+def test_a_case_leaves_its_arguments_out_only_where_no_rule_looks_at_them(tmp_path):
+    with pytest.raises(PolicyInvalid) as caught:
+        failures(tmp_path, case(want='"deny"'))
+    assert "a rule looks at them" in caught.value.why
+    plain = Policies.load([])
+    assert failures(tmp_path, case(want='"ask"', facts="{mutates = true}"), plain) == []
 
 
 def test_a_file_that_is_not_there_or_too_long_is_refused(tmp_path, monkeypatch):

@@ -12,13 +12,12 @@ from typing import Any
 import msgspec
 from egress_world import Server, WorldAuthority
 from issuer import Issuer
+from reaching_world import ASK, at_work, reachable
 
-from ring0.gateway import door
 from ring0.identity import Vault
 from ring0.identity.fetching import Fetcher
 from ring0.identity.oauth import Client, OAuth, discover
 from ring0.identity.refreshing import entries_of
-from ring0.kernel.boot import open_kernel
 from ring0.kernel.kernel import Kernel
 from ring0.runtime import Runtime
 from ring0.types import AgentManifest, Call, CallKind
@@ -36,19 +35,6 @@ async def caller(ctx: Context, task: str) -> list:
         except Exception as error:
             said.append(str(error))
     return said
-"""
-
-ASK = """
-import http.client, os, ssl
-
-def ask(path, method="GET"):
-    trust = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
-    line = http.client.HTTPSConnection("127.0.0.1", 7421, timeout=30, context=trust)
-    line.set_tunnel("localhost", PORT)
-    line.request(method, path)
-    answer = line.getresponse()
-    return answer.status, answer.getheaders(), answer.read()
-
 """
 
 
@@ -117,22 +103,8 @@ async def log_in(home: Path, issuer: Issuer, name: str = "api") -> None:
 async def oauth_world(
     folder: Path, *, agents: str = "[]", logged_in: bool = True, static: str = ""
 ) -> AsyncIterator[OAuthWorld]:
-    authority = WorldAuthority()
     async with Issuer() as issuer:
-        resource = Resource(issuer, authority)
-        await resource.open()
-        home = folder / "home"
-        home.mkdir(mode=0o700)
-        (folder / "world.pem").write_text(authority.pem)
-        (folder / "agent.py").write_text(AGENT)
-        (home / "own.cedar").write_text(
-            '@id("t") @reason("Of this test.") permit (principal, action, resource);'
-        )
-        (home / "ring0.toml").write_text(f"""
-policy = ["own.cedar"]
-[network]
-allow_private = ["127.0.0.0/8", "::1/128"]
-authorities = ["{folder / "world.pem"}"]
+        config = f"""
 [oauth.api]
 issuer = "{issuer.url}"
 client_id = "ring0"
@@ -140,31 +112,28 @@ scopes = ["read"]
 [credentials.api]
 oauth = "api"
 agents = {agents}
-use_for = "https://localhost:{resource.port}/v1/*"
-{static.replace("PORT", str(resource.port))}
-""")
-        if static:
-            Vault(home).set("corp/key", "first-value-of-it", 1)
-        if logged_in:
-            await log_in(home, issuer)
-        kernel = await open_kernel(home, Runtime(), {})
-        kernel.runs.doors = door.doors(kernel.gate)
-        here = OAuthWorld(kernel, issuer, resource, folder)
-        here.manifest = AgentManifest(
-            name="caller",
-            entry="agent.py:caller",
-            folder=str(folder),
-            tools={
-                "py": {
-                    "use": "python",
-                    "egress": [f"https://localhost:{resource.port}/*"],
-                    "secrets": ["api"],
-                    "timeout_s": 60,
-                }
-            },
-        )
-        try:
-            yield here
-        finally:
-            await kernel.close()
-            resource.close()
+use_for = "https://localhost:PORT/v1/*"
+{static}
+"""
+        async with reachable(folder, lambda made: Resource(issuer, made), config) as (
+            home,
+            resource,
+        ):
+            (folder / "agent.py").write_text(AGENT)
+            if static:
+                Vault(home).set("corp/key", "first-value-of-it", 1)
+            if logged_in:
+                await log_in(home, issuer)
+            async with at_work(home) as kernel:
+                here = OAuthWorld(kernel, issuer, resource, folder)
+                here.manifest = calling(folder, resource.port, "api")
+                yield here
+
+
+def calling(folder: Path, port: int, secret: str) -> AgentManifest:
+    """The agent, whose programs may ask the server with that credential."""
+    egress = [f"https://localhost:{port}/*"]
+    python = {"use": "python", "egress": egress, "secrets": [secret], "timeout_s": 60}
+    return AgentManifest(
+        name="caller", entry="agent.py:caller", folder=str(folder), tools={"py": python}
+    )

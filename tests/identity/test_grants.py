@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 from kernel_world import Doing, World, world
 
 from ring0.errors import InvalidInput
-from ring0.identity import narrowing
+from ring0.identity import narrowing, operator_name
 from ring0.kernel.agent import manifests
 from ring0.kernel.life.queueing import Beside
 from ring0.types import AgentManifest, CallKind, CallState, Mode, Outcome, Run
 
+ME = operator_name(os.getuid())
 CHILD = AgentManifest(name="child", agents=("child",))
 
 
@@ -30,7 +32,7 @@ async def begin(w: World, only: list[str] | None, manifest: AgentManifest = CHIL
     row = await w.kernel.runs.begin(
         embedded(family, {f"agent:{manifest.name}": agent}),
         "the task",
-        principal="alice",
+        principal=ME,
         tenant="local",
         beside=Beside(only=grant),
     )
@@ -111,8 +113,8 @@ async def test_a_spawn_with_a_grant_that_cant_be_read_starts_nobody(tmp_path: Pa
 async def test_a_principals_grant_narrows_all_its_runs_and_nobody_elses(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    (home / "ring0.toml").write_text('[principals."alice"]\nonly = ["crm.query"]\n')
-    async with world(home) as w:
+    (home / "ring0.toml").write_text(f'[principals."{ME}"]\nonly = ["crm.query"]\n')
+    async with world(home, principal=ME) as w:
         for name in ("crm.query", "crm.execute"):
             w.tool(Doing(name))
         assert (await w.call("crm.query")).state is CallState.OK
@@ -133,7 +135,7 @@ def _fields(row: Run) -> dict[str, Any]:
 async def test_both_the_principal_and_the_task_have_to_name_it(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    (home / "ring0.toml").write_text('[principals."alice"]\nonly = ["crm.*"]\n')
+    (home / "ring0.toml").write_text(f'[principals."{ME}"]\nonly = ["crm.*"]\n')
     async with world(home, start=False) as w:
         await begin(w, ["*.query", "files.read"])
         for name in ("crm.query", "crm.execute", "files.read", "mail.query"):
@@ -146,10 +148,10 @@ async def test_a_grant_that_nobody_can_read_starts_no_kernel(tmp_path: Path) -> 
     home = tmp_path / "home"
     home.mkdir()
     for text in (
-        '[principals."alice"]\nonly = ["a b"]\n',
-        '[principals."alice"]\n',
-        '[principals."alice"]\nonly = "crm.query"\n',
-        '[principals."alice"]\nonly = []\nmore = 1\n',
+        f'[principals."{ME}"]\nonly = ["a b"]\n',
+        f'[principals."{ME}"]\n',
+        f'[principals."{ME}"]\nonly = "crm.query"\n',
+        f'[principals."{ME}"]\nonly = []\nmore = 1\n',
         '[identity]\nlisten = "0.0.0.0:7421"\n',
         '[identity]\nlisten = "127.0.0.1"\n',
         '[identity]\nlisten = "example.com:1"\n',

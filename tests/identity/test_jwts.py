@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import base64
 import hashlib
@@ -14,11 +15,12 @@ from typing import Any
 import msgspec
 import pytest
 from egress_world import Server, WorldAuthority
-from oauth_world import AGENT, ASK
+from oauth_world import AGENT, ASK, calling
+from reaching_world import at_work, reachable
 
+import ring0
 from ring0 import limits
 from ring0.errors import ManifestInvalid
-from ring0.gateway import door
 from ring0.identity.jws import TokenRefused, public_keys
 from ring0.identity.jwts import Actor, Jwts, Replays, verify, verify_svid
 from ring0.identity.keys import Keys
@@ -100,6 +102,39 @@ def test_writing_it_in_other_letters_makes_no_second_one_of_it(edge: Edge) -> No
     ):
         with pytest.raises(TokenRefused):
             edge.take(same)
+
+
+def test_what_was_shown_is_remembered_by_its_jti_and_not_by_its_bytes(edge: Edge) -> None:
+    """The same claims, signed twice: ECDSA writes another signature each time."""
+    token = edge.mint()
+    twin = edge.jwts._signed(payload(token), "at+jwt")
+    assert twin != token
+    edge.take(twin)
+    with pytest.raises(TokenRefused):
+        edge.take(token)
+
+
+def test_a_key_that_is_for_something_else_verifies_nothing(edge: Edge) -> None:
+    """PyJWT ignores `use` and `key_ops`."""
+    (key,) = json.loads(edge.jwts.public())["keys"]
+    for change in ({"use": "enc"}, {"use": "jwt-svid"}, {"key_ops": ["sign"]}, {"key_ops": []}):
+        keys = public_keys(json.dumps({"keys": [{**key, **change}]}).encode())
+        assert keys == (), change
+    assert len(public_keys(json.dumps({"keys": [{**key, "key_ops": ["verify"]}]}).encode())) == 1
+
+
+def test_nothing_of_ours_reads_or_writes_tokens_with_pyjwt() -> None:
+    """It is installed all the same: a dependency brings it."""
+    source = Path(ring0.__file__).parent
+    found = []
+    for path in sorted(source.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            if any(name.partition(".")[0] == "jwt" for name in names):
+                found.append(f"{path}:{getattr(node, 'lineno', 0)}")
+    assert found == []
 
 
 def test_it_is_of_no_use_to_another_server_or_after_its_minute(edge: Edge) -> None:
@@ -213,40 +248,14 @@ class Billing(Server):
 
 @asynccontextmanager
 async def billing(folder: Path) -> AsyncIterator[tuple[Kernel, Billing, AgentManifest]]:
-    authority = WorldAuthority()
-    server = Billing(authority)
-    await server.open()
-    home = folder / "home"
-    home.mkdir(mode=0o700)
-    (folder / "world.pem").write_text(authority.pem)
-    (folder / "agent.py").write_text(AGENT)
-    (home / "own.cedar").write_text(
-        '@id("t") @reason("Here.") permit (principal, action, resource);'
-    )
-    (home / "ring0.toml").write_text(f"""
-policy = ["own.cedar"]
-[network]
-allow_private = ["127.0.0.0/8", "::1/128"]
-authorities = ["{folder / "world.pem"}"]
+    config = f"""
 [credentials.billing]
 jwt = {{ audience = "{HERE}" }}
-use_for = "GET https://localhost:{server.port}/v1/*"
-""")
-    kernel = await open_kernel(home, Runtime(), {})
-    kernel.runs.doors = door.doors(kernel.gate)
-    egress, secrets = [f"https://localhost:{server.port}/*"], ["billing"]
-    tool = {"use": "python", "egress": egress, "secrets": secrets, "timeout_s": 60}
-    try:
-        yield (
-            kernel,
-            server,
-            AgentManifest(
-                name="caller", entry="agent.py:caller", folder=str(folder), tools={"py": tool}
-            ),
-        )
-    finally:
-        await kernel.close()
-        server.close()
+use_for = "GET https://localhost:PORT/v1/*"
+"""
+    async with reachable(folder, Billing, config) as (home, server), at_work(home) as kernel:
+        (folder / "agent.py").write_text(AGENT)
+        yield kernel, server, calling(folder, server.port, "billing")
 
 
 async def test_each_request_of_a_tool_comes_with_a_jwt_of_its_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import time
@@ -12,6 +13,7 @@ from ring0 import limits
 from ring0.errors import InvalidInput, ManifestInvalid
 from ring0.identity.narrowing import Narrowed, allows, exactly, for_task, narrowed, subject
 from ring0.kernel.agent.agents import Agent, Family
+from ring0.tools.egress import canonical, parse_rules
 from ring0.types import AgentManifest, Budget, CallKind
 
 DELEGATIONS = int(os.environ.get("RING0_DELEGATIONS", "100000"))
@@ -101,6 +103,19 @@ def test_what_was_asked_before_is_answered_the_same() -> None:
     assert [held.allows("tool:mail.send"), held.allows("tool:mail.send")] == [False, False]
 
 
+RULES = ("GET https://a.org/*", "GET https://a.org/v1/*", "POST https://a.org/v1/*", "b.org")
+REACHED = (("GET", "a.org", "/x"), ("GET", "a.org", "/v1/x"), ("POST", "a.org", "/v1/x"),
+           ("GET", "b.org", "/x"))  # fmt: skip
+
+
+@functools.cache
+def _reached(rules: tuple[str, ...]) -> frozenset[str]:
+    """Which of a few requests these egress rules allow."""
+    read = parse_rules(rules, "egress")
+    probes = ((one, canonical(one[0], "https", one[1], 443, one[2])) for one in REACHED)
+    return frozenset(" ".join(one) for one, probe in probes if read.allows(probe))
+
+
 def _family(rng: random.Random) -> Agent:
     """Agents of one file; the same instance of a tool is configured differently in each."""
     agents = [
@@ -109,7 +124,7 @@ def _family(rng: random.Random) -> Agent:
             entry="a.py:f",
             agents=("root", "worker", "clerk"),
             tools={
-                tool.partition(".")[0]: {"use": "sql", "database": f"{name}.db"}
+                tool.partition(".")[0]: {"use": "http", "egress": rng.sample(RULES, 2)}
                 for tool in rng.sample(TOOLS, rng.randint(0, 3))
             },
         )
@@ -119,11 +134,12 @@ def _family(rng: random.Random) -> Agent:
 
 
 def _may(agent: Agent, grants: tuple[tuple[str, ...], ...]) -> set[tuple[str, str]]:
-    """Everything that a run may ask for, each tool with the configuration that it has there."""
+    """Everything that a run may ask for: each tool by itself, and with what it reaches there."""
     found = {
-        (f"tool:{tool}", str(config))
+        (f"tool:{tool}", reached)
         for tool in TOOLS
         if (config := agent.manifest.tools.get(tool.partition(".")[0])) is not None
+        for reached in ("", *_reached(tuple(config["egress"])))
     }
     found |= {(name, "") for name in NAMES if not name.startswith("tool:")}
     return {(name, config) for name, config in found if allows(grants, name)}

@@ -8,8 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kernel_world import Doing
+from locks_world import band
 
+from ring0.errors import TokenDead
+from ring0.kernel.agent import profiles
 from ring0.kernel.boot import open_kernel
 from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
@@ -26,6 +30,7 @@ from ring0.types import (
     Outcome,
     Request,
     Run,
+    RunState,
 )
 
 ANN = Operator(name="ann (uid 5)")
@@ -110,6 +115,9 @@ async def test_a_child_that_is_spawned_asks_for_itself_what_its_parent_was_allow
         first = await f.asked(row.id)
         await f.kernel.answer(first.id, yes=True, by=ANN)
         second = await f.asked(but=row.id)
+        async with asyncio.timeout(10):
+            while not spawned:  # The child may ask before its parent hears that it was started.
+                await asyncio.sleep(0.005)
         assert spawned[0].state is CallState.OK
         assert second.run != row.id and second.id != first.id
         assert second.bound_to != first.bound_to
@@ -146,3 +154,96 @@ async def test_an_approval_of_one_run_is_taken_by_no_other(tmp_path: Path) -> No
         assert left is not None and left.state is ApprovalState.PENDING
         await f.kernel.kill("all", "", by=ANN.name)
         assert f.paid == [one.id]
+
+
+# --- credentials --------------------------------------------------------------------------------
+
+WEB = {"web": {"use": "http", "egress": ["GET https://a.example/*"], "secrets": ["token"]}}
+
+
+@contextlib.asynccontextmanager
+async def with_a_credential(folder: Path, agents: str) -> AsyncIterator[Family]:
+    """Its runs stand for agents in sandboxes: embedded ones may use no credential at all."""
+    home = folder / "home"
+    home.mkdir()
+    (home / "ring0.toml").write_text(
+        '[credentials.token]\nsecret = "TOKEN"\nuse_for = "GET https://a.example/*"\n'
+        f"agents = {agents}\n"
+    )
+
+    async def embed(run: LiveRun, function: Callable[..., Any]) -> Any:
+        return await function(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiles, "_secret_of", lambda agent: "")
+        secrets = {"TOKEN": "canary-of-a-token-2e"}
+        kernel = await open_kernel(home, Runtime(), secrets, embed=embed)
+        try:
+            yield Family(kernel)
+        finally:
+            await kernel.close()
+
+
+@pytest.mark.parametrize(
+    ("agents", "tools", "starts"),
+    [
+        ('["clerk"]', WEB, False),
+        ('["clerk"]', {}, True),
+        ('["clerk", "helper"]', WEB, True),
+    ],
+    ids=["not for the child", "the child names none", "for both"],
+)
+async def test_a_credential_of_a_parent_is_none_of_the_child_that_it_spawns(
+    tmp_path: Path, agents: str, tools: dict[str, Any], starts: bool
+) -> None:
+    async def parent(run: LiveRun) -> Any:
+        request = Request(kind=CallKind.SPAWN, name="helper", args={"task": "x"},
+                          path="0", counter=1)  # fmt: skip
+        spawned.set_result(await f.kernel.gate.call(run.handle, request))
+
+    async def child(run: LiveRun) -> Any:
+        has.set_result(sorted(run.tools))
+
+    spawned: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    has: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    async with with_a_credential(tmp_path, agents) as f, asyncio.timeout(20):
+        await f.kernel.start_embedded(
+            AgentManifest(name="clerk", agents=("helper",), tools=WEB),
+            (AgentManifest(name="helper", tools=tools),),
+            {"agent:clerk": parent, "agent:helper": child},
+            "the task",
+            principal=ANN.name,
+        )
+        outcome = await spawned
+        if not starts:
+            assert "not for helper" in (outcome.error or {})["what"]
+            rows = {row.agent: row for row in await f.kernel.store.runs()}
+            assert rows["helper"].state is RunState.FAILED and not has.done()
+            return
+        assert outcome.state is CallState.OK, outcome
+        assert await has == (["web.get", "web.request"] if tools else [])
+
+
+async def test_a_token_of_a_parent_is_none_of_its_childs_and_both_die_with_the_parent(
+    tmp_path: Path,
+) -> None:
+    async with band(tmp_path / "home") as b:
+        parent = await b.start()
+        spawned = await parent.call(CallKind.SPAWN, {"task": "go"}, "child")
+        child = await b.actor(spawned.value["run"])
+        granting = b.kernel.granting
+        scopes = {}
+        for one in (parent, child):
+            text = await granting.give(one.id, ["*"], 60, by="ann")
+            scopes[one.id] = granting.tokens.scope(text)
+            assert scopes[one.id].issued.run == one.id
+        (of_child,) = granting.list(child.id)
+        await granting.revoke(child.id, of_child.id, by="ann")
+        scopes[parent.id].check()
+        with pytest.raises(TokenDead):
+            scopes[child.id].check()
+        again = granting.tokens.scope(await granting.give(child.id, ["*"], 60, by="ann"))
+        await parent.end()
+        for scope in (scopes[parent.id], again):
+            with pytest.raises(TokenDead):
+                scope.check()

@@ -346,3 +346,9 @@ def test_an_operator_without_a_role_is_told_which() -> None:
     with pytest.raises(RoleMissing) as caught:
         check(who, Role.APPROVER, "answer")
     assert "approver" in caught.value.what and "viewer" in caught.value.why
+
+
+def test_security_md_says_who_the_operator_is() -> None:
+    """Whoever reads only that page has to find it there."""
+    said = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
+    assert "Every unsandboxed process of that uid is the operator" in said

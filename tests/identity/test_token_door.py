@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from ring0 import limits
 from ring0.errors import InvalidInput, NotFound
 from ring0.gateway.calls import SOCKET, CallDoor
+from ring0.identity import operator_name
 from ring0.identity.narrowing import exactly
 from ring0.identity.tokens import narrow
 from ring0.kernel.agent.agents import Agent
@@ -107,8 +108,9 @@ async def test_a_token_for_nothing_in_particular_is_for_the_runs_tools_alone(
 
 
 async def test_a_token_never_reaches_more_than_its_run(tmp_path: Path) -> None:
-    toml = '[principals."alice"]\nonly = ["crm.query"]\n'
-    async with caller(tmp_path / "home", toml) as c:
+    me = operator_name(os.getuid())
+    toml = f'[principals."{me}"]\nonly = ["crm.query"]\n'
+    async with caller(tmp_path / "home", toml, principal=me) as c:
         token = await c.give("crm.*", "other.tool")
         assert (await c.ask(token, "crm.query"))[0] == 200
         assert "this run's grant" in (await c.ask(token, "crm.execute"))[1]["error"]["what"]

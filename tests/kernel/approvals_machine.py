@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,13 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
 
 import msgspec
+from approvals_crashes import POINTS, Crash, Points, is_crash, started_again
+from approvals_oracle import NEEDS, SILENT, Oracle, Said
 from approvals_world import ADA, ALICE, BOB, CAROL, EVE, PAY_SCHEMA, UNTRUSTED, VIEWER
-from kernel_world import Doing, JumpingRuntime, World, begin, world
+from kernel_world import Doing, World, begin, world
 
 from ring0 import limits
 from ring0.errors import Ring0Error
-from ring0.kernel.live import LiveRun, newest
-from ring0.store import Write, base
-from ring0.store import events as ev
 from ring0.types import (
     AgentManifest,
     Approval,
@@ -40,9 +38,6 @@ from ring0.types import (
     CallKind,
     CallState,
     Effect,
-    Label,
-    Operator,
-    Role,
     Shown,
     Terms,
 )
@@ -54,69 +49,10 @@ forbid (principal, action in Action::"tool", resource == Tool::"pay2") unless { 
 forbid (principal, action in Action::"tool", resource == Tool::"payelse")
 unless { context.approved };
 """
-NEEDS = {"pay": (1, False), "payelse": (1, True), "pay2": (2, True)}
-"""By tool: how many people, and whether the one that the run acts for counts not."""
 PEOPLE = (ALICE, ADA, BOB, CAROL, EVE, VIEWER)
-POINTS = (
-    "call.judged",
-    "approval.asked",
-    "approval.answered",
-    "call.admitted",
-    "approval.consumed",
-    "effect.begins",
-    "effect.over",
-    "call.ends",
-)
 TARGETS = ("mallory", "bob", "cy")
 KERNEL_SEQUENCES = 100
 END_S_MAX = 20
-
-
-class Crash(BaseException):
-    """The kernel is gone."""
-
-
-class Points(JumpingRuntime):
-    """Crashes at a point, once, and says where each call stood when it was admitted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.crash_at = ""
-        self.crashed = 0
-        self.admitted: Any = None
-
-    def reached(self, point: str) -> None:
-        if point not in POINTS:
-            return
-        task = asyncio.current_task()
-        if point == "call.admitted" and self.admitted is not None and task is not None:
-            self.admitted(task.get_name())
-        if point == self.crash_at:
-            self.crash_at = ""
-            self.crashed += 1
-            raise Crash(point)
-
-
-@dataclass
-class Said:
-    """One person's word, as the machine heard it."""
-
-    by: Operator
-    approval: Approval
-    shown: Shown
-    yes: bool
-    sure: bool
-    """The kernel took it; else it crashed on the way, and may have taken it or not."""
-    edits: dict[str, Any] = field(default_factory=dict)
-    terms: Terms | None = None
-
-
-@dataclass
-class Moment:
-    """A call, when it was admitted."""
-
-    label: Label
-    now_us: int
 
 
 class Payer(Doing):
@@ -133,7 +69,11 @@ class Payer(Doing):
         now = self._machine.world_is
         self._machine.prepared[context.call] = now
         return msgspec.structs.replace(
-            prepared, digest=now, lines=(f"the world is {now}",), reversal="reversible"
+            prepared,
+            digest=now,
+            title=f"the world is {now}",
+            lines=() if self.manifest.name in SILENT else (f"it would find {now}",),
+            reversal="reversible",
         )
 
     async def execute(self, args: dict[str, Any], prepared: Any, context: Any) -> Any:
@@ -141,23 +81,17 @@ class Payer(Doing):
         return await super().execute(args, prepared, context)
 
 
-class Machine:
+class Machine(Oracle):
     """One sequence."""
 
     def __init__(self, w: World, runtime: Points, seed: int) -> None:
-        self.w, self.runtime, self.dice = w, runtime, random.Random(seed)
+        super().__init__(w, runtime.now_us)
+        self.runtime, self.dice = runtime, random.Random(seed)
         self.world_is = "w0"
-        self.prepared: dict[str, str] = {}
-        self.moments: dict[str, Moment] = {}
         self.tasks: dict[str, asyncio.Task[Any]] = {}
         self.asked: dict[str, tuple[str, dict[str, Any]]] = {}
         """By call: its tool and the arguments that the agent asks with."""
         self.seen: dict[str, tuple[Approval, Shown]] = {}
-        self.said: list[Said] = []
-        self.revoked: set[str] = set()
-        self.done: Counter[str] = Counter()
-        self.violations: list[str] = []
-        self.covered: Counter[str] = Counter()
 
     async def run(self) -> None:
         self.runtime.admitted = self._admitted
@@ -313,28 +247,8 @@ class Machine:
     # --- a crash --------------------------------------------------------------------------------
 
     async def _restart(self) -> None:
-        """The process of the kernel is gone: what is not on record is not there."""
         self.covered["crash"] += 1
-        run = self.w.run
-        tasks = list(run._in_flight.values())
-        for task in (*tasks, *self.tasks.values()):
-            task.cancel()
-        await asyncio.gather(*tasks, *self.tasks.values(), return_exceptions=True)
-        await self.w.store.flush()
-        row = await self.w.store.run(run.id)
-        for call in await self.w.store.calls(run.id):
-            if call.state is CallState.INTENDED and call.effect is Effect.ONCE:
-                await self._cut_off(run, call.id)
-        run.row = row
-        run.records = {call.id: call for call in await self.w.store.calls(run.id)}
-        run.approvals = newest(await self.w.store.approvals(run=run.id))
-        run.paused_by = row.paused_by
-        run.waits.clear()
-        run.alarms.clear()
-        self.w.kernel.waiting._waiters.clear()
-        standings = self.w.kernel.waiting.standings
-        standings._known.clear()
-        await standings.load()
+        await started_again(self.w, list(self.tasks.values()))
         if self.dice.random() < 0.3:  # Nobody was at work for a while.
             self.runtime.jump(self.dice.choice((60, 1_900, limits.APPROVAL_EXPIRY_S + 1)))
         if self.dice.random() < 0.3:
@@ -342,17 +256,16 @@ class Machine:
         for call in self.asked:
             self._make(call)
 
-    async def _cut_off(self, run: LiveRun, call: str) -> None:
-        event = ev.CallCutOff(call=call, why="the kernel ended")
-        guard = base.CallOpen(call=call)
-        await self.w.store.append(Write(run=run.id, durable=True, events=[event], guards=[guard]))
+    def _admitted(self, call: str) -> None:
+        if call in self.asked:
+            self.admitted(call)
 
     # --- looking --------------------------------------------------------------------------------
 
     async def _quiet(self) -> None:
         """Until all that is under way waits for people, or a crash has come."""
         for _ in range(4_000):
-            crashed = [t for t in self.tasks.values() if t.done() and _is_crash(t)]
+            crashed = [t for t in self.tasks.values() if t.done() and is_crash(t)]
             if crashed:
                 self.tasks = {k: t for k, t in self.tasks.items() if t not in crashed}
                 await self._restart()
@@ -405,79 +318,6 @@ class Machine:
                     await self.w.kernel.answer(one.id, yes=False, by=ALICE)
             await asyncio.sleep(0.0005)
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-
-    # --- the oracle -----------------------------------------------------------------------------
-
-    def _admitted(self, call: str) -> None:
-        if call in self.asked:
-            row = self.w.run.row
-            self.moments[call] = Moment(row.label, self.runtime.now_us())
-
-    def executed(self, tool: str, call: str, args: dict[str, Any]) -> None:
-        """Whether anybody may have said yes to what is just being done."""
-        self.done[call] += 1
-        self.covered["executed"] += 1
-        what = f"{call} {tool} {args}"
-        if self.done[call] > 1:
-            self.violations.append(f"{what}: done {self.done[call]} times")
-        needs, apart = NEEDS[tool]
-        moment, now_is = self.moments[call], self.prepared[call]
-        yes: set[str] = set()
-        for said in self.said:
-            fits = said.yes and self._fits(said, tool, call, args, moment, now_is)
-            if fits and self._may(said.by, needs, apart):
-                yes.add(said.by.name)
-        if len(yes) >= needs:
-            self.covered[f"executed after {needs}"] += 1
-            return
-        if needs == 1 and self._in_advance(tool, args, moment, apart):
-            self.covered["executed in advance"] += 1
-            return
-        self.violations.append(f"{what}: of {needs} people, {sorted(yes)} have said yes to it")
-
-    def _fits(
-        self, said: Said, tool: str, call: str, args: Any, moment: Moment, now_is: str
-    ) -> bool:
-        """They were asked about this very call, and it is as they saw it (or made it)."""
-        approval, shown = said.approval, said.shown
-        if approval.call != call or shown.tool != tool or shown.run_label != moment.label:
-            return False
-        if said.edits:
-            # Who changes it answers for the call as it is then, whatever else the world does.
-            return {**shown.arguments, **said.edits} == args
-        if moment.now_us >= approval.expires_us:
-            return False
-        return shown.arguments == args and shown.dry_run == (f"the world is {now_is}",)
-
-    @staticmethod
-    def _may(by: Operator, needs: int, apart: bool) -> bool:
-        if Role.APPROVER not in by.roles or (apart and by.name == "alice"):
-            return False
-        return needs == 1 or by.login == "oidc"
-
-    def _in_advance(self, tool: str, args: Any, moment: Moment, apart: bool) -> bool:
-        return any(
-            said.terms is not None
-            and said.shown.tool == tool
-            and said.shown.run_label == moment.label
-            and {**said.shown.arguments, "amount": 0} == {**args, "amount": 0}
-            and self._may(said.by, 1, apart)
-            and not (said.terms.until_s and moment.now_us > self._ends_us(said))
-            for said in self.said
-        ) and not (self.revoked and self._all_revoked(tool, args))
-
-    def _ends_us(self, said: Said) -> int:
-        assert said.terms is not None
-        return said.approval.asked_us + (said.terms.until_s + limits.APPROVAL_EXPIRY_S) * 1_000_000
-
-    def _all_revoked(self, tool: str, args: Any) -> bool:
-        """None was given since the last revocation."""
-        known = self.w.kernel.waiting.standings._known.get(("local", tool), {})
-        return not known
-
-
-def _is_crash(task: asyncio.Task[Any]) -> bool:
-    return not task.cancelled() and isinstance(task.exception(), Crash)
 
 
 STEPS = (

@@ -229,6 +229,7 @@ async def world(
     start: bool = True,
     manifest: AgentManifest | None = None,
     secrets: bool = False,
+    principal: str = "alice",
     **fields: Any,
 ) -> AsyncIterator[World]:
     """`secrets`: its run may use them, though ring0 keeps them from embedded runs. The test that
@@ -237,7 +238,7 @@ async def world(
         if secrets:
             stack.enter_context(mock.patch.object(profiles, "_secret_of", return_value=""))
         async with _world(
-            home, runtime, environment, task, budget, policy, start, manifest, fields
+            home, runtime, environment, task, budget, policy, start, manifest, principal, fields
         ) as here:
             yield here
 
@@ -252,6 +253,7 @@ async def _world(
     policy: str,
     start: bool,
     manifest: AgentManifest | None,
+    principal: str,
     fields: dict[str, Any],
 ) -> AsyncIterator[World]:
     home.mkdir(exist_ok=True)
@@ -268,7 +270,7 @@ async def _world(
     here = made[0]
     try:
         if start:
-            await begin(here, task, budget, manifest, **fields)
+            await begin(here, task, budget, manifest, principal, **fields)
         yield here
     finally:
         if not here.end.done():
@@ -277,14 +279,19 @@ async def _world(
 
 
 async def begin(
-    here: World, task: str, budget: Budget, manifest: AgentManifest | None = None, **fields: Any
+    here: World,
+    task: str,
+    budget: Budget,
+    manifest: AgentManifest | None = None,
+    principal: str = "alice",
+    **fields: Any,
 ) -> None:
     async def agent(run: LiveRun) -> Any:
         return await here.end
 
     manifest = manifest or AgentManifest(name="clerk", budget=budget, **fields)
     row = await here.kernel.start_embedded(
-        manifest, (), {f"agent:{manifest.name}": agent}, task, principal="alice"
+        manifest, (), {f"agent:{manifest.name}": agent}, task, principal=principal
     )
     here.run = here.kernel.gate.live[row.id]
 

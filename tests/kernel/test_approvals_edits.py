@@ -320,15 +320,6 @@ async def test_what_is_asked_of_models_and_children_is_not_edited(tmp_path: Path
         assert (await call).state is CallState.REFUSED
 
 
-async def test_what_a_run_asks_of_its_budget_can_be_made_less(tmp_path: Path) -> None:
-    async with world(tmp_path / "home") as w:
-        call = w.start("", {"calls": 500, "why": "much to do"}, kind=CallKind.ASK)
-        approval = await w.pending()
-        await w.kernel.answer(approval.id, yes=True, by=CAROL, edits={"calls": "5"})
-        outcome = await call
-        assert outcome.state is CallState.OK and outcome.value["given"] == {"calls": 5}
-
-
 async def test_an_edited_approval_is_for_what_it_says_and_used_once(tmp_path: Path) -> None:
     async with world(tmp_path / "home") as w:
         payer(w)

@@ -11,6 +11,7 @@ import approvals_machine
 import pytest
 
 from ring0.governance import approvals, standing
+from ring0.kernel.steps import opening
 from ring0.store.sqlite import guards
 
 SEQUENCES = 200
@@ -38,6 +39,7 @@ BROKEN: dict[str, list[tuple[Any, str, Any]]] = {
     "an edit counts whatever was read since": [
         (approvals, "counts", lambda *_: True),
     ],
+    "an edit is a yes to a dry run that nobody saw": [(opening, "is_unseen", lambda *_: False)],
     "a yes in advance covers all arguments": [(standing, "fits", lambda *_: True)],
     "a yes in advance covers whatever was read": [(standing, "_worse", lambda *_: False)],
     "a yes is good for ever": [

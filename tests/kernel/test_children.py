@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_world import UNTRUSTED, Doing
 from locks_world import band
+from msgspec.structs import replace
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid, RunDead
@@ -200,24 +201,30 @@ async def test_a_tree_has_an_end_in_depth(tmp_path: Path) -> None:
 @given(
     has=st.sets(st.sampled_from("abcdef")),
     wants=st.sets(st.sampled_from("abcdef")),
-    builtin=st.sets(st.sampled_from(["crm", "files"])),
-    wants_builtin=st.sets(st.sampled_from(["crm", "files"])),
+    builtin=st.sets(st.sampled_from(["sh", "job"])),
+    wants_builtin=st.sets(st.sampled_from(["sh", "job"])),
     numbers=st.lists(st.integers(1, 10**6), min_size=9, max_size=9),
+    seconds=st.tuples(st.integers(1, 99), st.integers(1, 99)),
 )
 def test_no_manifest_of_a_child_gives_it_more_than_its_parent_has(
-    has: set[str], wants: set[str], builtin: set[str], wants_builtin: set[str], numbers: list[int]
+    has: set[str],
+    wants: set[str],
+    builtin: set[str],
+    wants_builtin: set[str],
+    numbers: list[int],
+    seconds: tuple[int, int],
 ) -> None:
-    def made(name: str, tools: set[str], config: set[str], where: str, n: int) -> AgentManifest:
+    def made(name: str, tools: set[str], config: set[str], most: int, n: int) -> AgentManifest:
         return AgentManifest(
             name=name,
             functions=tuple(function(tool) for tool in sorted(tools)),
-            tools={tool: {"use": "sql", "database": where} for tool in config},
+            tools={tool: {"use": "shell", "timeout_s": most} for tool in config},
             folder=f"/{name}",
             budget=Budget(calls=numbers[n], cost_microusd=numbers[n + 1], wall_s=numbers[n + 2]),
         )
 
-    parent = made("parent", has, builtin, "parent.db", 0)
-    child = made("child", wants, wants_builtin, "elsewhere.db", 3)
+    parent = made("parent", has, builtin, seconds[0], 0)
+    child = made("child", wants, wants_builtin, seconds[1], 3)
     family = Family(manifest=parent, others=(child,), mode=Mode.EMBEDDED, operator=True)
     most = Budget(calls=numbers[6], cost_microusd=numbers[7], wall_s=numbers[8])
     try:
@@ -227,7 +234,9 @@ def test_no_manifest_of_a_child_gives_it_more_than_its_parent_has(
         return
     got = narrowed.manifest
     assert {tool.name for tool in got.functions} <= has
-    assert got.tools.items() <= parent.tools.items(), "with the parent's settings, not its own"
+    assert got.tools == {
+        tool: {"use": "shell", "timeout_s": min(seconds)} for tool in wants_builtin
+    }, "with the narrower of the two settings"
     for name in ("calls", "cost_microusd", "wall_s"):
         assert getattr(got.budget, name) <= getattr(most, name)
     assert (got.models, got.sandbox, got.folder) == (parent.models, parent.sandbox, parent.folder)
@@ -239,13 +248,15 @@ def test_a_childs_function_is_what_its_parents_is_whatever_its_own_declaration_s
         one = ToolManifest(name="f", description="", schema={}, **said)
         return AgentManifest(name=name, functions=(one,))
 
-    parent = made("parent", effect=Effect.ONCE)
+    parent = made("parent", effect=Effect.ONCE, secrets=("gitlab", "shared"))
     child = made(
         "child", effect=Effect.PURE, egress=("POST https://elsewhere.example/*",),
-        secrets=("github",), output=Integrity.TRUSTED_FIELD,
+        secrets=("github", "shared"), output=Integrity.TRUSTED_FIELD,
     )  # fmt: skip
     narrowed = Agent(Family(manifest=parent, others=(child,)), "d").child("child", Budget())
-    assert narrowed.manifest.functions == parent.functions
+    (function,) = narrowed.manifest.functions
+    assert function.secrets == ("shared",), "credentials are named, never inherited"
+    assert replace(function, secrets=parent.functions[0].secrets) == parent.functions[0]
 
 
 async def test_a_child_that_wants_a_tool_its_parent_has_not_is_not_started(tmp_path: Path) -> None:

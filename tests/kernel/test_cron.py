@@ -12,6 +12,7 @@ import pytest
 from cron_world import crons
 from kernel_world import world
 
+import journal_orders
 from ring0 import limits
 from ring0.errors import Busy, InvalidInput, KernelBusy, NotFound, StoreDamaged, StoreFull
 from ring0.kernel.life.firing import Firing
@@ -292,10 +293,8 @@ async def test_a_paused_or_removed_cron_starts_nothing(tmp_path: Path) -> None:
 async def test_a_kill_pauses_what_would_start_the_same_again(tmp_path: Path) -> None:
     async with world(tmp_path / "home", start=False) as w:
         writes = [("clerk", "acme"), ("cook", "acme")]
-        import journals
-
         for agent, tenant in writes:
-            await w.store.append(journals.set_cron(agent, agent=agent, tenant=tenant))
+            await w.store.append(journal_orders.set_cron(agent, agent=agent, tenant=tenant))
         await w.kernel.kill("agent", "clerk", by="ann (uid 7)")
         paused = {cron.name: cron.paused_by for cron in await w.store.crons()}
         assert paused == {"clerk": "ann (uid 7)", "cook": ""}

@@ -16,8 +16,9 @@ import msgspec
 import pytest
 from egress_world import OK, Server
 from kernel_world import World, world
+from reaching_world import ASK
 from rich.console import Console
-from test_egress_gate import PROGRAM, outside
+from test_egress_gate import outside
 
 from ring0.cli import tree
 from ring0.errors import CallDenied, RunDead
@@ -69,7 +70,7 @@ async def test_a_request_that_nobody_had_approved_when_its_call_ended_never_goes
 ) -> None:
     async with outside(tmp_path, "POST HOST/v1/*") as (here, server):
         ask_about_each(here)
-        code = f"PORT, SECONDS = {server.port}, 1\n{PROGRAM}{LEAVES}"
+        code = f"PORT, SECONDS = {server.port}, 1\n{ASK}{LEAVES}"
         calling = here.start("py.run", {"code": code})
         approval = await here.pending(20)
         outcome = await calling
@@ -92,7 +93,7 @@ async def test_what_a_tools_call_sent_is_on_record_before_its_own_end(tmp_path: 
 
     async with outside(tmp_path, "POST HOST/v1/*") as (here, server):
         server._says = slowly
-        code = f"PORT, SECONDS = {server.port}, 1\n{PROGRAM}{LEAVES}"
+        code = f"PORT, SECONDS = {server.port}, 1\n{ASK}{LEAVES}"
         outcome = await here.call("py.run", {"code": code})
         assert outcome.value["exit_code"] == 0, outcome.value
         program, request = await here.calls()
@@ -106,7 +107,7 @@ async def test_a_request_whose_fate_a_person_tells_brings_an_error_and_no_broken
 ) -> None:
     async with outside(tmp_path, "POST HOST/v1/*") as (here, server):
         server._says = lambda request: b""  # Cut off: nobody knows whether it was done.
-        code = f"PORT = {server.port}\n{PROGRAM}print(ask('/v1/a', 'POST')[0])"
+        code = f"PORT = {server.port}\n{ASK}print(ask('/v1/a', 'POST')[0])"
         calling = here.start("py.run", {"code": code})
         await here.until(RunState.WAITING, "unknown")
         request = (await here.calls())[-1]
@@ -119,7 +120,7 @@ async def test_a_request_whose_fate_a_person_tells_brings_an_error_and_no_broken
 async def test_an_approver_is_told_in_whose_name_a_request_goes_out(tmp_path: Path) -> None:
     async with outside(tmp_path, "HOST/v1/*", "HOST/open") as (here, server):
         ask_about_each(here)
-        code = f"PORT = {server.port}\n{PROGRAM}print(ask('/v1/a')[0], ask('/open')[0])"
+        code = f"PORT = {server.port}\n{ASK}print(ask('/v1/a')[0], ask('/open')[0])"
         calling = here.start("py.run", {"code": code})
         told = []
         for _ in range(2):
@@ -176,7 +177,7 @@ async def after_a_crash(here: World, tmp_path: Path) -> AsyncIterator[World]:
 async def test_what_was_asked_about_a_request_is_revoked_after_a_crash(tmp_path: Path) -> None:
     async with outside(tmp_path, "POST HOST/v1/*") as (here, server):
         ask_about_each(here)
-        code = f"PORT = {server.port}\n{PROGRAM}"
+        code = f"PORT = {server.port}\n{ASK}"
         two = "import threading\nthreading.Thread(target=ask, args=('/v1/a', 'POST')).start()\n"
         calling = here.start("py.run", {"code": f"{code}{two}ask('/v1/b', 'POST')"})
         waiting, approved = await here.all_pending(2, 20)
@@ -208,7 +209,7 @@ async def test_what_was_asked_about_a_tools_own_call_still_waits_after_a_crash(
 async def test_a_request_that_a_crash_cut_off_has_ended(tmp_path: Path) -> None:
     async with outside(tmp_path, "HOST/v1/*") as (here, server):
         server._says = never
-        calling = here.start("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}ask('/v1/a')"})
+        calling = here.start("py.run", {"code": f"PORT = {server.port}\n{ASK}ask('/v1/a')"})
         await heard(server)
         async with after_a_crash(here, tmp_path) as later:
             program, request = await later.calls()
@@ -221,7 +222,7 @@ async def test_a_request_that_a_crash_cut_off_has_ended(tmp_path: Path) -> None:
 async def test_a_post_that_a_crash_cut_off_is_unknown(tmp_path: Path) -> None:
     async with outside(tmp_path, "POST HOST/v1/*") as (here, server):
         server._says = never
-        code = f"PORT = {server.port}\n{PROGRAM}ask('/v1/a', 'POST')"
+        code = f"PORT = {server.port}\n{ASK}ask('/v1/a', 'POST')"
         calling = here.start("py.run", {"code": code})
         await heard(server)
         async with after_a_crash(here, tmp_path) as later:
@@ -234,7 +235,7 @@ async def test_a_request_that_a_stop_cut_off_has_ended_when_its_run_goes_on_in_t
 ) -> None:
     async with outside(tmp_path, "HOST/v1/*") as (here, server):
         server._says = never
-        calling = here.start("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}ask('/v1/a')"})
+        calling = here.start("py.run", {"code": f"PORT = {server.port}\n{ASK}ask('/v1/a')"})
         await heard(server)
         agent = here.run.agent
         await here.kernel.runs.stop()
@@ -247,7 +248,7 @@ async def test_a_request_that_a_stop_cut_off_has_ended_when_its_run_goes_on_in_t
 async def test_what_a_kill_cut_off_is_not_shown_as_going_on(tmp_path: Path) -> None:
     async with outside(tmp_path, "HOST/v1/*") as (here, server):
         server._says = never
-        calling = here.start("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}ask('/v1/a')"})
+        calling = here.start("py.run", {"code": f"PORT = {server.port}\n{ASK}ask('/v1/a')"})
         await heard(server)
         await here.kernel.kill("run", here.run.id, by="alice")
         with pytest.raises(RunDead):
@@ -322,7 +323,7 @@ async def test_a_call_that_is_carried_out_again_takes_no_earlier_request_for_its
     tmp_path: Path,
 ) -> None:
     async with outside(tmp_path, "HOST/v1/*") as (here, server):
-        code = f"PORT = {server.port}\n{PROGRAM}print(ask('/v1/a')[0])"
+        code = f"PORT = {server.port}\n{ASK}print(ask('/v1/a')[0])"
         first = await here.call("py.run", {"code": code})
         assert first.value["stdout"] == "200\n", first.value
         program = here.run.tools["py.run"].driver

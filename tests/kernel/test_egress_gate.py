@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pytest
 from egress_world import Server, WorldAuthority
 from kernel_world import World, world
+from reaching_world import ASK, reachable
 
 from ring0.errors import ManifestInvalid
 from ring0.identity import Vault
@@ -49,20 +50,6 @@ def echoes(request: bytes) -> bytes:
     return f"{head}Content-Length: {len(said)}\r\n\r\n".encode() + said
 
 
-PROGRAM = """
-import http.client, os, ssl
-
-def ask(path, method="GET"):
-    # `localhost` is what NO_PROXY leaves out, and what the test's server is called.
-    trust = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
-    line = http.client.HTTPSConnection("127.0.0.1", 7421, timeout=30, context=trust)
-    line.set_tunnel("localhost", PORT)
-    line.request(method, path)
-    answer = line.getresponse()
-    return answer.status, answer.getheaders(), answer.read()
-
-"""
-
 MANY = """
 trust = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
 line = http.client.HTTPSConnection("127.0.0.1", 7421, timeout=30, context=trust)
@@ -82,32 +69,19 @@ print("done", os.environ)
 @asynccontextmanager
 async def outside(tmp_path: Path, *rules: str) -> AsyncIterator[tuple[World, Server]]:
     """A kernel whose `py` tool may reach an echoing server, with a credential for /v1."""
-    authority = WorldAuthority()
-    server = Server(echoes, authority.server(["localhost"]))
-    await server.open()
-    home = tmp_path / "home"
-    home.mkdir(mode=0o700)
-    (tmp_path / "world.pem").write_text(authority.pem)
-    (home / "own.cedar").write_text(
-        '@id("t") @reason("Of this test.") permit (principal, action, resource);'
-    )
-    (home / "ring0.toml").write_text(f"""
-policy = ["own.cedar"]
-[network]
-allow_private = ["127.0.0.0/8", "::1/128"]
-authorities = ["{tmp_path / "world.pem"}"]
+    config = """
 [credentials.api]
 secret = "API"
-use_for = "https://localhost:{server.port}/v1/*"
-""")
-    Vault(home).set("API", CANARY, 1)
-    egress = [rule.replace("HOST", f"https://localhost:{server.port}") for rule in rules]
-    tools = {"py": {"use": "python", "egress": egress, "secrets": ["api"], "timeout_s": 120}}
-    try:
+use_for = "https://localhost:PORT/v1/*"
+"""
+    async with reachable(
+        tmp_path, lambda authority: Server(echoes, authority.server(["localhost"])), config
+    ) as (home, server):
+        Vault(home).set("API", CANARY, 1)
+        egress = [rule.replace("HOST", f"https://localhost:{server.port}") for rule in rules]
+        tools = {"py": {"use": "python", "egress": egress, "secrets": ["api"], "timeout_s": 120}}
         async with world(home, tools=tools, budget=Budget(calls=5_000), secrets=True) as here:
             yield here, server
-    finally:
-        server.close()
 
 
 async def test_a_canary_secret_used_by_1000_calls_is_found_nowhere(
@@ -116,7 +90,7 @@ async def test_a_canary_secret_used_by_1000_calls_is_found_nowhere(
     caplog.set_level(logging.DEBUG)
     async with outside(tmp_path, "HOST/v1/*", "HOST/open/*") as (here, server):
         values = f"PORT, CALLS, CARRIES_IT = {server.port}, {CALLS}, {CARRIES_IT}\n"
-        outcome = await here.call("py.run", {"code": values + PROGRAM + MANY})
+        outcome = await here.call("py.run", {"code": values + ASK + MANY})
         assert outcome.state is CallState.OK, outcome
         assert outcome.value["exit_code"] == 0, outcome.value
         _, seen = await here.run.workspace.read("seen.txt")
@@ -143,7 +117,7 @@ async def test_a_canary_secret_used_by_1000_calls_is_found_nowhere(
 async def test_each_request_is_a_call_within_the_tools_call(tmp_path: Path) -> None:
     body = "print(ask('/v1/a')[0], ask('/v1/b', 'POST')[0], ask('/other')[0])"
     async with outside(tmp_path, "GET,POST HOST/v1/*") as (here, server):
-        code = f"PORT = {server.port}\n{PROGRAM}{body}"
+        code = f"PORT = {server.port}\n{ASK}{body}"
         outcome = await here.call("py.run", {"code": code})
         program, *requests = await here.calls()
         row = await here.row()
@@ -167,7 +141,7 @@ async def test_a_policy_can_forbid_a_host_and_a_method_to_a_tool(tmp_path: Path)
             ' resource) when { context.host == "localhost" && context.method == "POST" };\n'
         )
         here.kernel.gate.policies = type(here.kernel.policies).from_text(text)
-        outcome = await here.call("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}{body}"})
+        outcome = await here.call("py.run", {"code": f"PORT = {server.port}\n{ASK}{body}"})
         last = (await here.calls())[-1]
     assert outcome.value["stdout"] == "200 403\n", outcome.value
     assert [reason.rule for reason in last.verdict.reasons] == ["no-post"]
@@ -197,7 +171,7 @@ async def test_the_host_of_an_operators_own_model_is_no_egress_host(tmp_path: Pa
             {"localhost"}
         )  # as [models.x] base_url would
         body = "status, _, said = ask('/v1/a'); print(status, b'model door' in said)"
-        outcome = await here.call("py.run", {"code": f"PORT = {server.port}\n{PROGRAM}{body}"})
+        outcome = await here.call("py.run", {"code": f"PORT = {server.port}\n{ASK}{body}"})
     assert outcome.value["stdout"] == "403 True\n", outcome.value
     assert server.heard == []
 

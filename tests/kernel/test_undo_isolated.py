@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from egress_world import Server, WorldAuthority
+from egress_world import Server
+from reaching_world import at_work, reachable
 
 from ring0.errors import ManifestInvalid
-from ring0.gateway import door
 from ring0.identity import Vault
-from ring0.kernel.boot import open_kernel
 from ring0.kernel.kernel import Kernel
 from ring0.runtime import Runtime
 from ring0.tools.mcp import Server as McpServer
@@ -89,42 +88,31 @@ for line in sys.stdin:
 @contextlib.asynccontextmanager
 async def bank(folder: Path) -> AsyncIterator[tuple[Kernel, Server, AgentManifest]]:
     """A kernel, a bank outside, and an agent with what it needs to reach it."""
-    authority = WorldAuthority()
     body = b'{"receipt": "R-1"}'
     answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    server = Server(lambda _: answer % len(body) + body, authority.server(["localhost"]))
-    await server.open()
-    home = folder / "home"
-    home.mkdir(mode=0o700)
-    (folder / "world.pem").write_text(authority.pem)
-    (home / "own.cedar").write_text(
-        '@id("t") @reason("Of this test.") permit (principal, action, resource);'
-    )
-    (home / "ring0.toml").write_text(f"""
-policy = ["own.cedar"]
-[network]
-allow_private = ["127.0.0.0/8", "::1/128"]
-authorities = ["{folder / "world.pem"}"]
+    config = """
 [credentials.api]
 secret = "API"
-use_for = "POST https://localhost:{server.port}/v1/*"
-""")
-    Vault(home).set("API", CANARY, 1)
-    (folder / "agent.py").write_text(AGENT.replace("PORT", str(server.port)))
-    grant = Grant(egress=(f"POST https://localhost:{server.port}/*",), secrets=("api",))
-    manifest = AgentManifest(
-        name="clerk",
-        entry="agent.py:clerk",
-        folder=str(folder),
-        grants={"charge": grant, "refund": grant},
-    )
-    kernel = await open_kernel(home, Runtime(), {})
-    kernel.runs.doors = door.doors(kernel.gate)
-    try:
-        yield kernel, server, manifest
-    finally:
-        await kernel.close()
-        server.close()
+use_for = "POST https://localhost:PORT/v1/*"
+"""
+    async with reachable(
+        folder,
+        lambda authority: Server(
+            lambda _: answer % len(body) + body, authority.server(["localhost"])
+        ),
+        config,
+    ) as (home, server):
+        Vault(home).set("API", CANARY, 1)
+        (folder / "agent.py").write_text(AGENT.replace("PORT", str(server.port)))
+        grant = Grant(egress=(f"POST https://localhost:{server.port}/*",), secrets=("api",))
+        manifest = AgentManifest(
+            name="clerk",
+            entry="agent.py:clerk",
+            folder=str(folder),
+            grants={"charge": grant, "refund": grant},
+        )
+        async with at_work(home) as kernel:
+            yield kernel, server, manifest
 
 
 async def test_a_function_of_an_isolated_agent_takes_back_in_a_sandbox_with_its_own_egress(

@@ -383,7 +383,8 @@ def test_names_are_mapped_one_to_one() -> None:
         {"tools": [{"name": ""}]},
         {"max_tokens": 0},
         {"max_tokens": True},
-        {"temperature": 1},
+        {"heat": 1},
+        {"temperature": "hot"},
     ],
 )
 def test_a_request_that_is_not_of_the_form_is_refused(change: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec.structs import replace
 
+import journal_orders
 import journals
 from ring0 import limits
 from ring0.errors import InvalidInput
@@ -164,7 +165,7 @@ HOUR_US = 3_600_000_000
 
 
 def cron(**changes: object) -> Cron:
-    (event,) = journals.set_cron("hourly", schedule=HOURLY, set_us=0, done_us=0).events
+    (event,) = journal_orders.set_cron("hourly", schedule=HOURLY, set_us=0, done_us=0).events
     return replace(event.cron, **changes)  # type: ignore[union-attr]
 
 

@@ -12,9 +12,10 @@ from journals import queued, row_of
 from ring0 import limits
 from ring0.store import GuardFailed, Store, Write, WriteImpossible, base
 from ring0.store import events as ev
-from ring0.types import Approval, ApprovalState
+from ring0.types import Approval, ApprovalState, Budget
 
 GOOD = "b" * 64
+SMALL = Budget(calls=10, cost_microusd=1_000)
 
 
 async def approval_of(store: Store, key: str) -> Approval:
@@ -88,6 +89,51 @@ class ApprovalConformance(Suite):
         await store.append(Write(run="r-1", durable=True, events=[ev.RunResumed(by="ann")]))
         row = await row_of(store, "r-1")
         assert (row.denials, row.paused_by) == (0, "")
+        await assert_rows_say_what_the_journal_says(store)
+
+    async def test_denials_are_counted_for_a_whole_tree(self, store: Store) -> None:
+        """In the row of its root: a child's no counts, a child's yes and a child's resume too."""
+        await store.append(queued("r-1"))
+        for child in ("r-2", "r-3"):
+            await store.append(queued(child, parent=await row_of(store, "r-1"), budget=SMALL))
+        below = base.DenialsBelow(root="r-1", most=limits.DENIALS_IN_A_ROW_MAX)
+        no, yes = ApprovalState.DENIED, ApprovalState.APPROVED
+        told = ((2, no, 1), (3, no, 2), (2, yes, 0), (3, no, 1), (1, no, 2), (2, no, 3))
+        for n, (run, state, count) in enumerate(told):
+            await store.append(Write(run="r-3", events=[], guards=[below]))
+            await store.append(journals.asked(f"r-{run}", f"a-{n}"))
+            await store.append(journals.answered(f"r-{run}", f"a-{n}", state))
+            assert (await row_of(store, "r-1")).denials == count
+        await refuses(store, Write(run="r-3", events=[], guards=[below]), GuardFailed)
+        assert "in a row" in (await row_of(store, "r-2")).paused_by
+        assert [(await row_of(store, f"r-{run}")).denials for run in (2, 3)] == [0, 0]
+        await store.append(Write(run="r-2", durable=True, events=[ev.RunResumed(by="ann")]))
+        assert (await row_of(store, "r-1")).denials == 0
+        await store.append(Write(run="r-3", events=[], guards=[below]))
+        await assert_rows_say_what_the_journal_says(store)
+
+    async def test_a_retry_uses_up_the_yes_that_was_given_for_it(self, store: Store) -> None:
+        for write in (
+            queued("r-1"),
+            journals.moved("r-1", epoch=1),
+            journals.asked("r-1", "a-1"),
+            journals.answered("r-1", "a-1"),
+            journals.intended("r-1", 0, approval="a-1"),
+            journals.asked("r-1", "a-2"),
+            journals.answered("r-1", "a-2"),
+            Write(
+                run="r-1",
+                events=[ev.CallRetried(call="r-1/0/0", epoch=1, approval="a-2")],
+                guards=[base.ApprovalGood(approval="a-2", bound_to=GOOD)],
+            ),
+        ):
+            await store.append(write)
+        for key in ("a-1", "a-2"):
+            assert (await approval_of(store, key)).state is ApprovalState.CONSUMED
+        found = await store.call("r-1/0/0")
+        assert found is not None and found.approval == "a-2"
+        again = Write(run="r-1", events=[ev.CallRetried(call="r-1/0/0", epoch=1, approval="a-2")])
+        await refuses(store, again, WriteImpossible)
         await assert_rows_say_what_the_journal_says(store)
 
     async def test_a_place_is_told_once(self, store: Store) -> None:

@@ -15,6 +15,7 @@ from conforming import (
     refuses,
 )
 
+import journal_orders
 import journals
 from journals import queued
 from ring0.store import GuardFailed, Store, Write, address, base
@@ -62,6 +63,8 @@ class GuardConformance(Suite):
                 base.ApprovalGood(approval="a-1", bound_to="b" * 64),
             ),
             (base.AsksBelow(root="r-1", most=3), base.AsksBelow(root="r-1", most=2)),
+            (base.DenialsBelow(root="r-1", most=1), base.DenialsBelow(root="r-1", most=0)),
+            (base.DenialsBelow(root="r-1", most=1), base.DenialsBelow(root="r-none", most=1)),
             (base.Room(run="r-1", tokens=70), base.Room(run="r-1", tokens=71)),
             (base.Room(run="r-1", children=2), base.Room(run="r-1", children=3)),
             (base.Room(run="r-full", calls=0), base.Room(run="r-full", calls=1)),
@@ -154,13 +157,13 @@ class GuardConformance(Suite):
     async def test_an_order_fires_once_for_a_moment_and_never_while_it_does_not_stand(
         self, store: Store
     ) -> None:
-        await store.append(journals.set_cron("nightly", done_us=1_000))
-        cron = await journals.cron_of(store, "nightly")
+        await store.append(journal_orders.set_cron("nightly", done_us=1_000))
+        cron = await journal_orders.cron_of(store, "nightly")
 
         def firing(run: str, due_us: int, *, version: int = cron.version) -> Write:
             guard = base.OrderStands(order="cron", name="nightly", version=version, due_us=due_us)
             event = ev.CronFired(cron="nightly", version=version, due_us=due_us)
-            return journals.fired(run, event, guards=[guard, base.RunNew(run=run)])
+            return journal_orders.fired(run, event, guards=[guard, base.RunNew(run=run)])
 
         await refuses(store, firing("r-1", 1_000), GuardFailed)
         await refuses(store, firing("r-1", 2_000, version=cron.version + 1), GuardFailed)
@@ -172,15 +175,15 @@ class GuardConformance(Suite):
         with pytest.raises(GuardFailed, match="there already"):
             await store.append(firing(first.id, 3_000))
         pause = ev.OrderPaused(order="cron", name="nightly", by="ann")
-        await store.append(journals.about_order(pause))
+        await store.append(journal_orders.about_order(pause))
         await refuses(store, firing("r-9", 3_000), GuardFailed)
         by_hand = base.OrderStands(order="cron", name="nightly", version=cron.version, paused=True)
         event = ev.CronFired(cron="nightly", version=cron.version, by="ann")
-        await store.append(journals.fired("r-9", event, guards=[by_hand]))
-        assert (await journals.cron_of(store, "nightly")).done_us == 2_000
+        await store.append(journal_orders.fired("r-9", event, guards=[by_hand]))
+        assert (await journal_orders.cron_of(store, "nightly")).done_us == 2_000
         removed = ev.OrderRemoved(order="cron", name="nightly", by="ann")
-        await store.append(journals.about_order(removed))
+        await store.append(journal_orders.about_order(removed))
         for guard in (by_hand, base.OrderStands(order="hook", name="nightly", version=1)):
             event = ev.CronFired(cron="nightly", version=cron.version, by="ann")
-            await refuses(store, journals.fired("r-10", event, guards=[guard]), GuardFailed)
+            await refuses(store, journal_orders.fired("r-10", event, guards=[guard]), GuardFailed)
         await assert_rows_say_what_the_journal_says(store)

@@ -26,6 +26,7 @@ from ring0.cli import (
     following,
     hooks,
     identities,
+    initing,
     login,
     looking,
     machine,
@@ -42,6 +43,7 @@ from ring0.cli import (
     vaulting,
     workspace,
 )
+from ring0.cli.arguments import read_lightly
 from ring0.cli.folder import folder_refused, home_of
 from ring0.cli.outlet import OutputFailed, install_outlets
 from ring0.cli.output import print_error
@@ -61,6 +63,7 @@ app = typer.Typer(
     help="An operating system for autonomous agents: it decides what their reasoning may do.",
 )
 GROUPS: Final = (
+    initing,
     running,
     serving,
     following,
@@ -87,6 +90,7 @@ GROUPS: Final = (
 )
 for group in GROUPS:
     group.add_to(app)
+read_lightly()
 
 
 def _version(wanted: bool) -> None:

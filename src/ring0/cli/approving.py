@@ -11,14 +11,18 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from ring0.cli import output
+from ring0 import limits
+from ring0.cli import anew, output
 from ring0.cli.operating import operating
 from ring0.cli.output import console, line, text
 from ring0.cli.parts import Asking, asking, held
-from ring0.cli.place import Json, Note, Place, place_of, work
-from ring0.errors import InvalidInput
+from ring0.cli.place import Json, Note, Place, place_of, run_named, work
+from ring0.errors import InvalidInput, NotFound
+from ring0.store.sqlite import SqliteStore
 from ring0.types import Approval, ApprovalState, Shown, Standing, Terms
 
+_APPROVAL: Final = "a-"
+"""What every id of one begins with, and none of a run."""
 _LENGTH: Final = re.compile(r"([0-9]{1,6})(s|m|min|h)")
 _SECONDS: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600}
 
@@ -42,18 +46,26 @@ def add_to(app: typer.Typer) -> None:
 
 def approvals(
     context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN|APPROVAL]",
+            help="Those of a run and of all beneath it; or that one, whatever became of it.",
+        ),
+    ] = "",
     every: Annotated[bool, typer.Option("--all", help="Those that were answered too.")] = False,
     standing: Annotated[
         bool, typer.Option("--standing", help="What was said yes to in advance, instead.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the calls that wait for a human, each with what it would do."""
+    """Show the calls that wait for a human, each with what it would do and what its arguments
+    take."""
     place = place_of(context)
     if standing:
-        _show_standing(place, every, as_json)
+        _show_standing(place, name, every, as_json)
         return
-    found = work(lambda: _approvals(place, every))
+    found = work(lambda: _approvals(place, name, every))
     if as_json:
         output.print_json(
             {
@@ -71,7 +83,7 @@ def approvals(
         )
     elif not found:
         console().print("Nothing waits for an answer.")
-    elif every:
+    elif every and not name.startswith(_APPROVAL):
         console().print(_table(found))
     else:
         for approval, shown, of in found:
@@ -96,9 +108,14 @@ def _table(found: list[tuple[Approval, Shown, Asking]]) -> Any:
     )
 
 
-async def _approvals(place: Place, every: bool) -> list[tuple[Approval, Shown, Asking]]:
+async def _approvals(place: Place, name: str, every: bool) -> list[tuple[Approval, Shown, Asking]]:
     async with place.reading() as store:
-        rows = await store.approvals(states=() if every else [ApprovalState.PENDING])
+        if name.startswith(_APPROVAL):
+            rows = [await _one(store, name)]
+        else:
+            rows = await store.approvals(states=() if every else [ApprovalState.PENDING])
+            runs = await _beneath(store, name) if name else None
+            rows = [row for row in rows if runs is None or row.run in runs]
         return [
             (
                 row,
@@ -109,8 +126,30 @@ async def _approvals(place: Place, every: bool) -> list[tuple[Approval, Shown, A
         ]
 
 
-def _show_standing(place: Place, every: bool, as_json: bool) -> None:
-    found = work(lambda: _standing(place, every))
+async def _one(store: SqliteStore, name: str) -> Approval:
+    """Raises NotFound."""
+    row = await store.approval(name)
+    if row is None:
+        raise NotFound(
+            f"There is no approval {name[:40]!r}.", todo="`ring0 approvals --all` lists them."
+        )
+    return row
+
+
+async def _beneath(store: SqliteStore, name: str) -> frozenset[str]:
+    """The run of that name and all that it has started, and those that they have. Raises NotFound,
+    InvalidInput."""
+    top = await run_named(store, name)
+    found = {top.id}
+    tree = await store.runs(root=top.root, most=limits.RUNS_LISTED_MAX)
+    for row in sorted(tree, key=lambda row: row.depth):
+        if row.parent in found:
+            found.add(row.id)
+    return frozenset(found)
+
+
+def _show_standing(place: Place, name: str, every: bool, as_json: bool) -> None:
+    found = work(lambda: _standing(place, name, every))
     if as_json:
         output.print_json(
             {"standing": [{**output.builtins(row), "pattern": fits} for row, fits in found]}
@@ -145,12 +184,15 @@ def _arguments(fits: dict[str, Any]) -> str:
     return line("; ".join([*same, *like]) or "none", 400)
 
 
-async def _standing(place: Place, every: bool) -> list[tuple[Standing, dict[str, Any]]]:
-    """Those that stand, or all. One of a run ends with it."""
+async def _standing(place: Place, name: str, every: bool) -> list[tuple[Standing, dict[str, Any]]]:
+    """Those that stand, or all; of a run and all beneath it. One of a run ends with it."""
     now_us = place.runtime.now_us()
     async with place.reading() as store:
         found = []
+        runs = await _beneath(store, name) if name else None
         for row in await store.standings():
+            if runs is not None and row.run not in runs:
+                continue
             run = await store.run(row.run)
             ended = not row.everywhere and (run is None or run.ended_us > 0)
             if every or not (row.revoked_by or ended or row.expires_us <= now_us):
@@ -225,17 +267,35 @@ def deny(
 
 def _answer(context: typer.Context, body: dict[str, Any], as_json: bool) -> None:
     place = place_of(context, write=True)
-
-    async def answer() -> list[Approval]:
-        async with operating(place) as operator:
-            return msgspec.convert(await operator.ask("answers", body), list[Approval])
-
-    rows = work(answer)
+    rows, at_work = _given(place, body)
+    edited = rows[0] if rows[0].state is ApprovalState.EDITED else None
+    if not as_json:
+        for row in rows:
+            console().print(text((row.id, "bold"), f" {_told(row)}: {row.call}"))
+    found = work(lambda: anew.look(place, edited)) if edited is not None and at_work else None
     if as_json:
-        output.print_json(rows[0] if len(body["approvals"]) == 1 and len(rows) == 1 else rows)
+        said: Any = rows[0] if len(body["approvals"]) == 1 and len(rows) == 1 else rows
+        if edited is not None:
+            said = {**output.builtins(edited), "anew": found.as_dict() if found else None}
+        output.print_json(said)
         return
-    for row in rows:
-        console().print(text((row.id, "bold"), f" {_told(row)}: {row.call}"))
+    if edited is not None and anew.ask(found, edited.run) and found is not None and found.ask:
+        again = {"approvals": [found.ask.id], "yes": True, "note": body["note"]}
+        for row in _given(place, again)[0]:
+            console().print(text((row.id, "bold"), f" {_told(row)}: {row.call}"))
+
+
+def _given(place: Place, body: dict[str, Any]) -> tuple[list[Approval], bool]:
+    """The answer is on record; whether the kernel that has it carries runs on."""
+
+    async def answer() -> tuple[list[Approval], bool]:
+        from ring0.gateway.remote import Remote
+
+        async with operating(place) as operator:
+            rows = msgspec.convert(await operator.ask("answers", body), list[Approval])
+            return rows, isinstance(operator, Remote)
+
+    return work(answer)
 
 
 def _told(row: Approval) -> str:

@@ -22,8 +22,8 @@ from ring0.governance import Policies
 from ring0.identity import Vault, operator_name
 from ring0.kernel.agent import manifests
 from ring0.kernel.agent.config_notify import places_of
-from ring0.kernel.calls.outside import Outside
 from ring0.kernel.folder import LOCK
+from ring0.kernel.operating import checking
 from ring0.models import prices
 from ring0.store.sqlite.opening import open_store
 from ring0.tools.sandbox import Probe, SandboxSpec, cgroups
@@ -199,10 +199,7 @@ def _kernel(home: Path) -> Check:
 def _config(place: Place) -> Check:
     try:
         config = manifests.read_config(place.home)
-        manifests.caps_of(config)
-        known = manifests.secrets_of(config, place.environment, Vault(place.home).values())
-        # Made and thrown away: its credentials, ranges and authorities are read here, not midway.
-        _ = Outside(config, known.__getitem__, place.runtime).egress
+        checking.check(config, place.environment, Vault(place.home), place.runtime)
         policies = Policies.load([place.home / name for name in config.policy], config.profile)
     except Ring0Error as error:
         return Check("configuration", "missing", f"{error.what} {error.why}".strip(), error.todo)

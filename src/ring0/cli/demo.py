@@ -28,6 +28,14 @@ def demo(
             " In the demo's own folder only.",
         ),
     ] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="`local`: a small real model on this machine, offline (`make local` installs it).",
+        ),
+    ] = "",
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Forget the demos before: empty the demo's folder first."),
@@ -42,6 +50,7 @@ def demo(
         environment=dict(os.environ),
         approve_as=approve_as,
         fresh=fresh,
+        model=model,
         has_terminal=sys.stdin.isatty() and sys.stdout.isatty(),
     )
     code = work(lambda: play(setting, screen, Runtime(), _human))

@@ -15,9 +15,9 @@ import typer
 from rich.console import Console
 
 from ring0 import limits
-from ring0.cli import output
+from ring0.cli import output, uncalled
 from ring0.cli.outlet import forgive
-from ring0.cli.output import console, put, text
+from ring0.cli.output import console, line, put, text
 from ring0.cli.place import Json, Place, RunName, place_of, run_named, work
 from ring0.cli.prompt import Prompt
 from ring0.cli.view import View
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 EXIT = {RunState.DONE: 0, RunState.FAILED: 1, RunState.CANCELLED: 3}
 EXIT_WAITING = 4
+REFUSAL_CHARS = 600
 GOES_ON = "The run goes on without this command."
 
 
@@ -147,11 +148,16 @@ async def _hearing(
     """Meanwhile what its processes print is shown, also when the daemon's worker is replaced."""
 
     async def listen() -> None:
-        from_start = since_start
+        from_start, refused = since_start, ""
         while remote is not None:
-            async for run, said in remote.printed(row.id, since_start=from_start):
-                view.heard(run, said)
-            from_start = True  # A new worker has only what was printed under it.
+            try:
+                async for run, said in remote.printed(row.id, since_start=from_start):
+                    view.heard(run, said)
+                from_start = True  # A new worker has only what was printed under it.
+            except Ring0Error as error:
+                if error.what != refused:  # Once; whoever is given the role later sees the rest.
+                    refused = error.what
+                    _say_unheard(error)
             await place.runtime.sleep(1)
 
     listening = place.runtime.start(listen(), name="printed")
@@ -161,6 +167,12 @@ async def _hearing(
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+
+
+def _say_unheard(error: Ring0Error) -> None:
+    """The run goes on; that nothing of what it prints is seen must not look like silence."""
+    what = f"What the run prints is not shown. {error.what} {error.why} {error.todo}"
+    put(console(error=True), text((line(what, REFUSAL_CHARS), "yellow")))
 
 
 async def print_result(store: Any, row: Run, as_json: bool) -> None:
@@ -176,6 +188,7 @@ async def print_result(store: Any, row: Run, as_json: bool) -> None:
                 "cost_microusd": row.cost_used_microusd,
             }
         )
+        await _tell_uncalled(store, row)
         return
     out = console()
     if (error := body.get("error")) is not None:
@@ -189,6 +202,12 @@ async def print_result(store: Any, row: Run, as_json: bool) -> None:
             text(msgspec.json.format(msgspec.json.encode(body["value"])).decode()), soft_wrap=True
         )
     _tell_more(out, row)
+    await _tell_uncalled(store, row)
+
+
+async def _tell_uncalled(store: Any, row: Run) -> None:
+    if said := await uncalled.hint(store, row):
+        put(console(error=True), text((said, "bold yellow")))
 
 
 def _tell_more(out: Console, row: Run) -> None:

@@ -135,6 +135,11 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
             grid.add_row(
                 "", text((f"changed by {line(who, 80)}; the agent had it ", "yellow"), was)
             )
+        if key in shown.takes:
+            grid.add_row("", text((f"takes {line(shown.takes[key], 300)}", "dim")))
+    for key, takes in shown.takes.items():
+        if key not in shown.arguments:
+            grid.add_row(text(line(key, 40)), text((f"not given; takes {line(takes, 300)}", "dim")))
     for number, change in enumerate(shown.dry_run):
         name = "would change" if number == 0 else ""
         style = "dim" if change.startswith(" ") else "bold"

@@ -11,7 +11,7 @@ import typer
 from ring0.cli import auditing, output
 from ring0.cli.output import console, indented, line, put, text
 from ring0.cli.place import Json, Place, place_of, work
-from ring0.errors import PolicyCasesFailed, PolicyInvalid
+from ring0.errors import PolicyCasesFailed, Ring0Error
 from ring0.kernel.agent import manifests
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ Manifest = Annotated[
     typer.Option("--manifest", metavar="agent.toml", help="Of an agent: its tools are known then."),
 ]
 Schemas = Mapping[str, Mapping[str, Any]]
+
+
+class ToolsUnknown(Ring0Error):
+    """Policies name a tool that no agent which is known has."""
+
+    code, whose, exit_code = "policy_tools_unknown", "yours", 1
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,21 +50,39 @@ def check(
         list[Path] | None,
         typer.Argument(metavar="[FILE]...", help="Cedar files; else those that ring0.toml names."),
     ] = None,
-    manifest: Manifest = None,
+    manifests_: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--manifest",
+            metavar="agent.toml",
+            show_default=False,
+            help="Of an agent that has not run here yet: its tools are known then. Several times.",
+        ),
+    ] = None,
+    allow_unknown_tools: Annotated[
+        bool,
+        typer.Option("--allow-unknown-tools", help="A rule for a tool that no agent has is fine."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Hold policies against the schema and, with --manifest, against the agent's tools."""
+    """Hold policies against the schema, the tools of all agents that are known, and ring0.toml's
+    principals."""
     place = place_of(context)
     policies = _policies(place, files)
-    schemas = _schemas(place, manifest)
-    if schemas is not None:
+    agents = [found for path in manifests_ or [] if (found := _schemas(place, path)) is not None]
+    on_record, warned = work(lambda: _on_record(place, policies))
+    agents += on_record
+    for schemas in agents:
         policies.check_tools(schemas)
-        warned = policies.unknown_tools(sorted(schemas))
-    else:
-        warned = [
-            f"Statements name the tool {name!r}: without --manifest nobody looks whether it exists."
-            for name in policies.tools
-        ]
+    unknown = policies.unknown_tools(sorted({name for schemas in agents for name in schemas}))
+    if unknown and not allow_unknown_tools:
+        raise ToolsUnknown(
+            f"{len(unknown)} of the policies hold for no call. {unknown[0]}",
+            why="\n".join(unknown[1:]) or _looked_at(len(agents)),
+            todo="Correct the name; name the agent that has it, `--manifest agent.toml`; or say"
+            " --allow-unknown-tools.",
+        )
+    warned += unknown
     if as_json:
         output.print_json(
             {"ok": True, "digest": policies.digest, "profile": policies.profile,
@@ -68,7 +92,7 @@ def check(
     out = console()
     for warning in warned:
         put(out, text(("! ", "yellow"), line(warning, 600)))
-    against = "the schema and the agent's tools" if schemas is not None else "the schema"
+    against = "the schema and the agent's tools" if agents else "the schema"
     out.print(
         text(
             ("The policies fit ", "bold green"),
@@ -79,6 +103,29 @@ def check(
     )
 
 
+def _looked_at(agents: int) -> str:
+    if not agents:
+        return "No agent is known: none has run in this data folder, and no manifest is named."
+    return f"Those that were looked at: {output.count(agents, 'agent')}."
+
+
+async def _on_record(place: Place, policies: Policies) -> tuple[list[Schemas], list[str]]:
+    """The tools of each agent that the data folder knows, and what to warn of its ring0.toml.
+    Raises ManifestInvalid."""
+    from ring0.kernel.agent import known
+    from ring0.kernel.operating import principals
+
+    config = manifests.read_config(place.home)
+    if place.is_new:
+        return [], await principals.check(config, None)
+    async with place.reading() as store:
+        warned = await principals.check(config, store)
+        if not policies.names_tools:
+            return [], warned
+        found = await known.tools(store, place.runtime, place.home)
+    return list(found.values()), warned
+
+
 def test(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="TOML files of cases.")],
@@ -86,6 +133,7 @@ def test(
 ) -> None:
     """Decide the cases of a file and compare: for CI, with no data folder and no kernel."""
     from ring0.governance import Policies, cases
+    from ring0.kernel.operating import proving
 
     place = place_of(context)
     done: list[dict[str, Any]] = []
@@ -94,12 +142,7 @@ def test(
         found = cases.read(path)
         policies = Policies.load([path.parent / name for name in found.policy], found.profile)
         schemas = _schemas(place, path.parent / found.manifest if found.manifest else None) or {}
-        for name, written in found.tools.items():
-            _check_schema(path, name, written)
-        schemas = {**schemas, **found.tools}
-        policies.check_tools(schemas)
-        failures = [cases.run(case, policies, schemas) for case in found.case]
-        wrong = [failure for failure in failures if failure is not None]
+        wrong = proving.failures(path, found, policies, schemas)
         failed += [(path, failure) for failure in wrong]
         done.append({"file": str(path), "cases": len(found.case), "failed": wrong})
     total = sum(one["cases"] for one in done)
@@ -112,19 +155,6 @@ def test(
             f"{len(failed)} of {total} cases came out otherwise.",
             todo="Correct the policy, or the case.",
         )
-
-
-def _check_schema(path: Path, name: str, written: Mapping[str, Any]) -> None:
-    from ring0.tools.schemas import validator
-
-    try:
-        validator(dict(written))
-    except ValueError as error:  # jsonschema_rs.ValidationError is one
-        raise PolicyInvalid(
-            f"{path}: [tools.{name[:80]!r}] is no JSON Schema.",
-            why=str(error)[:300],
-            todo="Mend it, or name the agent's `manifest`.",
-        ) from None
 
 
 def _print_cases(failed: list[tuple[Path, cases.Failed]], total: int) -> None:

@@ -8,11 +8,12 @@ import typer
 
 from ring0.cli import output
 from ring0.cli.operating import operating
-from ring0.cli.output import console, line, text
+from ring0.cli.output import console, line, put, text
 from ring0.cli.place import Json, Place, place_of, work
 from ring0.store import events as ev
 
 SHOWN_CHARS = 12
+WARNING_CHARS = 600
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +37,7 @@ def reload(
 
     done = work(take_up)
     if as_json:
-        output.print_json({"changes": done.get("changes", []), "later": done.get("later", [])})
+        output.print_json({name: done.get(name, []) for name in ("changes", "later", "warnings")})
         return
     for change in done.get("changes", []):
         console().print(text(*_said(change["name"], change["before"], change["after"])))
@@ -45,6 +46,8 @@ def reload(
     if later := done.get("later"):
         told = ", ".join(later)
         console().print(text((f"Counts from the kernel's next start on: {told}", "yellow")))
+    for warning in done.get("warnings", []):
+        put(console(error=True), text(("! ", "bold yellow"), line(warning, WARNING_CHARS)))
     if not done.get("changes"):
         console().print(
             text(

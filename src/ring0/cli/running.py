@@ -84,10 +84,11 @@ def run(
     grant = None if only is None else tuple(only)
     narrowing.exactly(grant or ())  # A wrong one is told before anything is started.
     file, task = _words(list(words or ()), task, manifest is not None, command is not None)
+    search = place.environment.get("PATH", "")
     if command is not None:
-        bare = agent_of_command(command, manifest, _here())
+        bare = agent_of_command(command, manifest, _here(), search)
     else:
-        bare = agent_of_file(file, manifest)
+        bare = agent_of_file(file, manifest, search)
     if supervisor(place.home) is not None:
         asked = submit(place, bare, task, priority, grant, detach=detach, as_json=as_json)
         raise typer.Exit(work(lambda: asked, kept=GOES_ON))
@@ -182,7 +183,7 @@ async def _run(
             out.print(text((f"{count}: `ring0 recover` goes on with them.", "yellow")))
         family = await describe(kernel)
         row = await kernel.start(family, task, principal=by.name, only=only)
-        for warning in profiles.warnings(kernel, row.id):
+        for warning in await profiles.warnings(kernel, row.id):
             put(out, text((line(warning, 600), "bold yellow")))
         view = View(kernel.store, place.runtime, out, answer=Prompt(giving(kernel), out).ask)
         kernel.runs.heard = view.heard

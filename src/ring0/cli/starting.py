@@ -9,8 +9,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from ring0.errors import AgentInvalid, InvalidInput, ManifestInvalid
-from ring0.kernel.agent import manifests, processes
-from ring0.kernel.agent.agents import LEFT_OUT, NEVER_READ, Family
+from ring0.kernel.agent import environments, manifests, processes
+from ring0.kernel.agent.agents import Family
 from ring0.kernel.kernel import Kernel
 from ring0.types import AgentManifest
 
@@ -28,14 +28,16 @@ class Bare:
         return await kernel.describe(self.manifest, around=self.around)
 
 
-def agent_of_file(named: str, manifest: Path | None) -> Bare:
+def agent_of_file(named: str, manifest: Path | None, search: str = "") -> Bare:
     """`FILE.py:FUNCTION`, with the agent.toml given, or the one beside it that names this file.
 
-    Without FILE.py: the agent of the manifest. Raises ManifestInvalid, AgentInvalid.
+    Without FILE.py: the agent of the manifest. search: the PATH on which its `command` is looked
+    for, where it has one. Raises ManifestInvalid, AgentInvalid.
     """
     if not named:
         assert manifest is not None
         found = manifests.read_agent(manifest)
+        found = environments.with_environment(found, Path(found.folder), search)
         return Bare(found, _around(found))
     name, _, function = named.partition(":")
     file = Path(name)
@@ -71,35 +73,39 @@ def _around(manifest: AgentManifest) -> tuple[str, ...]:
     """The Python files and packages beside the entry; none where the manifest names its code."""
     if manifest.code or not manifest.entry:
         return ()
-    folder = Path(manifest.folder, manifest.entry.partition(":")[0]).parent
-    if not folder.is_dir():
+    file = Path(manifest.folder, manifest.entry.partition(":")[0])
+    if not file.parent.is_dir():
         return ()
-    found = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.name not in LEFT_OUT | NEVER_READ
-        and not path.is_symlink()
-        and ((path.suffix == ".py" and path.is_file()) or (path / "__init__.py").is_file())
-    ]
+    found = [file.parent / name for name in environments.beside(file)]
     return tuple(os.path.relpath(path, manifest.folder) for path in found)
 
 
-def agent_of_command(command: tuple[str, ...], manifest: Path | None, folder: Path) -> Bare:
-    """Any program, with the manifest given, or with none: then it has no tools. Raises NotFound,
-    ManifestInvalid, InvalidInput."""
+def agent_of_command(
+    command: tuple[str, ...], manifest: Path | None, folder: Path, search: str
+) -> Bare:
+    """Any program, with the manifest given, or with none: then it has no tools. `search`: the PATH
+    of whoever asks, on which a Python is looked for. Raises NotFound, ManifestInvalid,
+    InvalidInput."""
     if not command:
         raise InvalidInput("There is no command after `--`.", todo="`ring0 run -- CMD ARGS`.")
     if manifest is None:
         name = os.path.basename(command[0]) or "command"
-        found = AgentManifest(
-            name=name,
-            command=command,
-            folder=str(folder),
-            code=processes.command_code(command, folder),
-        )
+        found = AgentManifest(name=name, command=command, folder=str(folder))
     else:
-        read = manifests.read_agent(manifest)
-        code = read.code or processes.command_code(command, Path(read.folder))
-        found = replace(read, command=command, entry="", code=code)
-    processes.check_command(command)
+        found = replace(manifests.read_agent(manifest), command=command, entry="")
+    found = environments.with_environment(found, folder, search)
+    if not found.code:
+        found = replace(found, code=_code(found))
+    processes.check_command(found.command)
     return Bare(found)
+
+
+def _code(manifest: AgentManifest) -> tuple[str, ...]:
+    """The files of the command line; where Python runs one, also those that it may import."""
+    folder = Path(manifest.folder)
+    named = processes.command_code(manifest.command, folder)
+    script = next((name for name in named if name.endswith(".py")), None)
+    if script is None or not environments.is_python(manifest.command[0]):
+        return named
+    place = Path(script).parent
+    return (*named, *(str(place / name) for name in environments.beside(folder / script)))

@@ -16,6 +16,7 @@ from ring0.cli import output
 from ring0.cli.output import line, text
 from ring0.cli.parts import arguments, brief, outcome_of, place
 from ring0.kernel.undo.planning import AGENT, look
+from ring0.store.approving import DENIED_IN_A_ROW
 from ring0.store.events import Entry, RunEnded
 from ring0.store.sqlite import SqliteStore
 from ring0.types import (
@@ -144,6 +145,9 @@ def draw(told: Told, now_us: int) -> RenderableType:
     """The whole tree."""
     tree = Tree(_head(told.run, now_us), guide_style="dim")
     tree.add(text(("task  ", "dim"), (line(told.task, 600), "italic")))
+    if told.run.paused_by == DENIED_IN_A_ROW:
+        what = f"look at what it asks for, then `ring0 resume {told.run.root} --tree`, or `kill`"
+        tree.add(text((what, "yellow")))
     _add(tree, told, now_us)
     return tree
 
@@ -151,6 +155,8 @@ def draw(told: Told, now_us: int) -> RenderableType:
 def _head(run: Run, now_us: int) -> Text:
     ends = run.ended_us if run.state in ENDED else now_us
     state = f"{run.state} ({run.waiting_for})" if run.waiting_for else str(run.state)
+    if run.paused_by:
+        state += f", paused by {line(run.paused_by, 100)}"
     style = {RunState.DONE: "bold green", RunState.WAITING: "bold yellow"}.get(
         run.state, "bold red"
     )

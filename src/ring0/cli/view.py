@@ -21,6 +21,7 @@ from ring0.cli.parts import asking, brief, head, held, outcome_of, place, reason
 from ring0.cli.relay import Relay
 from ring0.runtime import Runtime
 from ring0.store import events as ev
+from ring0.store.approving import DENIED_IN_A_ROW
 from ring0.store.events import Entry, decode_entry
 from ring0.store.sqlite import SqliteStore
 from ring0.types import (
@@ -357,6 +358,10 @@ class View:
                 (f": {line(body.note)}" if body.note else "", "dim"),
             ),
         )
+        row = await self._store.run(run.id) if body.state == "denied" else None
+        if row is not None and row.paused_by == DENIED_IN_A_ROW:
+            what = f" by {row.paused_by}; `ring0 resume {row.root} --tree` lets them go on"
+            self._line(run, text(("paused, with all of its tree", "yellow"), what))
 
     async def _run_ended(self, run: Run, body: ev.RunEnded) -> None:
         if self._relay.has_begun_a_line(run.id):

@@ -44,6 +44,15 @@ class Needs:
         else:
             self._say(_unknown(what), what.run)
 
+    def told_no(self, root: str, runs: list[str]) -> None:
+        """People have denied too many asks of a tree in a row, and all of it is paused."""
+        many = f"{len(runs)} runs of the tree are" if len(runs) != 1 else "1 run of the tree is"
+        self._say(
+            f"{limits.DENIALS_IN_A_ROW_MAX} asks in a row were denied, and {many} paused; look at"
+            f" what was asked for, then `ring0 resume {root} --tree` or `ring0 kill {root}`",
+            root,
+        )
+
     async def _asked(self, asked: Approval, reason: str) -> None:
         try:
             shown = msgspec.json.decode(await self._store.blob(asked.shown), type=Shown)

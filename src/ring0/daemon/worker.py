@@ -71,6 +71,8 @@ class Worker:
         self._died_young = died_young
         self._stop = asyncio.Event()
         self._by_itself: ByItself | None = None
+        self._warnings: set[asyncio.Task[None]] = set()
+        """Looks for rules that hold for nothing, under way."""
 
     async def serve(self) -> None:
         """Until it is stopped. Raises what keeps the kernel from its work."""
@@ -85,7 +87,8 @@ class Worker:
                 by_itself = self._by_itself = ByItself(kernel, self._options, self.say)
                 by_itself.bind()
                 kernel.runs.seen = functools.partial(self._seen, kernel)
-                kernel.waiting.needed = Needs(kernel.store, self._runtime, self.say).heard
+                needs = Needs(kernel.store, self._runtime, self.say)
+                kernel.waiting.needed, kernel.pausing.told = needs.heard, needs.told_no
                 kernel.notifying.failed = self._not_told
                 left = await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)
                 ours = [row for row in left if row.mode is not Mode.EMBEDDED]
@@ -96,6 +99,8 @@ class Worker:
                     self.say(OBSERVED)
                 if kernel.held_profile:
                     self.say(changing.told(kernel))
+                for warning in kernel.unmatched:
+                    self.say(warning)
                 try:
                     await self._recover(kernel, len(left) - len(ours))
                     await by_itself.begin()
@@ -107,6 +112,8 @@ class Worker:
         finally:
             loop.remove_reader(self._channel.fileno())
             beats.cancel()
+            for task in self._warnings:
+                task.cancel()
 
     async def _until_it_ends(self, kernel: Kernel) -> None:
         """Until it is stopped, or its journal has to be opened anew. Raises StoreFailed."""
@@ -144,13 +151,23 @@ class Worker:
         if row.state is RunState.RUNNING:
             how = "is started" if row.epoch == 1 else f"goes on (start {row.epoch})"
             self.say(f"agent {row.agent} {how}, for {row.principal}", row.id)
-            for warning in profiles.warnings(kernel, row.id):
-                self.say(warning, row.id)
+            if kernel.policies.names_tools:
+                task = self._runtime.start(self._warn(kernel, row.id), name=f"rules of {row.id}")
+                self._warnings.add(task)
+                task.add_done_callback(self._warnings.discard)
         else:
             which = "; `ring0 show` marks the effect to settle" * (row.state is RunState.UNKNOWN)
             self.say(f"agent {row.agent} has ended: {row.state}{which}", row.id)
         if self._by_itself is not None:
             self._by_itself.seen(row)
+
+    async def _warn(self, kernel: Kernel, run: str) -> None:
+        """Of rules that name a tool which nobody has."""
+        try:
+            for warning in await profiles.warnings(kernel, run):
+                self.say(warning, run)
+        except (StoreFull, StoreFailed):
+            pass  # Whoever writes says so, and the journal is opened anew.
 
     async def _recover(self, kernel: Kernel, embedded: int) -> None:
         """Goes on with what was left; what can't go on is said, and keeps nothing else back."""

@@ -22,19 +22,20 @@ from aiohttp import web
 from ring0 import limits
 from ring0.errors import (
     CallDenied,
-    InvalidInput,
     LimitReached,
     NotFound,
     Ring0Error,
     TokenDead,
     TokenInvalid,
 )
+from ring0.gateway import native
 from ring0.gateway.bodies import Bodies, BodyRefused
-from ring0.gateway.door import STATUS, Told, describe, to_request
 from ring0.gateway.listening import Listening
+from ring0.gateway.told import STATUS, Told
 from ring0.identity.tokens import Scope
 from ring0.kernel.agent.config_identity import listening_at
 from ring0.kernel.kernel import Kernel
+from ring0.kernel.operating import checking
 from ring0.runtime import Runtime
 
 SOCKET: Final = "calls.sock"
@@ -62,17 +63,8 @@ class CallDoor:
         address, port = where
         own = f"[{address}]" if ":" in address else address
         self._hosts = frozenset({f"{own}:{port}", f"localhost:{port}"})
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((address, port))
-        except OSError as error:
-            listener.close()
-            raise InvalidInput(
-                f"[identity] listen: {own}:{port} can't be listened at: {error.strerror}.",
-                todo="Name a port that is free.",
-            ) from None
+        listener = checking.listener(self._kernel.config.identity)
+        assert listener is not None, "it names a port"
         await self._serve("tcp", listener)
 
     async def open_local(self) -> str:
@@ -154,13 +146,12 @@ class CallDoor:
             length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
         with self._room(run.id) as bodies:
             async with run.weight.room(length):
-                asked = to_request(await bodies.read(request))
+                asked = native.to_request(await bodies.read(request))
             scope.check()  # The body may have taken its time.
             outcome = await self._gate.call(run.handle, asked, scope=scope)
         if outcome.error is not None:
             raise Told(outcome.error, outcome.notice)
-        told = {"notice": outcome.notice} if outcome.notice else {}
-        return _encode({"value": outcome.value, "label": outcome.label, **told})
+        return native.told(outcome)
 
     @contextmanager
     def _room(self, run: str) -> Iterator[Bodies]:
@@ -184,7 +175,7 @@ class CallDoor:
         run = self._gate.live.get(scope.issued.run)
         if run is None:
             raise TokenDead("The token is dead.", why="Its run has ended.", todo="Nothing.")
-        return _encode(await describe(self._gate, run, scope))
+        return _encode(await native.describe(self._gate, run, scope))
 
 
 class _Present:
@@ -215,9 +206,8 @@ def _shown(request: web.Request) -> str:
 
 
 def _refusal(error: Ring0Error, status: int = 0) -> web.Response:
-    told = {"notice": error.notice} if error.notice else {}
     return web.Response(
-        body=_encode({"error": error.as_dict(), **told}),
+        body=native.refusal(error),
         status=status or _STATUS.get(error.code, 422),
         content_type="application/json",
     )

@@ -1,10 +1,12 @@
-"""The native door: the small JSON API that the SDK speaks, on a run's own listeners.
+"""A run's own listeners: the native door, the small JSON API that the SDK speaks; and, on the same
+ones, the model doors (`models/`) and the MCP door (`mcp/`).
 
 Which listener a request came in on is the identity: nothing in a request can name another run.
     POST /v1/call    {kind, name, args, path, counter} -> {value, label} or {error}, with a `notice`
                      where the kernel has something to say: that the run seems to be in a loop
     GET  /v1/run     what this run is, and what it may ask for
     POST /v1/result  {value} or {error}: the end of the agent's work
+    GET  /v1/openapi.json     all of this, described
 """
 
 from __future__ import annotations
@@ -17,32 +19,19 @@ import msgspec
 from aiohttp import web
 
 from ring0 import limits
-from ring0.errors import CallInvalid, NotFound, Ring0Error, RunDead, RunFailed
-from ring0.gateway import peers
+from ring0.errors import NotFound, Ring0Error, RunDead
+from ring0.gateway import native, openapi, peers
 from ring0.gateway.bodies import Bodies, BodyRefused
 from ring0.gateway.listening import Listening
-from ring0.identity.tokens import Scope
+from ring0.gateway.mcp.http import McpDoor
+from ring0.gateway.models.routes import PATHS, ModelDoors
+from ring0.gateway.told import STATUS, STATUS_ELSE, Told
 from ring0.kernel.gate import Gate
 from ring0.kernel.identities import Identities
 from ring0.kernel.live import LiveRun
 from ring0.tools.sandbox import Sandbox
-from ring0.types import CallKind, Request
 
-STATUS = {
-    "denied": 403,
-    "run_dead": 410,
-    "limit_reached": 429,
-    "loop_stopped": 429,
-    "replay_diverged": 409,
-    "not_found": 404,
-    "tool_failed": 502,
-    "model_failed": 502,
-}
 _encode = msgspec.json.Encoder().encode
-
-
-ASKED = tuple(kind for kind in CallKind if kind is not CallKind.EGRESS)
-"""What may be asked for at a door: an agent's own sandbox reaches nothing."""
 
 
 class Door:
@@ -69,6 +58,7 @@ class Door:
         self._uid = uid
         self._listening: Listening | None = None
         self._bodies = Bodies(gate.runtime)
+        self._mcp = McpDoor(gate, run, self._bodies)
 
     async def open(self, *listeners: socket.socket) -> None:
         """Serves on sockets that are bound and listening already."""
@@ -76,6 +66,10 @@ class Door:
         app.router.add_post("/v1/call", self._answered(self.call))
         app.router.add_get("/v1/run", self._answered(self.describe))
         app.router.add_post("/v1/result", self._answered(self.result))
+        app.router.add_get("/v1/openapi.json", self._answered(self.openapi))
+        ModelDoors(self._gate, self._run, self._bodies).add(app.router, self._check_peer)
+        self._mcp.add(app.router, self._check_peer)
+        app.router.add_route("HEAD", "/", _here)
         app.router.add_route("*", "/{other:.*}", _not_there)
         self._listening = Listening(
             app,
@@ -90,6 +84,7 @@ class Door:
     async def close(self) -> None:
         if self._workload is not None:
             await self._workload.close()
+        self._mcp.close()
         if self._listening is not None:
             await self._listening.close()
 
@@ -142,106 +137,48 @@ class Door:
         if length is None or length > limits.CALL_BODY_SIZE_BYTES_MAX:
             length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
         async with self._run.weight.room(length):
-            asked = to_request(await self._bodies.read(request))
+            asked = native.to_request(await self._bodies.read(request))
         # Nothing is awaited until the call itself has that weight.
         outcome = await self._gate.call(self._run.handle, asked)
         if outcome.error is not None:
             raise Told(outcome.error, outcome.notice)
-        told = {"notice": outcome.notice} if outcome.notice else {}
-        return _encode({"value": outcome.value, "label": outcome.label, **told})
+        return native.told(outcome)
 
     async def describe(self, request: web.Request) -> bytes:
-        return _encode(await describe(self._gate, self._run))
+        return _encode(await native.describe(self._gate, self._run))
 
     async def result(self, request: web.Request) -> bytes:
         """The first result counts; a dead run takes none."""
         self._gate.handles.check(self._run.handle)
-        body = await self._bodies.read(request)
-        if not isinstance(body, dict) or len(body) != 1 or not body.keys() <= {"value", "error"}:
-            raise CallInvalid("A result is `value` or `error`.", todo="Send one of them.")
+        result = native.to_result(await self._bodies.read(request))
         if not self._run.result.done():
-            if "value" in body:
-                self._run.result.set_result(body["value"])
-            else:
-                self._run.result.set_result(_failure(body["error"]))
-        return _encode({"value": None})
+            self._run.result.set_result(result)
+        return _encode(native.ResultTold())
+
+    async def openapi(self, request: web.Request) -> bytes:
+        return openapi.document()
 
 
 def _refusal(error: Ring0Error, status: int = 0) -> web.Response:
-    told = {"notice": error.notice} if error.notice else {}
     return web.Response(
-        body=_encode({"error": error.as_dict(), **told}),
-        status=status or STATUS.get(error.code, 422),
+        body=native.refusal(error),
+        status=status or STATUS.get(error.code, STATUS_ELSE),
         content_type="application/json",
     )
+
+
+async def _here(request: web.Request) -> web.Response:
+    return web.Response()
 
 
 async def _not_there(request: web.Request) -> web.Response:
     return _refusal(
         NotFound(
             f"This door has no {request.method} {request.path[:80]!r}.",
-            todo="It has: POST /v1/call, GET /v1/run, POST /v1/result.",
+            todo="It has: POST /v1/call, GET /v1/run, POST /v1/result, GET /v1/openapi.json;"
+            f" for models: POST {', '.join(PATHS)}, GET /v1/models.",
         )
     )
-
-
-class Told(Ring0Error):
-    """An outcome's error, handed on as it stands in the journal."""
-
-    def __init__(self, error: dict[str, str], notice: str = "") -> None:
-        super().__init__(error["what"], why=error["why"], todo=error["todo"])
-        self._error = error
-        self.notice = notice
-        self.code = error["code"]  # type: ignore[misc]
-
-    def as_dict(self) -> dict[str, str]:
-        return self._error
-
-
-async def describe(gate: Gate, run: LiveRun, scope: Scope | None = None) -> dict[str, Any]:
-    """What a run is told of itself, and what whoever has a token of it is told."""
-    gate.handles.check(run.handle)
-    tools, models, agents = run.named(scope)
-    return {
-        "run": run.id,
-        "agent": run.row.agent,
-        "task": "" if scope else (await gate.store.blob(run.row.task)).decode(),
-        "tools": tools,
-        "models": models,
-        "agents": agents,
-    }
-
-
-def to_request(body: Any) -> Request:
-    """A call's body as a request. Raises CallInvalid."""
-    if not isinstance(body, dict):
-        raise CallInvalid("A call is a JSON object.", todo="Send {kind, name, args}.")
-    if unknown := body.keys() - {"kind", "name", "args", "path", "counter"}:
-        raise CallInvalid(
-            f"A call has no field {sorted(unknown)[0][:80]!r}.",
-            todo="It has: kind, name, args, path, counter.",
-        )
-    kind = body.get("kind", "")
-    if not isinstance(kind, str) or kind not in ASKED:
-        raise CallInvalid(
-            f"There is no kind of call {str(kind)[:80]!r}.",
-            why=f"There are: {', '.join(ASKED)}.",
-            todo="Send one of those.",
-        )
-    name, path, counter = body.get("name", ""), body.get("path", ""), body.get("counter", 0)
-    if not isinstance(name, str) or not isinstance(path, str) or type(counter) is not int:
-        raise CallInvalid(
-            "`name` and `path` are strings, `counter` is an integer.", todo="Correct their types."
-        )
-    return Request(
-        kind=CallKind(kind), name=name, args=body.get("args"), path=path, counter=counter
-    )
-
-
-def _failure(error: Any) -> Ring0Error:
-    error = error if isinstance(error, dict) else {}
-    text = {key: str(error.get(key, ""))[:4_000] for key in ("what", "why", "todo")}
-    return RunFailed(text["what"] or "The agent failed.", why=text["why"], todo=text["todo"])
 
 
 def doors(gate: Gate, identities: Identities | None = None) -> Any:

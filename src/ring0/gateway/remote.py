@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import msgspec
 from ring0 import limits
 from ring0.errors import Busy, KernelBusy, Ring0Error
 from ring0.gateway import ordering
-from ring0.gateway.door import Told
+from ring0.gateway.told import Told
 from ring0.gateway.holding import supervisor
 from ring0.identity import logins
 from ring0.runtime import Runtime
@@ -115,13 +116,16 @@ class Remote:
                 await self._runtime.sleep(limits.BEAT_S)
 
     async def printed(self, run: str, *, since_start: bool) -> AsyncIterator[tuple[str, str]]:
-        """(run, text) of what a run and all beneath it print, until the kernel ends."""
+        """(run, text) of what a run and all beneath it print, until the kernel ends. Raises Told
+        where who asks may not look on."""
         query = {"run": run, "all": str(int(since_start))}
         try:
             async with (
                 self._session() as session,
                 session.get("http://kernel/v1/printed", params=query) as response,
             ):
+                if response.status == HTTPStatus.FORBIDDEN:
+                    raise _as_told(msgspec.json.decode(await response.read())["error"])
                 async for row in response.content:
                     if row.strip():  # Else it only looks whether we are still here.
                         yield msgspec.json.decode(row, type=tuple[str, str])

@@ -50,6 +50,7 @@ _COMMANDS: Final = {
     "identity-rotate": "identity rotate",
     "load": "top",
     "order": "cron / hook",
+    "printed": "follow",
     "secrets": "secret",
     "token": "token give",
     "token-revoke": "token revoke",

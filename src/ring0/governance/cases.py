@@ -6,7 +6,7 @@ A file is TOML, read strictly. No journal, no kernel, no tool is needed.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,10 +122,16 @@ def read(path: Path) -> Cases:
     return found
 
 
-def run(case: Case, policies: Policies, schemas: Mapping[str, Mapping[str, Any]]) -> Failed | None:
+Misfit = Callable[[str, dict[str, Any]], str]
+"""Given a tool and arguments: where they don't fit its schema; empty: they do."""
+
+
+def run(
+    case: Case, policies: Policies, schemas: Mapping[str, Mapping[str, Any]], misfit: Misfit
+) -> Failed | None:
     """Decides it; None where it comes out as it should. Raises PolicyInvalid for a case that can't
-    be asked."""
-    verdict = policies.decide(_question(case, policies, schemas))
+    be asked: no such call would ever get as far as the policies."""
+    verdict = policies.decide(_question(case, policies, schemas, misfit))
     rules = tuple(reason.rule for reason in verdict.reasons)
     want, got = [str(case.want)], [str(verdict.kind)]
     if case.rules is not None:
@@ -139,12 +145,15 @@ def run(case: Case, policies: Policies, schemas: Mapping[str, Mapping[str, Any]]
     return Failed(case=case.name, want=", ".join(want), got=", ".join(got), verdict=verdict)
 
 
-def _question(case: Case, policies: Policies, schemas: Mapping[str, Mapping[str, Any]]) -> Question:
+def _question(
+    case: Case, policies: Policies, schemas: Mapping[str, Mapping[str, Any]], misfit: Misfit
+) -> Question:
     facts = msgspec.structs.asdict(case.facts)
     args = None
     if case.args is not None or case.tool in schemas:
         schema = _schema(case, schemas)
         if case.kind is CallKind.TOOL:
+            _check_args(case, policies, misfit)
             args = policies.arguments(case.tool, "", schema, case.args or {})
     return Question(
         principal=case.principal,
@@ -156,6 +165,20 @@ def _question(case: Case, policies: Policies, schemas: Mapping[str, Mapping[str,
         args=args,
         **facts,
     )
+
+
+def _check_args(case: Case, policies: Policies, misfit: Misfit) -> None:
+    """A case may leave its arguments out only where no rule looks at them. Raises PolicyInvalid."""
+    if case.args is None and not policies.looks_at(case.tool):
+        return
+    if where := misfit(case.tool, case.args or {}):
+        raise PolicyInvalid(
+            f"The case {case.name!r} has arguments that {case.tool} does not take: {where}",
+            why="The kernel refuses such a call before any policy is asked."
+            if case.args is not None
+            else "It has no `args`, and a rule looks at them.",
+            todo="Correct `args`: they have to fit the tool's schema.",
+        )
 
 
 def _schema(case: Case, schemas: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

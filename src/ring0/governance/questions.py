@@ -23,6 +23,8 @@ _RESOURCE_TYPE: Final = {
     CallKind.MODEL: "Model",
     CallKind.SPAWN: "Agent",
     CallKind.EGRESS: "Tool",
+    CallKind.PROPOSAL: "Tool",
+    CallKind.OBSERVED: "Tool",
 }
 _KERNEL: Final = ("Kernel", "kernel")
 
@@ -76,6 +78,8 @@ class Question(Frozen, frozen=True):
     budget_left_calls: int = 0
     budget_left_tokens: int = 0
     budget_left_microusd: int = 0
+    features: tuple[str, ...] = ()
+    """What a model's provider is asked for beyond an answer."""
     args: Arguments | None = None
     """None: no policy looks at the arguments."""
 
@@ -126,6 +130,7 @@ def context(question: Question) -> dict[str, Any]:
         "budget_left_calls": question.budget_left_calls,
         "budget_left_tokens": question.budget_left_tokens,
         "budget_left_microusd": question.budget_left_microusd,
+        "features": question.features,
         "host": question.host,
         "method": question.method,
     }

@@ -164,7 +164,7 @@ def unknown(parsed: Sequence[Statement], tools: Sequence[str]) -> list[str]:
             hint = f" Did you mean {like[0]!r}?" if like else ""
             found.append(
                 f"{statement.file}:{statement.line}: {statement.rule} names the tool {name[:80]!r},"
-                f" which this agent does not have: it holds for no call of it.{hint}"
+                f" which no agent that is known here has: it holds for no call.{hint}"
             )
     return found
 

@@ -51,6 +51,10 @@ class Secrets:
     def __repr__(self) -> str:
         return f"Secrets({', '.join(self._names)})"
 
+    def forms(self) -> Iterable[str]:
+        """All that is looked for: the values, and how they look inside base64, hex, URLs, JSON."""
+        return self._forms
+
     def redact(self, value: Any) -> tuple[Any, tuple[str, ...]]:
         """`value` without secrets, keys too, and the names that were found.
 

@@ -18,7 +18,7 @@ from ring0.kernel.folder import lock_folder, make_folder
 from ring0.kernel.kernel import Kernel
 from ring0.kernel.life import lost, recovery
 from ring0.kernel.life.runs import Doors, Embed
-from ring0.kernel.operating import changing
+from ring0.kernel.operating import changing, checking, principals
 from ring0.runtime import Runtime
 from ring0.store import Write, address
 from ring0.store import events as ev
@@ -47,11 +47,14 @@ async def open_kernel(
     try:
         recorded = await store.settings()
         said = changing.read(home, recorded)
+        checking.check(said.config, environment, vault, runtime)
+        unmatched = await principals.check(said.config, store)
         policies = said.policies
         kernel = Kernel(
             home, lock, store, runtime, said.config, vault, policies, environment, doors, embed
         )
         changing.take_up(kernel, said)
+        kernel.unmatched = unmatched
         cut_off = await lost.at_work(store)
         changes, blobs = changing.events(said, recorded, operator_name(os.getuid()))
         text = policies.text.encode()

@@ -40,7 +40,7 @@ from ring0.runtime import Runtime
 from ring0.scheduler.budgets import check_deadline
 from ring0.scheduler.caps import Cap
 from ring0.store import GuardFailed, Store, base
-from ring0.tools.driver import CallContext, Result, Within
+from ring0.tools.driver import Result, Said, Within
 from ring0.tools.registry import Tool
 from ring0.types import (
     Approval,
@@ -91,16 +91,18 @@ class Gate:
         request: Request,
         within: Within | None = None,
         scope: Scope | None = None,
+        said: Said | None = None,
     ) -> Outcome:
         """One call, from the door to its recorded outcome.
 
         `within`: the tool's call in whose sandbox it was made; no door can give one. `scope`: the
         token that it came with, which narrows it and has to be live for as long as it waits.
+        `said`: what the door itself knows of it.
         Refusals and failures are outcomes. Raised is only what ends the caller: RunDead,
         ReplayDiverged, StoreFull, StoreFailed; and CallInvalid for what can't even be named.
         """
         run = self.authenticate(handle)  # 1
-        held = self.resolve(run, request, within, scope)  # 2
+        held = self.resolve(run, request, within, scope, said)  # 2
         self.runtime.reached("call.resolved")
         return await run.once(held, self.runtime, lambda: self._pass(run, held))
 
@@ -158,6 +160,7 @@ class Gate:
         request: Request,
         within: Within | None = None,
         scope: Scope | None = None,
+        said: Said | None = None,
     ) -> Held:
         """Names the call, finds its manifest, validates and canonicalises its arguments.
 
@@ -169,17 +172,20 @@ class Gate:
                 todo="Use the name that the agent's manifest gives.",
             )
         canonical = values.canonical([request.kind, request.name, request.args])
-        digest = run.digest_of(canonical)
-        call = within.id if within else run.name_call(request, digest, scope)
+        digest = run.digest_of(values.normal(request, canonical, said))
+        call = within.id if within else ""
+        call = call or (said.id if said else "") or run.name_call(request, digest, scope, said)
         # The name goes on record as it is, whether or not there is such a tool.
         name = self.secrets.redact_text(request.name)
         held = Held(call, request.kind, name, canonical, digest)
         held.within = within
         held.scope = scope
+        if said is not None:
+            held.said, said.call = said, call
         asked = run.approvals.get(call)
         held.begun_us = asked.asked_us if asked else self.runtime.now_us()
         try:
-            held.tool = judging.find(run, request, self.kinds, within, scope)
+            held.tool = judging.find(run, request, self.kinds, within, scope, said)
             held.args = held.tool.validate({} if request.args is None else request.args)
         except Ring0Error as error:
             held.invalid = error
@@ -232,10 +238,11 @@ class Gate:
 
         One that is `edited` says that a person changed arguments: the call is judged anew.
         """
-        retry = judged.held.retry
-        if judged.verdict.kind is not VerdictKind.ASK or (retry is not None and retry.approval):
+        if judged.verdict.kind is not VerdictKind.ASK or recalling.was_given(judged):
             return None
         approval = run.approvals.get(judged.held.id)
+        if recalling.still_covers(judged, approval):
+            return approval
         edited = approval is not None and approval.state is ApprovalState.EDITED
         if approval is None or edited or approval.bound_to != judged.bound_to:
             await self.turns.passed(run)  # Who is paused asks nobody meanwhile.
@@ -278,7 +285,7 @@ class Gate:
             write = intending.first(run, judged, approval, taken, locks, now_us)
         else:
             taken = self.spending.again(run, held.kind, held.name, judged.prepared)
-            write = intending.again(run, judged, taken, self.turns.guards(run, judged))
+            write = intending.again(run, judged, approval, taken, self.turns.guards(run, judged))
         try:
             await self.store.append(write)
         except GuardFailed as failure:
@@ -299,7 +306,7 @@ class Gate:
         """By the driver's dry run and by Cedar, as they are now. Raises Denied, TokenDead."""
         if held.scope is not None:
             held.scope.check()
-        context = self._context(run, held)
+        context = executing.context(run, held, self.sandboxes, self.turns)
         judged = await judging.judge(run, held, context, self.policies, self.secrets)
         while self._is_old(judged):  # A dry run takes its time.
             judged = await judging.judge(run, held, context, self.policies, self.secrets)
@@ -318,7 +325,9 @@ class Gate:
         on record as such, and the run waits until somebody says what became of it."""
         held = judged.held
         try:
-            result = await executing.carried_out(judged, self._context(run, held))
+            result = await executing.carried_out(
+                judged, executing.context(run, held, self.sandboxes, self.turns)
+            )
         except asyncio.CancelledError:
             self.turns.carried_out(held)  # It was begun: what it may have used is used.
             if judged.effect is Effect.ONCE:
@@ -382,17 +391,3 @@ class Gate:
         self.runtime.reached("call.refused")
         run.records[held.id] = refused.call
         return refused.outcome
-
-    def _context(self, run: LiveRun, held: Held) -> CallContext:
-        return CallContext(
-            call=held.id,
-            name=held.name,
-            begun_us=held.begun_us,
-            run=run.row,
-            workspace=run.workspace,
-            sandboxes=self.sandboxes,
-            operator=run.agent.operator,
-            within=held.within,
-            fences=self.turns.fences(run),
-            notice=looping.told(run, held),
-        )

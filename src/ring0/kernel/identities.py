@@ -27,6 +27,24 @@ DOOR: Final = "unix:///run/ring0/door.sock"
 _NEEDED: Final = ("grpclib", "google.protobuf")
 
 
+def check(table: IdentityTable) -> None:
+    """Raises ManifestInvalid where ring0.toml asks for what is not installed."""
+    if table.spiffe and not all(map(_is_installed, _NEEDED)):
+        raise ManifestInvalid(
+            "ring0.toml asks for certificates ([identity] spiffe), and what serves them is not"
+            " installed.",
+            why="The SPIFFE Workload API speaks gRPC.",
+            todo="pip install 'ring0[spiffe]'",
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # Not even the package that it would be in.
+        return False
+
+
 class Identities:
     """The identities of one kernel's runs."""
 
@@ -38,14 +56,8 @@ class Identities:
         runtime: Runtime,
         live: Mapping[str, LiveRun],
     ) -> None:
-        """Raises ManifestInvalid where ring0.toml asks for what is not installed."""
-        if table.spiffe and not all(importlib.util.find_spec(name) for name in _NEEDED):
-            raise ManifestInvalid(
-                "ring0.toml asks for certificates ([identity] spiffe), and what serves them is not"
-                " installed.",
-                why="The SPIFFE Workload API speaks gRPC.",
-                todo="pip install 'ring0[spiffe]'",
-            )
+        """Raises ManifestInvalid."""
+        check(table)
         self.keys = Keys(home)
         self.spiffe = table.spiffe
         self.domain = table.trust_domain

@@ -37,6 +37,7 @@ from ring0.kernel.life.pausing import Pausing
 from ring0.kernel.life.queueing import ALONE, Beside
 from ring0.kernel.life.runs import Doors, Embed, Runs
 from ring0.kernel.live import LiveRun
+from ring0.kernel.localmodels import LocalModels
 from ring0.kernel.operating.entering import Entering
 from ring0.kernel.providers import Providers
 from ring0.kernel.sandboxes import Sandboxes
@@ -89,13 +90,16 @@ class Kernel:
         self.policies = policies
         self.vault = vault
         self._lock = lock
+        self.environment = environment
         self._embed = embed
         self._make_gate(environment)
         self._make_calls(environment)
         self._make_runs(doors)
         self._make_operating()
         wire(self)
-        self.answering = Answering(store, runtime, self.waiting, self.gate.live, self.gate.kinds)
+        self.answering = Answering(
+            store, runtime, self.waiting, self.pausing, self.gate.live, self.gate.kinds
+        )
 
     def _make_gate(self, environment: Mapping[str, str]) -> None:
         """What the gate asks, and the gate."""
@@ -123,7 +127,10 @@ class Kernel:
     def _make_calls(self, environment: Mapping[str, str]) -> None:
         """What carries out the calls, each with what it needs of others."""
         store, runtime, config, live = self.store, self.runtime, self.config, self.gate.live
-        self.providers = Providers(config, environment, self.secret, runtime, self.admission)
+        local = LocalModels(self.sandboxes, runtime)
+        self.providers = Providers(
+            config, environment, self.secret, runtime, self.admission, local.start
+        )
         self.identities = Identities(self.home, config.identity, store, runtime, live)
         self.outside = Outside(
             config,
@@ -133,6 +140,7 @@ class Kernel:
             token=self.keeping.logins.token,
             refused=self.keeping.logins.refused,
             jwt=self.identities.edge_jwt,
+            is_live=self.gate.handles.is_live,
         )
         self.locking = Locking(store, runtime, self.waiting, live)
         self.mail = Mail(store, runtime, self.waiting, self.gate.secrets, live)
@@ -185,6 +193,10 @@ class Kernel:
         self.reloading = asyncio.Lock()
         self.held_profile = ""
         """What ring0.toml names where a stricter profile holds (operating/changing.py)."""
+        self.looked_for_tools: set[tuple[str, str, str]] = set()
+        """By agent, its code and the policies: whether rules name tools that nobody has is said."""
+        self.unmatched: list[str] = []
+        """Warnings: principals that ring0.toml narrows, and nobody is (operating/principals.py)."""
 
     async def close(self) -> None:
         """Stops what runs (it can be recovered), and lets go of the folder."""

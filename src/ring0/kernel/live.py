@@ -25,7 +25,7 @@ from ring0.runtime import Runtime
 from ring0.scheduler.caps import Taking
 from ring0.scheduler.loops import Asked, Watch
 from ring0.store import Store
-from ring0.tools.driver import Within
+from ring0.tools.driver import Said, Within
 from ring0.tools.registry import Tool
 from ring0.tools.workspace import Workspace
 from ring0.types import (
@@ -95,6 +95,7 @@ class Held:
         "name",
         "notice",
         "retry",
+        "said",
         "scope",
         "tool",
         "within",
@@ -127,6 +128,8 @@ class Held:
         """The tool's call in whose sandbox it was made."""
         self.scope: Scope | None = None
         """The token that it came with."""
+        self.said: Said | None = None
+        """What the door knows of it beside that."""
 
 
 class LiveRun:
@@ -199,6 +202,8 @@ class LiveRun:
         """It asked for something without a path: it can't be put away and started again."""
         self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         """What the agent's process gave as its result, or a Ring0Error."""
+        self.undelivered: set[str] = set()
+        """Calls without a path whose connection broke before their answer had gone out."""
         self._occurrences: Counter[str] = Counter()
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
         self.weight = Weight()
@@ -266,12 +271,18 @@ class LiveRun:
             )
         return self.refusals > limits.REFUSALS_PER_RUN_MAX
 
-    def name_call(self, request: Request, digest: str, scope: Scope | None = None) -> str:
+    def name_call(
+        self, request: Request, digest: str, scope: Scope | None = None, said: Said | None = None
+    ) -> str:
         """The call id. A process that gives no path is known by what it asks, and how often; what
-        comes with a token has names of its own, which no replay asks for."""
+        comes with a token has names of its own, which no replay asks for. What is asked for again
+        after an answer that never arrived is the same call."""
         start = f"{self.id}/{scope.mark(self.row.epoch)}" if scope else self.id
         if not request.path:
             self.pathless = self.pathless or scope is None
+            number = self._asked_again(start, digest, said) if said and scope is None else 0
+            if number:
+                return f"{start}/~{digest[:24]}/{number}"
             self._occurrences[start + digest] += 1
             sign = "~" if scope is None else "+"
             return f"{start}/{sign}{digest[:24]}/{self._occurrences[start + digest]}"
@@ -283,6 +294,15 @@ class LiveRun:
         if not 0 <= request.counter < 2**31:
             raise CallInvalid("The call's counter is out of bounds.", todo="Count from 0.")
         return f"{start}/{request.path}/{request.counter}"
+
+    def _asked_again(self, start: str, digest: str, said: Said) -> int:
+        """Which of the calls that were asked for in these words this one is once more; 0: none."""
+        last = self._occurrences[start + digest]
+        for number in range(1, last + 1 if self.undelivered else 1):
+            if (call := f"{start}/~{digest[:24]}/{number}") in self.undelivered:
+                self.undelivered.discard(call)
+                return number
+        return last if said.again else 0
 
     def digest_of(self, canonical: bytes) -> str:
         """Digest of a request, keyed so that it tells nothing once the key is gone."""

@@ -6,18 +6,28 @@ Not here: what a provider says and costs (models/), which slots a call of it tak
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 
 from ring0 import models
 from ring0.errors import ManifestInvalid
+from ring0.identity.vault import secret_name
 from ring0.kernel.agent import manifests
 from ring0.kernel.agent.agents import Family
 from ring0.kernel.agent.manifests import Config
 from ring0.kernel.steps import slots
+from ring0.models.local import Start
 from ring0.runtime import Runtime
 from ring0.scheduler.admission import Admission
 from ring0.types import AgentManifest, ModelConfig
+
+KEYS: Final = {
+    "openai": "OPENAI_API_KEY",
+    "openai-responses": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+}
+"""Where a provider's key is, where the configuration names none."""
 
 
 class Providers:
@@ -30,12 +40,14 @@ class Providers:
         secret: Callable[[str], str],
         runtime: Runtime,
         admission: Admission,
+        start_local: Start,
     ) -> None:
         self._config = config
         self._environment = environment
         self._secret = secret
         self._runtime = runtime
         self._admission = admission
+        self._start_local = start_local
         self._made: dict[tuple[str, str, str], models.Provider] = {}
         """By the agent's folder, the configuration and the key: one that is set anew is used from
         the next call on."""
@@ -48,14 +60,14 @@ class Providers:
                 f"No model is configured under the name {name!r}.",
                 why="The agent's manifest, ring0.toml and the environment name none.",
                 todo="Add [models.default] to agent.toml or ring0.toml, or set"
-                " OPENAI_API_KEY (and OPENAI_BASE_URL).",
+                " OPENAI_API_KEY (and OPENAI_BASE_URL), or ANTHROPIC_API_KEY.",
             )
         return found
 
     def of(self, manifest: AgentManifest, name: str) -> models.Provider:
         """Raises ManifestInvalid."""
         config = self.config_of(manifest, name)
-        secret = self._secret("OPENAI_API_KEY")
+        secret = self._key(config)
         key = (manifest.folder, msgspec.json.encode(config).decode(), secret)
         if key not in self._made:
             bucket = slots.bucket_name(config)
@@ -65,8 +77,20 @@ class Providers:
                 secret,
                 self._runtime,
                 slow_down=lambda after_s: self._admission.slow_down(bucket, after_s),
+                start_local=self._start_local,
             )
         return self._made[key]
+
+    def _key(self, config: ModelConfig) -> str:
+        """Raises ManifestInvalid where the one that it names is not there."""
+        if not config.key:
+            return self._secret(KEYS[config.provider]) if config.provider in KEYS else ""
+        if secret := self._secret(secret_name(config.key)):
+            return secret
+        raise ManifestInvalid(
+            f"The model {config.model!r} names the key {config.key[:60]!r}, which is not set.",
+            todo=f"`ring0 secret set {config.key[:60]}`, or set it in the environment.",
+        )
 
     def check(self, family: Family) -> None:
         """A model that can't be asked says so before the run starts. Raises ManifestInvalid."""

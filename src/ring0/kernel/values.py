@@ -14,6 +14,8 @@ import msgspec
 from ring0 import limits
 from ring0.errors import CallInvalid
 from ring0.store import address
+from ring0.tools.driver import Said
+from ring0.types import Request
 
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
@@ -81,6 +83,24 @@ def _check_text(text: str, what: str) -> None:
 def canonical(value: Any) -> bytes:
     """One byte string for one value: sorted keys, UTF-8, no white space."""
     return _canonical(value)
+
+
+def why(text: str) -> str:
+    """Why something is so, as it goes on record."""
+    return text[: limits.WHY_CHARS_MAX]
+
+
+def note(text: str) -> str:
+    """What a person wrote about what they did, likewise."""
+    return text[: limits.NOTE_CHARS_MAX]
+
+
+def normal(request: Request, whole: bytes, said: Said | None) -> bytes:
+    """What a call without a path is known by: `whole`, its canonical form, or what its door says
+    to be the same on each start of its client."""
+    if said is None or said.normal is None:
+        return whole
+    return canonical([request.kind, request.name, said.normal])
 
 
 def keyed_digest(key: bytes, *parts: bytes) -> str:

@@ -6,6 +6,7 @@ Not here: what the parts are (boot.py).
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from ring0.kernel.calls import kinds
@@ -50,6 +51,7 @@ def wire(kernel: Kernel) -> None:
     kernel.waiting.asked = kernel.notifying.asked
     kernel.waiting.wake = kernel.mail.wake = kernel.runs.wake
     kernel.waiting.check_room = kernel.runs.check_room
+    kernel.waiting.told_no = functools.partial(kernel.pausing.told_no_to, kernel.waiting)
     kernel.turns.waiting = kernel.waiting
     kernel.turns.locking = kernel.locking
     kernel.turns.mail = kernel.mail

@@ -1,6 +1,7 @@
 """What every model provider takes and gives: `ModelRequest`, `ModelAnswer`, `Provider`.
 
-The kernel's one form of a conversation; the doors translate their dialects into it.
+The kernel's one form of a conversation. What a client's or a provider's own words for it are:
+`dialects/`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from ring0 import errors, limits
 from ring0.types import Frozen
 
 OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
+ANTHROPIC_BASE_URL: Final = "https://api.anthropic.com/v1"
 MESSAGES_MAX: Final = 4_096
 TOOLS_MAX: Final = 256
+ANSWERS_MAX: Final = 1
 CHARS_PER_TOKEN: Final = 4
 """The estimate where nobody counts: a token is about four characters."""
 
@@ -29,15 +32,39 @@ class ToolCall(Frozen, frozen=True, kw_only=True):
     args: dict[str, Any]
 
 
+class Part(Frozen, frozen=True, kw_only=True):
+    """One piece of a message whose pieces have an order, or are more than text."""
+
+    kind: Literal["text", "image", "audio", "file", "call", "opaque"]
+    text: str = ""
+    """Of `text`; of `call`, the id of the tool call that stands here."""
+    media_type: str = ""
+    data: str = ""
+    """Base64, of what is no text. Nothing is ever fetched: an address is no data."""
+    name: str = ""
+    """Of a file; of what has `native`, the dialect whose words those are."""
+    native: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Of `opaque` (thinking, encrypted content): as its dialect has it. Of `text`: what its dialect
+    says beside it."""
+    blob: str = ""
+    """Of `opaque`: what nobody but its provider reads (a signature, what is encrypted). A run sends
+    only what it was given; clients leave out or change what is around it."""
+
+
 class Message(Frozen, frozen=True, kw_only=True):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
+    """All of its text, also where `parts` have it once more."""
+    parts: tuple[Part, ...] = ()
+    """Empty where it is nothing but text, then its tool calls."""
     tool_calls: tuple[ToolCall, ...] = ()
     """Of an assistant only."""
     tool_call_id: str = ""
     """Of a tool's result, and required there: the call that it answers."""
+    is_error: bool = False
+    """Of a tool's result: it says that the call failed."""
 
 
 class ToolOffer(Frozen, frozen=True, kw_only=True):
@@ -48,12 +75,40 @@ class ToolOffer(Frozen, frozen=True, kw_only=True):
     schema: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+class Native(Frozen, frozen=True, kw_only=True):
+    """What is meant for whoever speaks the same dialect; nobody else reads it."""
+
+    dialect: str
+    body: dict[str, Any]
+    """Rebuilt from the dialect's field table: nothing is in it that the table does not list."""
+    messages: int = 0
+    """How many of the request's messages it says; what comes after them is the kernel's word."""
+
+
 class ModelRequest(Frozen, frozen=True, kw_only=True):
     """A question to a model. Made by `parse_request`, which checks it."""
 
     messages: tuple[Message, ...]
     tools: tuple[ToolOffer, ...] = ()
     max_tokens: int = limits.MODEL_ANSWER_TOKENS_DEFAULT
+    tool_choice: str = "auto"
+    """`auto`, `none`, `required`, or `tool:NAME`."""
+    parallel: bool = True
+    """Whether it may propose several calls at once."""
+    answer_schema: dict[str, Any] | None = None
+    """The JSON Schema that its text has to fit; None: any text. Empty: any JSON object."""
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    effort: str = ""
+    """How much it should reason: `minimal`, `low`, `medium`, `high`; empty: as it does."""
+    answers: int = 1
+    """How many are asked for at once: each is paid for."""
+    features: tuple[str, ...] = ()
+    """What it asks of the provider beyond an answer (`web_search`, `remote_image`, `store`): each
+    is for the policy to allow."""
+    native: Native | None = None
+    """As the client wrote it: what a provider of the same dialect is sent."""
 
 
 class ModelAnswer(Frozen, frozen=True, kw_only=True):
@@ -67,7 +122,32 @@ class ModelAnswer(Frozen, frozen=True, kw_only=True):
     """What the provider says it was."""
     estimated: bool = False
     """The provider did not count the tokens: they are our estimate."""
+    parts: tuple[Part, ...] = ()
+    """Its pieces in their order; empty: its text, then its tool calls."""
+    stop: Literal["end", "length", "tools", "stop", "filter"] = "end"
+    """Why it ended: it was done, too long, it proposes calls, a `stop` came, a filter held it."""
+    tokens_cached: int = 0
+    """Of `tokens_in`, those that the provider had read before."""
+    tokens_extra: int = 0
+    """Input tokens that are paid for beside `tokens_in`: what it costs to keep some for later."""
+    tokens_reasoning: int = 0
+    """Of `tokens_out`, those that are not in its text."""
+    native: Native | None = None
+    """What else the provider said in its dialect (refusal, log probabilities, …), by its table."""
 
+
+class Delta(Frozen, frozen=True, kw_only=True):
+    """A piece of an answer on its way. Tool calls are none: they come whole, with the answer."""
+
+    text: str = ""
+    kind: Literal["text", "reasoning", "part"] = "text"
+    part: Part | None = None
+    """Of `part`: one of the answer's parts that comes whole before what follows (thinking), or,
+    of the kind `text`, begins here: its text follows."""
+
+
+Sink = Callable[[Delta], Awaitable[None]]
+"""Takes the pieces of an answer as they come; what it has taken begins the answer's text."""
 
 Again = Callable[[], Awaitable[None]]
 """Asked before another attempt of one call, where the one before may have been paid for: reserves
@@ -82,10 +162,17 @@ class Provider(Protocol):
     """A model behind one interface."""
 
     async def answer(
-        self, request: ModelRequest, idempotency_key: str, again: Again | None = None
+        self,
+        request: ModelRequest,
+        idempotency_key: str,
+        again: Again | None = None,
+        sink: Sink | None = None,
     ) -> ModelAnswer:
-        """The model's answer. Raises `ModelFailed`, `unspent` where its last attempt can't have
-        been paid for; the same key may be asked again."""
+        """The model's answer, whole. Raises `ModelFailed`, `unspent` where its last attempt can't
+        have been paid for; the same key may be asked again.
+
+        `sink`: is given pieces of it before, where the provider has any. Once it was given one
+        there is no other attempt: the answer is broken then, and that is an error."""
 
     async def close(self) -> None:
         """Ends what it holds open."""
@@ -97,10 +184,24 @@ def parse_request(args: object) -> ModelRequest:
         request = msgspec.convert(args, ModelRequest)
     except (msgspec.ValidationError, RecursionError) as error:
         raise _refused(str(error)) from None
+    if request.native is not None or request.features or request.answers != 1:
+        raise _refused("native, features and answers belong to the doors of other dialects")
+    parts = [part for message in request.messages for part in message.parts]
+    if any(part.kind == "opaque" or part.native for part in parts):
+        raise _refused("what only its provider reads belongs to the doors of other dialects")
+    if any(part.kind in ("image", "audio", "file") and False for part in parts):
+        raise _refused("an image, a sound or a file comes with its data: nothing is fetched")
+    return checked(request)
+
+
+def checked(request: ModelRequest) -> ModelRequest:
+    """The request, where its messages and tools fit together. Raises `CallInvalid`."""
     if not request.messages or len(request.messages) > MESSAGES_MAX:
         raise _refused(f"there must be 1 to {MESSAGES_MAX:,} messages")
     if not 1 <= request.max_tokens <= limits.MODEL_ANSWER_SIZE_BYTES_MAX:
         raise _refused(f"max_tokens is {request.max_tokens}")
+    if not 1 <= request.answers <= ANSWERS_MAX:
+        raise _refused(f"{request.answers} answers are asked for: 1 to {ANSWERS_MAX} can be")
     _check_tools(request.tools)
     _check_messages(request.messages)
     return request

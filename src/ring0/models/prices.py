@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ring0.models.base import OPENAI_BASE_URL, is_loopback
+from ring0.models.base import ANTHROPIC_BASE_URL, OPENAI_BASE_URL, is_loopback
 from ring0.types import Frozen, ModelConfig
 
 _MTOK: Final = 1_000_000
@@ -30,15 +30,26 @@ class Price(Frozen, frozen=True, kw_only=True, rename={"in_": "in"}):
     """Requests with more tokens than that pay `long_in` and `long_out`; 0: none do."""
     long_in: int = 0
     long_out: int = 0
+    cached: int | None = None
+    """Of what the provider had read before; None: as all else. (Not of long requests.)"""
 
-    def cost_microusd(self, tokens_in: int, tokens_out: int) -> int:
+    def cost_microusd(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> int:
         """Rounded up."""
         long = 0 < self.long_from_tokens < tokens_in
         price_in, price_out = (self.long_in, self.long_out) if long else (self.in_, self.out)
-        return -(-(tokens_in * price_in + tokens_out * price_out) // _MTOK)
+        cost = tokens_in * price_in + tokens_out * price_out
+        if self.cached is not None and not long:
+            cost -= tokens_cached * (price_in - self.cached)
+        return -(-cost // _MTOK)
 
 
 FREE: Final = Price(in_=0, out=0)
+_MAKERS: Final = {
+    "openai": ("openai", OPENAI_BASE_URL),
+    "openai-responses": ("openai", OPENAI_BASE_URL),
+    "anthropic": ("anthropic", ANTHROPIC_BASE_URL),
+}
+"""Whose table and address, by provider."""
 
 
 class Table(Frozen, frozen=True, kw_only=True):
@@ -48,6 +59,7 @@ class Table(Frozen, frozen=True, kw_only=True):
     """When its source was read."""
     source: str
     openai: dict[str, Price]
+    anthropic: dict[str, Price]
 
     def age_days(self, now_us: int) -> int:
         today = datetime.datetime.fromtimestamp(now_us / 1_000_000, datetime.UTC).date()
@@ -67,11 +79,14 @@ def price_of(config: ModelConfig) -> Price | None:
     said = (config.price_in_microusd_per_mtok, config.price_out_microusd_per_mtok)
     if said[0] is not None and said[1] is not None:
         return Price(in_=said[0], out=said[1])
-    if config.provider == "scripted":
+    if config.provider in ("scripted", "local"):
         return FREE
-    host = urlsplit(config.base_url or OPENAI_BASE_URL).hostname or ""
+    makers = _MAKERS.get(config.provider)
+    official = urlsplit(makers[1] if makers else OPENAI_BASE_URL).hostname
+    host = (urlsplit(config.base_url).hostname if config.base_url else official) or ""
     if is_loopback(host):
         return FREE if said == (None, None) else None
-    if config.provider == "openai" and host == urlsplit(OPENAI_BASE_URL).hostname:
-        return table().openai.get(config.model)
+    if makers is not None and host == official:
+        prices: dict[str, Price] = getattr(table(), makers[0])
+        return prices.get(config.model)
     return None

@@ -20,9 +20,11 @@ from ring0 import limits
 from ring0.models.base import (
     CHARS_PER_TOKEN,
     Again,
+    Delta,
     Message,
     ModelAnswer,
     ModelRequest,
+    Sink,
     ToolCall,
     estimate_tokens,
 )
@@ -30,6 +32,7 @@ from ring0.models.script import Condition, Rule, Script, Step
 from ring0.models.template import Unresolved, all_texts, as_text, parse_result, parse_whole
 
 MODEL_NAME: Final = "scripted"
+_WORD: Final = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
 TEXT_CHARS_MAX: Final = 16 * limits.KIB
 """How much of one message the rules read: bounds what a pattern can cost."""
 MATCHES_MAX: Final = 256
@@ -93,9 +96,21 @@ class ScriptedProvider:
         self._script = script
 
     async def answer(
-        self, request: ModelRequest, idempotency_key: str, again: Again | None = None
+        self,
+        request: ModelRequest,
+        idempotency_key: str,
+        again: Again | None = None,
+        sink: Sink | None = None,
     ) -> ModelAnswer:
-        """Never fails; the key is not needed, since the answer is always the same."""
+        """Never fails; the key is not needed, since the answer is always the same. It comes word by
+        word where somebody takes it so."""
+        found = self._answer(request)
+        if sink is not None:
+            for word in _WORD.findall(found.text):
+                await sink(Delta(text=word))
+        return found
+
+    def _answer(self, request: ModelRequest) -> ModelAnswer:
         results = results_of(request.messages)
         offered = frozenset(tool.name for tool in request.tools)
         report = Report()

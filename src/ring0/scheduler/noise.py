@@ -6,6 +6,7 @@ that something changed. Where nothing but noise is left, the noise is what was a
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -40,13 +41,16 @@ _WORDS: Final = (
     ("aAtTrRcCpP", _NUMBERED),
 )
 """Each with what it can begin with: only there is it tried."""
-_NOISE: Final = re.compile(
-    _KEY + "".join(rf"|(?=[{first}])\b(?:{words})" for first, words in _WORDS)
-)
 _MAY_CHANGE: Final = re.compile(r"\d|nonce|_id|-id")
 _NAMES: Final = re.compile(r"\"[\w .-]{1,64}\":|null")
 _TELLS: Final = re.compile(r"\w")
 _MARK: Final = ""
+
+
+@functools.cache
+def _noise() -> re.Pattern[str]:
+    """Compiled when it is first needed: that takes 17 ms, and most commands never need it."""
+    return re.compile(_KEY + "".join(rf"|(?=[{first}])\b(?:{words})" for first, words in _WORDS))
 
 
 def plain(text: str) -> str:
@@ -56,5 +60,5 @@ def plain(text: str) -> str:
         text = f"{text[:most]}\n{text[-most:]}"
     if _MAY_CHANGE.search(text) is None:
         return text
-    left = _NOISE.sub(_MARK, text)
+    left = _noise().sub(_MARK, text)
     return left if _TELLS.search(_NAMES.sub("", left)) else text

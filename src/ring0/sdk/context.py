@@ -8,10 +8,10 @@ through `ctx` is not recorded and not replayed. `loop` makes many calls, each in
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -23,6 +23,8 @@ from ring0.sdk.declare import agent_of
 from ring0.sdk.door import Door, RunInfo
 from ring0.sdk.locks import Lock
 from ring0.types import CallKind, Label, Request, ToolManifest
+
+T = TypeVar("T")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -63,10 +65,18 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 class Context:
     """What a run has. Made by the runner; an agent gets it as its first argument."""
 
-    def __init__(self, door: Door, info: RunInfo, model: str = "default") -> None:
+    def __init__(
+        self,
+        door: Door,
+        info: RunInfo,
+        model: str = "default",
+        kept_back: frozenset[str] = frozenset(),
+    ) -> None:
+        """`kept_back`: tools that no loop offers a model unless they are named to it."""
         self._door = door
         self._info = info
         self._model = model
+        self._kept_back = kept_back
         self.memory: Final = Memory(self)
 
     @property
@@ -137,13 +147,15 @@ class Context:
         """Model and tools in turns, until the model proposes no more calls.
 
         context: a text, or what `memory.recall` gave; shown to the model before `user`.
-        tools: names of kernel tools (None: all that are granted). local: functions that run in
-        the agent's own process, offered beside them; the kernel sees only the proposal.
+        tools: names of kernel tools (None: all that the declaration lists). local: functions that
+        run in the agent's own process, offered beside them; the kernel sees only the proposal.
         A refused or failed call becomes its result's text, `{"error": …}`; `RunDead`,
         `LimitReached` and `ReplayDiverged` end the loop. Calls of one answer run one after another.
         """
         from ring0.sdk.loop import Loop
 
+        if tools is None:
+            tools = [one.name for one in self._info.tools if one.name not in self._kept_back]
         turns = Loop(self, self._info.tools, tools, local)
         return await turns.go(system, user, context, model, max_tokens, turns_max)
 
@@ -273,6 +285,11 @@ class Context:
 
     async def _random(self, call: Coroutine[Any, Any, Any]) -> float:
         return float(await call)
+
+    def wait(self, call: Awaitable[T]) -> T:
+        """In an agent that is a plain function: what a call comes to, as `await` is in an async
+        one: `rows = ctx.wait(ctx.tool(…))`."""
+        return paths.wait(call)
 
     def log(self, text: object) -> None:
         """A line for whoever looks at the run's output. Not a call."""

@@ -63,6 +63,11 @@ def agent_of(value: object) -> AgentDeclaration | None:
     return found if isinstance(found, AgentDeclaration) else None
 
 
+def way_back(manifest: ToolManifest) -> str:
+    """The name of the tool that takes a call of this one back; empty where none does."""
+    return manifest.reversal.partition(":")[2]
+
+
 @overload
 def tool(function: F, /) -> F: ...
 @overload

@@ -23,11 +23,12 @@ from ring0.kernel.boot import open_kernel
 from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
-from ring0.sdk.declare import agent_of
+from ring0.sdk.declare import agent_of, tool_of
 from ring0.sdk.door import Given, RunInfo, error_of
+from ring0.sdk.load import with_ways_back
 from ring0.sdk.runner import run_agent
 from ring0.sdk.toolside import run_tool
-from ring0.types import Label, Mode, Request, Run
+from ring0.types import AgentManifest, Label, Mode, Request, Run
 
 
 class NotContained(UserWarning):
@@ -133,23 +134,26 @@ def _declared(agent: Callable[..., Any]) -> tuple[Any, tuple[Any, ...], dict[str
         )
     functions: dict[str, Any] = {}
     module = vars(__import__("sys").modules[agent.__module__])
+    there = {found.manifest.name: found for one in module.values() if (found := tool_of(one))}
     family = {declared.manifest.name: (declared, agent)}
     for value in module.values():
         other = agent_of(value)
         if other is not None and other.manifest.name in declared.manifest.agents:
             family[other.manifest.name] = (other, value)
+    manifests: dict[str, AgentManifest] = {}
     for name, (one, function) in family.items():
         functions[f"agent:{name}"] = function
-        for tool in one.tools:
+        tools = with_ways_back(one.tools, there)
+        for tool in tools:
             functions[f"tool:{tool.manifest.name}"] = _caller(tool)
-    others = tuple(
-        one.manifest for name, (one, _) in family.items() if name != declared.manifest.name
-    )
-    return declared.manifest, others, functions
+        granted = tuple(tool.manifest for tool in tools)
+        manifests[name] = msgspec.structs.replace(one.manifest, functions=granted)
+    own = manifests.pop(declared.manifest.name)
+    return own, tuple(manifests.values()), functions
 
 
 def _caller(tool: Any) -> Callable[[dict[str, Any], str, dict[str, int]], Any]:
     async def call(args: dict[str, Any], call_id: str, fences: dict[str, int]) -> Any:
-        return await run_tool(tool, args, call_id, fences)
+        return await run_tool(tool, args, call_id, fences, Runtime())
 
     return call

@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ring0 import errors
-from ring0.sdk.declare import AgentDeclaration, ToolDeclaration, agent_of, tool_of
+from ring0.sdk.declare import AgentDeclaration, ToolDeclaration, agent_of, tool_of, way_back
 from ring0.sdk.runner import exception_line, place_of
 from ring0.types import AgentManifest, ToolManifest
 
@@ -134,9 +134,28 @@ def collect(module: ModuleType, path: str) -> Declared:
     for one in found:
         for own in one.tools:
             _add_tool(tools, own)
+    for one in found:
+        manifest = agents[one.manifest.name]
+        granted = tuple(own.manifest for own in with_ways_back(one.tools, tools))
+        agents[one.manifest.name] = msgspec.structs.replace(manifest, functions=granted)
     manifests = {name: one.manifest for name, one in tools.items()}
     _check_names(agents, manifests)
     return Declared(path, agents, manifests, functions, tools)
+
+
+def with_ways_back(
+    own: Iterable[ToolDeclaration], there: Mapping[str, ToolDeclaration]
+) -> tuple[ToolDeclaration, ...]:
+    """An agent's tools, and those of `there` that take a call of one back: whoever may do it may
+    also undo it. One that is not there is left out: who looks for it says so."""
+    found = {one.manifest.name: one for one in own}
+    waiting = list(found.values())
+    while waiting:
+        name = way_back(waiting.pop().manifest)
+        if name in there and name not in found:
+            found[name] = there[name]
+            waiting.append(there[name])
+    return tuple(found.values())
 
 
 def _add_tool(tools: dict[str, ToolDeclaration], declared: ToolDeclaration) -> None:
@@ -156,7 +175,7 @@ def _check_names(agents: dict[str, AgentManifest], tools: dict[str, ToolManifest
                     todo="import it into the file, or drop it from agents=[…]",
                 )
     for tool in tools.values():
-        name = tool.reversal.partition(":")[2]
+        name = way_back(tool)
         if name and "." not in name and name not in tools:
             raise errors.AgentInvalid(
                 f"The tool {tool.name} is compensated by {name}, which the file does not hold.",

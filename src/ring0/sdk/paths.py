@@ -2,18 +2,22 @@
 
 The agent's first task has the path `0`; each task that it creates is `parent.k`, k counting from 1
 in order of creation; each call takes the next counter of its task, from 1, at the moment its `ctx`
-method is *called*. What a timer, a thread or a select on real time orders is not covered.
+method is *called*. An agent that is a plain function is one thread, and counts as its first task.
+What a timer, any other thread or a select on real time orders is not covered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import weakref
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Final, TypeVar
 
 from ring0 import errors, limits
+
+T = TypeVar("T")
 
 ROOT: Final = "0"
 Factory = Callable[..., "asyncio.Future[Any]"]
@@ -44,13 +48,51 @@ class Node:
 _node: contextvars.ContextVar[Node | None] = contextvars.ContextVar("ring0_path", default=None)
 
 
+_plain: contextvars.ContextVar[asyncio.AbstractEventLoop | None] = contextvars.ContextVar(
+    "ring0_plain", default=None
+)
+"""Where a plain function's calls are sent from, in its thread; None anywhere else."""
+
+
+def plain(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., T], *args: object
+) -> Callable[[], T]:
+    """What runs a plain agent in a thread: there, and there only, `wait` waits."""
+
+    def run() -> T:
+        _plain.set(loop)  # In the thread's own copy of the context.
+        return function(*args)
+
+    return run
+
+
+def wait(call: Awaitable[T]) -> T:
+    """What a call comes to, for who can't await. Raises `CallInvalid` in a task."""
+    loop = _plain.get()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        if loop is not None:
+            return asyncio.run_coroutine_threadsafe(_awaited(call), loop).result()
+    if inspect.iscoroutine(call):
+        call.close()
+    raise _refused("only an agent that is a plain function waits so", "write `await …`")
+
+
+async def _awaited(call: Awaitable[T]) -> T:
+    return await call
+
+
 def take() -> tuple[str, int]:
     """The path and the counter of the call that is being made now. Raises `CallInvalid` outside."""
     node = _node.get()
     try:
         task = asyncio.current_task()
     except RuntimeError:
-        raise _refused("it comes from a thread", "make calls in the agent's own tasks") from None
+        if _plain.get() is None:
+            todo = "make calls in the agent's own tasks"
+            raise _refused("it comes from a thread", todo) from None
+        task = None
     if node is None:
         raise _refused("it comes from outside of the agent's tasks",
                        "make calls in the agent function and in tasks that it creates")  # fmt: skip

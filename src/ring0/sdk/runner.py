@@ -17,7 +17,7 @@ from ring0 import errors, limits
 from ring0.runtime import Runtime
 from ring0.sdk import paths, values
 from ring0.sdk.context import Context
-from ring0.sdk.declare import agent_of
+from ring0.sdk.declare import AgentDeclaration, agent_of, way_back
 from ring0.sdk.door import Door, RunInfo
 
 LEFTOVERS_END_S_MAX: Final = 2
@@ -39,12 +39,11 @@ async def run_agent(
         raise errors.AgentInvalid(
             f"{name} is not an agent.", why="it has no @agent", todo="decorate it with @agent"
         )
-    context = Context(door, info, declared.model)
-    args = (context, info.task) if declared.takes_task else (context,)
+    context = Context(door, info, declared.model, _kept_back(declared, info))
+    runtime = runtime or Runtime()
     with paths.Rooted() as rooted:
         try:
-            value = declared.function(*args)
-            value = await value if inspect.isawaitable(value) else value
+            value = await _called(declared, context, info.task, runtime)
             return values.plain(value, f"The result of {info.agent}")
         except (errors.Ring0Error, KeyboardInterrupt):
             raise
@@ -55,7 +54,24 @@ async def run_agent(
                 todo="see the traceback in the run's output",
             ) from error
         finally:
-            await _end(rooted, runtime or Runtime())
+            await _end(rooted, runtime)
+
+
+async def _called(declared: AgentDeclaration, context: Context, task: str, runtime: Runtime) -> Any:
+    args = (context, task) if declared.takes_task else (context,)
+    if inspect.iscoroutinefunction(declared.function):
+        return await declared.function(*args)
+    # Off the loop, which carries its calls; and in embedded mode is the kernel's own.
+    loop = asyncio.get_running_loop()
+    value = await runtime.in_thread(paths.plain(loop, declared.function, *args))
+    return await value if inspect.isawaitable(value) else value
+
+
+def _kept_back(declared: AgentDeclaration, info: RunInfo) -> frozenset[str]:
+    """The functions that it has only because they take back what another one does."""
+    ways_back = {way_back(tool) for tool in info.tools} & {tool.name for tool in info.tools}
+    own = {tool.manifest.name for tool in declared.tools}
+    return frozenset(name for name in ways_back - own if "." not in name)
 
 
 async def _end(rooted: paths.Rooted, runtime: Runtime) -> None:

@@ -5,12 +5,14 @@ A tool has no door: it gets arguments and gives a value. Its network and secrets
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from ring0 import errors, limits
+from ring0.runtime import Runtime
 from ring0.sdk import values
 from ring0.sdk.declare import ToolDeclaration
 from ring0.sdk.runner import exception_line, folder_of, place_of
@@ -44,8 +46,10 @@ async def run_tool(
     args: object,
     call_id: str,
     fences: Mapping[str, int] | None = None,
+    runtime: Runtime | None = None,
 ) -> Any:
-    """The plain value of one run of a tool.
+    """The plain value of one run of a tool. `runtime`: others share this process, and a plain
+    function must not hold them up.
 
     Raises `CallInvalid` for arguments that don't fit, `ToolFailed` for everything that goes wrong
     inside, whatever its class: a tool must not be able to speak as the kernel.
@@ -54,7 +58,11 @@ async def run_tool(
     given = declared.parameters.convert(args, name)
     first = (ToolContext(call_id, fences),) if declared.parameters.takes_context else ()
     try:
-        value = declared.function(*first, **given)
+        bound = functools.partial(declared.function, *first, **given)
+        if runtime is None or inspect.iscoroutinefunction(declared.function):
+            value = bound()
+        else:
+            value = await runtime.in_thread(bound)
         value = await value if inspect.isawaitable(value) else value
         built = values.plain(value, f"The result of {name}")
         values.encode(built, limits.RESULT_SIZE_BYTES_MAX, f"The result of {name}")

@@ -21,8 +21,10 @@ ANSWERS: Final = {
     ApprovalState.REVOKED: set(ApprovalState) - {ApprovalState.CONSUMED},
 }
 """What an approval may have been before each answer. Only an intent consumes one, for ever."""
-DENIED_IN_A_ROW: Final = f"kernel: {limits.DENIALS_IN_A_ROW_MAX} asks in a row were denied"
-"""Who has paused a run that hears no again and again."""
+DENIED_IN_A_ROW: Final = (
+    f"kernel: {limits.DENIALS_IN_A_ROW_MAX} asks in a row of its tree were denied"
+)
+"""Who has paused the runs of a tree that hears no again and again."""
 
 
 def approved(entry: ev.Entry, run: Run, tables: Tables) -> Run:
@@ -44,7 +46,7 @@ def approved(entry: ev.Entry, run: Run, tables: Tables) -> Run:
                 edits=body.edits,
             )
             tables.put("approval", approval.id, row)
-            return replace(run, denials=0)
+            return counted(run, 0, tables)
         case ev.ApprovalTold() as body:
             approval = _of(body.approval, run, tables)
             assert body.to not in approval.told, f"{body.to} was told of {approval.id}"
@@ -83,21 +85,36 @@ def _answered(entry: ev.Entry, body: ev.ApprovalAnswered, run: Run, tables: Tabl
     row = replace(approval, answered_us=entry.at_us, answered_by=body.by, note=body.note)
     if body.state is not ApprovalState.APPROVED:
         tables.put("approval", row.id, replace(row, state=body.state))
-        return _denied(run) if body.state is ApprovalState.DENIED else run
+        return _denied(run, tables) if body.state is ApprovalState.DENIED else run
     assert body.by not in approval.yes_by, f"{body.by} says yes to {approval.id} twice"
     yes_by = (*approval.yes_by, body.by)
     enough = len(yes_by) >= approval.needs
     state = ApprovalState.APPROVED if enough else ApprovalState.PENDING
     tables.put("approval", row.id, replace(row, state=state, yes_by=yes_by))
-    return run if approval.under or not run.denials else replace(run, denials=0)
+    return run if approval.under else counted(run, 0, tables)
 
 
-def _denied(run: Run) -> Run:
-    """One that is told no over and over is paused: a person looks at it before it asks on."""
-    denials = run.denials + 1
-    if denials < limits.DENIALS_IN_A_ROW_MAX or run.paused_by or run.state in ENDED:
+def counted(run: Run, denials: int, tables: Tables) -> Run:
+    """The run, once its tree has this many denials. They stand in the row of its root: a run that
+    lets children ask in its place is told no no more often than one that asks itself."""
+    if run.id == run.root:
         return replace(run, denials=denials)
-    return replace(run, denials=denials, paused_by=DENIED_IN_A_ROW)
+    root: Run = tables.get("run", run.root)  # It was there when this one was queued.
+    if root.denials != denials:
+        tables.put("run", root.id, replace(root, denials=denials))
+    return run
+
+
+def _denied(run: Run, tables: Tables) -> Run:
+    """One that is told no over and over is paused: a person looks at it before it asks on. The
+    others of its tree are paused by events of their own; until then none of them can ask
+    (`base.DenialsBelow`)."""
+    root: Run = run if run.id == run.root else tables.get("run", run.root)
+    run = counted(run, root.denials + 1, tables)
+    over = root.denials + 1 >= limits.DENIALS_IN_A_ROW_MAX
+    if not over or run.paused_by or run.state in ENDED:
+        return run
+    return replace(run, paused_by=DENIED_IN_A_ROW)
 
 
 def _of(key: str, run: Run, tables: Tables) -> Approval:

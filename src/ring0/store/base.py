@@ -167,6 +167,13 @@ class AsksBelow(Frozen, frozen=True, kw_only=True, tag=True):
     most: int
 
 
+class DenialsBelow(Frozen, frozen=True, kw_only=True, tag=True):
+    """Fewer than `most` asks of the tree were denied in a row since a person let it go on."""
+
+    root: str
+    most: int
+
+
 Guard = (
     RunLive
     | NotKilled
@@ -179,6 +186,7 @@ Guard = (
     | CallOpen
     | NotUndone
     | AsksBelow
+    | DenialsBelow
     | CapRoom
     | LockHeld
     | LockFree

@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from ring0.store import events as ev
-from ring0.store.approving import approved
+from ring0.store.approving import approved, counted
 from ring0.store.holdings import (
     NEWEST_LOCK,
     SHARED,
@@ -139,7 +139,7 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
             return replace(run, paused_by=body.by)
         case ev.RunResumed():
             assert run.paused_by, f"{run.id} is not paused"
-            return replace(run, paused_by="", denials=0)
+            return counted(replace(run, paused_by=""), 0, tables)
         case ev.BudgetRaised():
             return raised(body, run, tables)
         case ev.CallsLost():
@@ -231,19 +231,26 @@ def _intended(entry: ev.Entry, body: ev.CallIntended, run: Run, tables: Tables) 
     if call.undoes:
         _taken_back(call.undoes, call, tables)
     if call.approval:
-        approval: Approval | None = tables.get("approval", call.approval)
-        assert approval is not None and approval.call == call.id, f"no approval of {call.id}"
-        assert approval.state is ApprovalState.APPROVED, f"{approval.id} is {approval.state}"
-        tables.put("approval", approval.id, replace(approval, state=ApprovalState.CONSUMED))
+        _consumed(call.approval, call, tables)
     reserved = {"cost_microusd": body.reserve_microusd, "tokens": body.reserve_tokens}
     return spend(run, {"calls": 0 if body.uncounted else 1, **reserved})
 
 
+def _consumed(key: str, call: Call, tables: Tables) -> None:
+    approval: Approval | None = tables.get("approval", key)
+    assert approval is not None and approval.call == call.id, f"no approval of {call.id}"
+    assert approval.state is ApprovalState.APPROVED, f"{approval.id} is {approval.state}"
+    tables.put("approval", approval.id, replace(approval, state=ApprovalState.CONSUMED))
+
+
 def _retried(body: ev.CallRetried, run: Run, tables: Tables) -> Run:
     call = _call(body.call, run, CallState.INTENDED, tables)
+    if body.approval:
+        _consumed(body.approval, call, tables)
     again = {"cost_microusd": body.reserve_microusd, "tokens": body.reserve_tokens}
     more = replace(
         call,
+        approval=body.approval or call.approval,
         cost_microusd=call.cost_microusd + body.reserve_microusd,
         tokens=call.tokens + body.reserve_tokens,
     )

@@ -62,6 +62,8 @@ class Prepared(Frozen, frozen=True, kw_only=True):
     touches: tuple[str, ...] = ()
     """Named resources that it would change: `table:customers`, `file:/x`. A lock that another run
     holds on one of them keeps the call waiting."""
+    features: tuple[str, ...] = ()
+    """What a model's provider is asked for beyond an answer: `web_search`, `remote_image`, …"""
     host: str = ""
     """Where a request goes; empty for all that goes nowhere."""
     method: str = ""
@@ -132,6 +134,22 @@ class Within(msgspec.Struct, kw_only=True):
     """The tool's call has ended: what has not gone out by now does not go out."""
 
 
+class Said(msgspec.Struct, kw_only=True):
+    """What a door of ours knows of a call beside what its client asks for. No client can say it."""
+
+    id: str = ""
+    """The call id, where the door gives it: it belongs to another call of the run."""
+    normal: Any = None
+    """The arguments without what differs on each start of the client; they stand for the arguments
+    where a call without a path is named."""
+    again: bool = False
+    """The client asks for what it has asked for last, once more."""
+    sink: Any = None
+    """Takes the pieces of a model's answer as they come (`models.Sink`)."""
+    call: str = ""
+    """Set by the gate: the call id, as soon as it has one."""
+
+
 class CallContext(msgspec.Struct, kw_only=True):
     """What a driver may know of the call that it carries out."""
 
@@ -152,6 +170,8 @@ class CallContext(msgspec.Struct, kw_only=True):
     """A human operator's own call, not an agent's."""
     within: Within | None = None
     """The tool's call in whose sandbox this one was made: only `egress` has one."""
+    sink: Any = None
+    """Takes the pieces of a model's answer as they come (`models.Sink`); None: nobody does."""
 
 
 class Driver(Protocol):

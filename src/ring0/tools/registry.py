@@ -14,12 +14,13 @@ from ring0 import limits
 from ring0.errors import CallInvalid, ManifestInvalid
 from ring0.runtime import Runtime
 from ring0.tools import files, mcp, programs, schemas, sql
+from ring0.tools.agentside import AgentSide
 from ring0.tools.driver import Driver
 from ring0.tools.egress import http
 from ring0.tools.reach import Outside, Reach
 from ring0.types import ToolManifest
 
-BUILT_IN = ("files", "sql", "python", "shell", "http", "mcp")
+BUILT_IN = ("files", "sql", "python", "shell", "http", "mcp", "agent")
 
 
 class Tool:
@@ -54,7 +55,9 @@ class Tool:
                 todo="Send `args` as a JSON object.",
             )
         allowed = self.manifest.schema.get("properties", {})
-        if unknown := [key for key in args if key not in allowed]:
+        # Of a tool in the agent's process the schema may be known to the agent alone.
+        is_told = "properties" in self.manifest.schema or self.manifest.where == "kernel"
+        if is_told and (unknown := [key for key in args if key not in allowed]):
             raise CallInvalid(
                 f"{self.manifest.name} has no argument {unknown[0][:80]!r}.",
                 why=f"It takes: {', '.join(allowed) or 'none'}.",
@@ -128,6 +131,8 @@ def _drivers(instance: str, config: dict[str, Any], folder: Path, means: Means) 
             return programs.drivers(instance, config, runtime, means.reach)
         case "http":
             return http.drivers(instance, config, means.outside, runtime)
+        case "agent":
+            return (AgentSide(instance, config),)
         case "mcp":
             return mcp.drivers(
                 instance, config, folder, runtime, reach=means.reach, outside=means.outside

@@ -22,7 +22,7 @@ from ring0.kernel.agent.hostfiles import LEFT_OUT as LEFT_OUT
 from ring0.kernel.agent.hostfiles import NEVER_READ as NEVER_READ
 from ring0.store import Store
 from ring0.store.events import RunQueued
-from ring0.types import AgentManifest, Budget, Frozen, Mode
+from ring0.types import AgentManifest, Budget, Frozen, Mode, ToolManifest
 
 _CODE = hostfiles.Taken(
     key="`code`",
@@ -95,9 +95,10 @@ class Agent:
         narrowed = msgspec.structs.replace(
             manifest,
             budget=_within(manifest.budget, most),
-            tools={key: self.manifest.tools[key] for key in manifest.tools},
+            tools=self._tools_of(manifest),
             # As the parent has them: what code says of its child's was never held against a grant.
-            functions=tuple(own[function.name] for function in manifest.functions),
+            # But for credentials, which nobody inherits.
+            functions=tuple(_granted(own[one.name], one) for one in manifest.functions),
             models=self.manifest.models,
             sandbox=self.manifest.sandbox,
             folder=self.manifest.folder,
@@ -105,6 +106,34 @@ class Agent:
         )
         family = Family(manifest=narrowed, others=others, mode=self.family.mode)
         return Agent(family, self.digest, code=self.code, functions=self.functions)
+
+    def _tools_of(self, child: AgentManifest) -> dict[str, dict[str, Any]]:
+        """The built-in tools of a child: as its parent has them, or narrower where it says so.
+        Raises ManifestInvalid."""
+        from ring0.kernel.agent.inheriting import inherited  # It loads all tools.
+
+        folder = Path(self.manifest.folder)
+        own_folder = folder / Path(self.manifest.entry.partition(":")[0]).parent
+        try:
+            return {
+                name: inherited(
+                    name,
+                    config,
+                    self.manifest.tools[name],
+                    own_folder=own_folder,
+                    parents_folder=folder,
+                )
+                for name, config in child.tools.items()
+            }
+        except ManifestInvalid as error:
+            raise ManifestInvalid(
+                f"{child.name} may not be spawned: {error.what}", why=error.why, todo=error.todo
+            ) from None
+
+
+def _granted(parents: ToolManifest, own: ToolManifest) -> ToolManifest:
+    secrets = tuple(name for name in parents.secrets if name in own.secrets)
+    return msgspec.structs.replace(parents, secrets=secrets)
 
 
 def _within(wanted: Budget, most: Budget) -> Budget:

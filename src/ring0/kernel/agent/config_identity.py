@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from ring0 import limits
 from ring0.errors import ManifestInvalid
 
+_OF_UID: Final = re.compile(r"(?:[^\s()][^()]* \(uid ([0-9]{1,10})\)|uid ([0-9]{1,10}))")
+_OF_LOGIN: Final = re.compile(r"\S.* \(https?://[^\s()]+\)")
 _DOMAIN: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,253}")
 
 
@@ -39,6 +43,26 @@ def check(table: IdentityTable) -> None:
             why="It has small letters, digits, `.`, `-` and `_`, and no `spiffe://` before it.",
             todo='Write it like "agents.example.com".',
         )
+
+
+def check_principals(names: Iterable[str]) -> None:
+    """Each is of a form that a principal can have. Raises ManifestInvalid."""
+    for name in names:
+        of_login = _OF_LOGIN.fullmatch(name) is not None
+        fits = name.isprintable() and len(name) <= limits.OPERATOR_NAME_CHARS_MAX
+        if not fits or (uid_of(name) is None and not of_login):
+            raise ManifestInvalid(
+                f"ring0.toml: [principals] has {name[:60]!r}, which no principal is called.",
+                why="It would narrow nobody, and nobody would see that.",
+                todo='Write it as `ring0 whoami` prints it: [principals."ada (uid 1000)"], or'
+                ' [principals."SUBJECT (ISSUER)"] of somebody who logs in.',
+            )
+
+
+def uid_of(principal: str) -> int | None:
+    """Of which uid of this machine a principal's name speaks; None: of a login."""
+    found = _OF_UID.fullmatch(principal)
+    return int(found[1] or found[2]) if found else None
 
 
 def listening_at(table: IdentityTable) -> tuple[str, int] | None:

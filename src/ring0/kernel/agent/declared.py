@@ -97,6 +97,12 @@ def _within_its_folder(declared: AgentManifest, folder: Path) -> None:
                 why="The operator's key would go there.",
                 todo=f"Write an agent.toml with [models.{name}]: that is the operator's word.",
             )
+        if model.key:
+            raise ManifestInvalid(
+                f"The agent's code gives the model {name!r} the secret {model.key[:60]!r}.",
+                why="Which secrets go where is the operator's word.",
+                todo=f"Write an agent.toml with [models.{name}] and its key.",
+            )
     for instance, config in declared.tools.items():
         database = config.get("database")
         if isinstance(database, str):

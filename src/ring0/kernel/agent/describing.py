@@ -27,7 +27,13 @@ async def describe(
     apart = Sandboxes(None, runtime, tier_min=tier)
     found = await processes.describe(bare, apart, runtime)
     chosen = processes.choose(found, manifest.entry)
+    # The code tells its paths from its own folder; a family, from its manifest's.
+    beneath = Path(manifest.entry.partition(":")[0]).parent
     return Family(
         manifest=declared.merged(manifest, chosen),
-        others=tuple(a for a in found.agents if a.name != chosen.name),
+        others=tuple(
+            msgspec.structs.replace(other, entry=str(beneath / other.entry))
+            for other in found.agents
+            if other.name != chosen.name
+        ),
     )

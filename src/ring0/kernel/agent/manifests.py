@@ -234,6 +234,7 @@ def read_config(home: Path) -> Config:
         return Config()
     config: Config = _read(path, Config, "ring0.toml's keys are listed in docs/configuration.md")
     config_identity.check(config.identity)
+    config_identity.check_principals(config.principals)
     config_credentials.check(config.credentials, config.oauth)
     config_operators.check(config.oidc, config.roles)
     files = tuple(str(home / name) for name in config.network.authorities)
@@ -298,6 +299,7 @@ def secrets_of(
     named.update(vault)
     given = [table.secret for table in config.credentials.values()]
     given += [table.client_secret for table in config.oauth.values()]
+    given += [model.key for model in config.models.values()]
     given += [name for table in config.notify for name in config_notify.secrets_of(table)]
     for name in map(secret_name, filter(None, (*config.secrets, *given))):
         value = vault.get(name) or environment.get(name)
@@ -321,6 +323,13 @@ def model_of(
             provider="openai",
             model=environment.get("OPENAI_MODEL", "gpt-5-mini"),
             base_url=environment.get("OPENAI_BASE_URL", ""),
+        )
+    if found is None and name == "default" and environment.get("ANTHROPIC_API_KEY"):
+        base = environment.get("ANTHROPIC_BASE_URL", "").rstrip("/")
+        return ModelConfig(
+            provider="anthropic",
+            model=environment.get("ANTHROPIC_MODEL", "claude-sonnet-5-5"),
+            base_url=f"{base}/v1" if base else "",
         )
     return found
 

@@ -17,6 +17,7 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import AgentInvalid, ManifestInvalid, NotFound, Ring0Error, RunFailed
+from ring0.kernel import values
 from ring0.kernel.agent import hostfiles
 from ring0.kernel.agent.agents import Agent
 from ring0.kernel.agent.printed import Output, plain
@@ -29,6 +30,7 @@ from ring0.tools.registry import Means
 from ring0.tools.sandbox import Exit, Mount, Sandbox, SandboxLimits, SandboxSpec
 from ring0.types import AgentManifest, Frozen, SandboxProfile, ToolManifest
 
+_NO_KEY = "ring0-needs-no-key"
 INSIDE = "/agent"
 """Where an agent's code lies inside its sandbox."""
 
@@ -44,10 +46,14 @@ def _sdk(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "ring0.sdk.main", *arguments)
 
 
-def _environment() -> dict[str, str]:
-    folder = str(Path(sys.executable).parent)
+def _environment(program: str = "") -> dict[str, str]:
+    """`program`: of a command. Where it is named by its whole path, what lies beside it comes
+    first: in an environment, that is its own Python."""
+    folders = [str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]
+    if program.startswith("/"):
+        folders.insert(0, str(Path(program).parent))
     return {
-        "PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin",
+        "PATH": ":".join(dict.fromkeys(folders)),
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
@@ -64,10 +70,19 @@ def _spec(
         Mount(str(agent.code), INSIDE),
         *_host_mounts(profile, agent.manifest.folder, agent.code.parent.parent.resolve()),
     ]
-    environment = _environment()
+    environment = _environment(agent.manifest.command[0] if agent.manifest.command else "")
     if doors:
         environment["RING0_DOOR"] = "/run/ring0/door.sock"
-        environment["RING0_URL"] = f"http://127.0.0.1:{limits.DOOR_PORT}"
+        url = f"http://127.0.0.1:{limits.DOOR_PORT}"
+        environment["RING0_URL"] = url
+        # Where clients of any maker look for their models; which key they show is all the same.
+        environment["OPENAI_BASE_URL"] = f"{url}/v1"
+        environment["OPENAI_API_KEY"] = _NO_KEY
+        environment["ANTHROPIC_BASE_URL"] = url
+        environment["ANTHROPIC_API_KEY"] = _NO_KEY
+        # No framework looks for these by itself: a program is told them in a line of its own.
+        environment["RING0_MCP_URL"] = f"{url}/mcp"
+        environment["RING0_MCP_CONFIG"] = "/run/ring0/mcp.json"
     return SandboxSpec(
         argv=argv,
         env=environment,
@@ -244,7 +259,7 @@ def ended_badly(exited: Exit, output: Output) -> Ring0Error | None:
     last = plain(output.errors()).strip().splitlines()[-1:] or [""]
     return RunFailed(
         f"The agent's process ended with {how}.",
-        why=last[0][:500],
+        why=values.why(last[0]),
         todo="See its output: `ring0 show RUN --output`.",
     )
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from ring0 import limits
 from ring0.errors import ManifestInvalid
 from ring0.governance import Policies
+from ring0.kernel.agent import known
 from ring0.kernel.agent.agents import Agent
 from ring0.tools.registry import Tool
 from ring0.types import Mode
@@ -30,10 +32,29 @@ def check(agent: Agent, tools: Iterable[Tool], policies: Policies) -> None:
         policies.check_tools({tool.manifest.name: tool.manifest.schema for tool in tools})
 
 
-def warnings(kernel: Kernel, run: str) -> list[str]:
-    """What may be misspelt: statements that name a tool which this live run does not have."""
-    live = kernel.gate.live.get(run)
-    return kernel.policies.unknown_tools(sorted(live.tools)) if live is not None else []
+async def warnings(kernel: Kernel, run: str) -> list[str]:
+    """What may be misspelt: statements that name a tool which neither this live run has nor any
+    other agent of the folder. Said once for each agent and set of policies."""
+    live, policies = kernel.gate.live.get(run), kernel.policies
+    if live is None or not policies.unknown_tools(sorted(live.tools)):
+        return []
+    about = (live.row.agent, live.row.agent_digest, policies.digest)
+    if about in kernel.looked_for_tools:
+        return []
+    if len(kernel.looked_for_tools) >= limits.POLICY_WARNED_OF_MAX:
+        kernel.looked_for_tools.clear()
+    kernel.looked_for_tools.add(about)
+    return await unknown_tools(kernel, policies, live.tools)
+
+
+async def unknown_tools(kernel: Kernel, policies: Policies, names: Iterable[str] = ()) -> list[str]:
+    """A warning for each statement that names a tool which no agent of the folder has; `names`: of
+    tools that are known beside theirs."""
+    if not policies.names_tools:
+        return []
+    found = await known.tools(kernel.store, kernel.runtime, kernel.home)
+    everybodys = {tool for schemas in found.values() for tool in schemas}
+    return policies.unknown_tools(sorted(everybodys.union(names)))
 
 
 def _check_embedded(agent: Agent, profile: str) -> None:

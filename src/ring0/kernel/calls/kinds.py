@@ -10,6 +10,7 @@ import msgspec
 from ring0 import limits, memory, models
 from ring0.errors import LimitReached
 from ring0.identity import narrowing
+from ring0.kernel.calls.proposals import Observed, Proposal
 from ring0.kernel.calls.waits import Sleep, Wait
 from ring0.kernel.steps.slots import bucket_tokens
 from ring0.runtime import Runtime
@@ -163,12 +164,12 @@ class Recall(_Kind):
         )
 
 
-def _with_notice(args: dict[str, Any], notice: str) -> dict[str, Any]:
+def _with_notice(request: models.ModelRequest, notice: str) -> models.ModelRequest:
     """What goes to the provider: the kernel's word comes last, so that the model hears it now."""
-    messages = args.get("messages")
-    if not notice or not isinstance(messages, list):
-        return args
-    return {**args, "messages": [*messages, {"role": "system", "content": notice}]}
+    if not notice:
+        return request
+    word = models.Message(role="system", content=notice)
+    return msgspec.structs.replace(request, messages=(*request.messages, word))
 
 
 class Model(_Kind):
@@ -179,8 +180,16 @@ class Model(_Kind):
         description="Ask a model.",
         effect=Effect.IDEMPOTENT,
         schema=_schema(
-            {"messages": {"type": "array", "minItems": 1}},
-            {"tools": {"type": "array"}, "max_tokens": {"type": "integer", "minimum": 1}},
+            {},
+            {
+                "messages": {"type": "array", "minItems": 1},
+                "tools": {"type": "array"},
+                "max_tokens": {"type": "integer", "minimum": 1},
+                # As the door of another dialect gives it.
+                "dialect": {"type": "string"},
+                "body": {"type": "object"},
+                "profile": {"type": "string"},
+            },
         ),
     )
 
@@ -188,9 +197,9 @@ class Model(_Kind):
         self._ports = ports
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
-        args = _with_notice(args, context.notice)
-        request = models.parse_request(args)
-        encoded = msgspec.json.encode(args, order="sorted")
+        request = _with_notice(models.parse_request(args), context.notice)
+        said = [args, context.notice] if context.notice else args
+        encoded = msgspec.json.encode(said, order="sorted")
         config = self._ports.model_config(context.run, context.name)
         needs, bucket = self._ports.model_needs(config)
         # A byte is at least one token's worth, and no answer is longer than it may be.
@@ -199,6 +208,7 @@ class Model(_Kind):
             state=request,
             reserve_microusd=_price(config).cost_microusd(len(encoded), request.max_tokens),
             reserve_tokens=len(encoded) + request.max_tokens,
+            features=request.features,
             slots=needs,
             bucket=bucket,
             bucket_tokens=bucket_tokens(len(encoded), request.max_tokens),
@@ -212,11 +222,13 @@ class Model(_Kind):
         async def again() -> None:
             await self._ports.reserve_again(context.run, context.call, prepared)
 
-        answer = await provider.answer(prepared.state, context.call, again)
+        sinks = (context.sink,) if context.sink is not None else ()
+        answer = await provider.answer(prepared.state, context.call, again, *sinks)
         cost, tokens = prepared.reserve_microusd, prepared.reserve_tokens
         if not answer.estimated:
             price = _price(self._ports.model_config(context.run, context.name))
-            cost = price.cost_microusd(answer.tokens_in, answer.tokens_out)
+            read = answer.tokens_in + answer.tokens_extra
+            cost = price.cost_microusd(read, answer.tokens_out, answer.tokens_cached)
             tokens = answer.tokens_in + answer.tokens_out
         label = Label(
             integrity=context.run.label.integrity,
@@ -302,6 +314,8 @@ def kinds(store: Store, runtime: Runtime, ports: Ports) -> dict[CallKind, Tool]:
         CallKind.MEMORY_APPEND: Tool(Append()),
         CallKind.MEMORY_RECALL: Tool(Recall(store)),
         CallKind.MODEL: Tool(Model(ports)),
+        CallKind.PROPOSAL: Tool(Proposal()),
+        CallKind.OBSERVED: Tool(Observed()),
         CallKind.SPAWN: Tool(Spawn(ports)),
         CallKind.WAIT: Tool(Wait(ports.wait, ports.receive)),
     }

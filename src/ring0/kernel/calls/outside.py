@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from ring0.errors import CallDenied, ManifestInvalid
+from ring0.errors import CallDenied, ManifestInvalid, RunDead
 from ring0.identity.fetching import trusting
 from ring0.identity.vault import secret_name
 from ring0.kernel.agent.config_credentials import CredentialTable
@@ -39,15 +39,17 @@ class Outside:
         token: Token | None = None,
         refused: Callable[[str, str], None] | None = None,
         jwt: Jwt | None = None,
+        is_live: Callable[[str, int], bool] | None = None,
     ) -> None:
         """`model_url`: where the model of the environment is, if it names one. `refused`: a host
-        did not take this login's token. Raises ManifestInvalid, InvalidInput for what ring0.toml
-        says of them."""
+        did not take this login's token. `is_live`: whether a run goes on, under that epoch. Raises
+        ManifestInvalid, InvalidInput for what ring0.toml says of them."""
         self._runtime = runtime
         self._secret = secret
         self._token = token
         self._jwt = jwt
         self._refused = refused
+        self._is_live = is_live
         self._addresses = Addresses(runtime, allow_private=config.network.allow_private)
         self._plain = config.network.plain_credentials
         self._authorities = config.network.authorities
@@ -106,7 +108,7 @@ class Outside:
         refused = self._refused
         return bind(
             name,
-            self._source(name, table),
+            functools.partial(self._of_who_is_live, self._source(name, table)),
             table.use_for,
             f"ring0.toml: [credentials.{name}] use_for",
             header=table.header,
@@ -121,6 +123,18 @@ class Outside:
         if table.jwt is not None:
             return functools.partial(self._jwt_for, name, table.jwt.audience, table.use_for)
         return functools.partial(self._secret_of, name, secret_name(table.secret))
+
+    async def _of_who_is_live(self, source: Source, by: CallContext | None) -> str:
+        """Looked at last, since a login may have been renewed for a while: a credential is of no
+        use to a run that is nobody any more."""
+        value = await source(by)
+        if by is not None and self._is_live and not self._is_live(by.run.id, by.run.epoch):
+            raise RunDead(
+                f"{by.run.id} is nobody any more, and gets no credential.",
+                why="It has ended, its process has died, or it was started again.",
+                todo="Start a new run.",
+            )
+        return value
 
     async def _secret_of(self, name: str, secret: str, by: Any) -> str:
         value = self._secret(secret)

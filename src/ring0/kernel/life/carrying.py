@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from ring0 import limits
 from ring0.errors import Interrupted, LimitReached, Ring0Error, RunFailed, StoreFailed, StoreFull
+from ring0.kernel import values
 from ring0.kernel.agent import processes
 from ring0.kernel.agent.printed import Output
 from ring0.kernel.life import cutting
@@ -47,7 +48,7 @@ class Carrying:
             value, error = await self._outcome(run, output)
             if run.diverged is not None:
                 await self._let_go(run)
-                why = run.diverged.why[:500]
+                why = values.why(run.diverged.why)
                 await self._runs.gate.waiting.move(run, RunState.WAITING, "diverged", note=why)
                 self._runs.ends.kept(run.id, run.diverged)
             elif run.stopped.done() and run.stopped.result() is Stop.AWAY:

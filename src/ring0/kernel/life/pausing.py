@@ -11,11 +11,17 @@ from collections.abc import Callable, Mapping
 
 from ring0 import limits
 from ring0.errors import InvalidInput, NotFound
+from ring0.kernel import values
 from ring0.kernel.live import LiveRun
 from ring0.kernel.steps.waiting import Waiting
 from ring0.store import GuardFailed, Store, Write, base
 from ring0.store import events as ev
+from ring0.store.approving import DENIED_IN_A_ROW
 from ring0.types import LIVE, Run
+
+
+def _nobody(root: str, runs: list[str]) -> None:
+    """Nobody writes a log."""
 
 
 async def passed(waiting: Waiting, run: LiveRun) -> bool:
@@ -40,13 +46,15 @@ class Pausing:
         self._live = live
         self._wake = wake
         self._turn = asyncio.Lock()
+        self.told: Callable[[str, list[str]], None] = _nobody
+        """(root, runs): a tree was told no too often, and these of it that go on are paused."""
 
     async def pause(self, run: str, *, by: str, note: str = "", tree: bool = False) -> list[str]:
         """Pauses a run, or it and all beneath it. Returns those that went on until now. Raises
         NotFound, InvalidInput (it has ended, it is paused)."""
         first = await self._live_row(run)
         rows = await self._tree(first) if tree else [first]
-        event = ev.RunPaused(by=by, note=note[:1_000])
+        event = ev.RunPaused(by=by, note=values.note(note))
         async with self._turn:
             paused = [row.id for row in rows if await self._write(row.id, event)]
         if not paused:
@@ -74,6 +82,28 @@ class Pausing:
                 live.resumed.set()
             self._wake(one)
         return resumed
+
+    async def told_no(self, root: str) -> None:
+        """Pauses all of a tree that goes on, where people have denied too many of its asks in a
+        row. What stays of it unpaused (a crash, a child that is just being made) can ask nobody,
+        and comes here when it tries."""
+        async with self._turn:
+            row = await self._store.run(root)
+            if row is None or row.denials < limits.DENIALS_IN_A_ROW_MAX:
+                return  # A person has let it go on since.
+            rows = await self._tree(row)
+            event = ev.RunPaused(by=DENIED_IN_A_ROW)
+            paused = [one.id for one in rows if await self._write(one.id, event)]
+            for one in rows:
+                if (live := self._live.get(one.id)) is not None and not live.paused_by:
+                    live.paused_by = DENIED_IN_A_ROW
+        if row.denials == limits.DENIALS_IN_A_ROW_MAX or paused:
+            self.told(root, [one.id for one in rows if one.state in LIVE])
+
+    async def told_no_to(self, waiting: Waiting, run: LiveRun) -> None:
+        """The same, for one of it that tries to ask: returns when it may go on."""
+        await self.told_no(run.row.root)
+        await passed(waiting, run)
 
     async def _live_row(self, run: str) -> Run:
         await self._store.flush()

@@ -17,9 +17,10 @@ from msgspec.structs import replace
 from ring0 import limits
 from ring0.errors import CallDenied, ManifestInvalid
 from ring0.governance import Policies
-from ring0.kernel.agent import manifests
+from ring0.identity import Vault
+from ring0.kernel.agent import manifests, profiles
 from ring0.kernel.agent.manifests import Config
-from ring0.kernel.operating import proving
+from ring0.kernel.operating import checking, principals, proving
 from ring0.store import Write, address
 from ring0.store import events as ev
 from ring0.store.base import WriteImpossible
@@ -57,6 +58,8 @@ class Changed(Frozen, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
     later: tuple[str, ...] = ()
     """Tables of ring0.toml that say something else, and count from its next start on."""
+    warnings: tuple[str, ...] = ()
+    """What may be misspelt: it fits, and nothing is of that name."""
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -119,8 +122,9 @@ def events(said: Said, recorded: Mapping[str, Setting], by: str) -> tuple[list[e
 
 
 async def reload(kernel: Kernel, *, by: str, loosen: bool = False) -> Changed:
-    """Takes up what the files say now, all of it or nothing. Calls that are under way are judged
-    again by it before their effect begins. Raises ManifestInvalid, PolicyInvalid, ProfileLooser."""
+    """Takes up what the files say now, all of it or nothing: nothing too where the next start would
+    refuse what only counts from there on. Calls that are under way are judged again by it before
+    their effect begins. Raises ManifestInvalid, InvalidInput, PolicyInvalid, ProfileLooser."""
     async with kernel.reloading:  # What was read first never takes the place of what is newer.
         return await _reload(kernel, by, loosen)
 
@@ -135,7 +139,9 @@ async def _reload(kernel: Kernel, by: str, loosen: bool) -> Changed:
             why="A profile is loosened by somebody who says so, by name; that goes on record.",
             todo="`ring0 reload --yes-loosen`, or put the profile back.",
         )
+    warnings = await _check_as_a_start(kernel, said.config)
     _check_live(kernel, said.policies)
+    warnings += await profiles.unknown_tools(kernel, said.policies)
     await proving.prove(kernel.home, said.config, said.policies, kernel.runtime)
     changes, blobs = events(said, recorded, by)
     if changes:
@@ -160,6 +166,7 @@ async def _reload(kernel: Kernel, by: str, loosen: bool) -> Changed:
             if isinstance(one, ev.SettingChanged)
         ),
         later=later,
+        warnings=tuple(warnings),
     )
 
 
@@ -180,6 +187,17 @@ def told(kernel: Kernel) -> str:
         f"ring0.toml names the profile {kernel.held_profile}: {holds} holds on until"
         " `ring0 reload --yes-loosen`"
     )
+
+
+async def _check_as_a_start(kernel: Kernel, config: Config) -> list[str]:
+    """What keeps a kernel from coming up is refused now, while one is at work. What to warn of.
+    Raises ManifestInvalid, InvalidInput."""
+    # The vault as it lies there: that is what the next start reads.
+    vault = Vault(kernel.home, kernel.runtime)
+    checking.check(config, kernel.environment, vault, kernel.runtime)
+    if config.identity.listen != kernel.config.identity.listen:
+        checking.check_free(config.identity)
+    return await principals.check(config, kernel.store)
 
 
 def _check_live(kernel: Kernel, policies: Policies) -> None:

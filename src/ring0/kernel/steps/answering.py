@@ -16,8 +16,10 @@ from ring0 import limits
 from ring0.errors import CallDenied, CallInvalid, InvalidInput, NotFound
 from ring0.governance import Question, approvals
 from ring0.governance import standing as rules
+from ring0.kernel import values
+from ring0.kernel.life.pausing import Pausing
 from ring0.kernel.live import LiveRun
-from ring0.kernel.steps import editing
+from ring0.kernel.steps import choices, editing
 from ring0.kernel.steps.waiting import Waiting
 from ring0.runtime import Runtime
 from ring0.store import GuardFailed, Store, Write, address, base
@@ -49,12 +51,14 @@ class Answering:
         store: Store,
         runtime: Runtime,
         waiting: Waiting,
+        pausing: Pausing,
         live: Mapping[str, LiveRun],
         kinds: Mapping[CallKind, Tool],
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._waiting = waiting
+        self._pausing = pausing
         self._live = live
         self._kinds = kinds
         self._turn = asyncio.Lock()
@@ -139,7 +143,7 @@ class Answering:
         blobs: Mapping[str, bytes] | None = None,
     ) -> list[Approval]:
         state = ApprovalState.APPROVED if yes else ApprovalState.DENIED
-        note = note[: limits.APPROVAL_NOTE_CHARS_MAX]
+        note = values.note(note)
         answers = [
             ev.ApprovalAnswered(approval=one.id, state=state, by=by.name, note=note)
             for one in asked
@@ -179,11 +183,14 @@ class Answering:
         return answered
 
     async def _pause(self, run: str) -> None:
-        """Its row may say that it was told no too often: then its next call waits."""
+        """It and all of its tree, where they were told no too often: each waits at its next
+        call."""
+        row = await self._store.run(run)
+        assert row is not None, "whose ask it was"
         live = self._live.get(run)
-        row = await self._store.run(run) if live is not None else None
-        if live is not None and row is not None and row.paused_by:
+        if live is not None and row.paused_by:
             live.paused_by = row.paused_by
+        await self._pausing.told_no(row.root)
 
     async def _edit(
         self, found: Approval, changes: Mapping[str, str], by: Operator, note: str
@@ -193,16 +200,17 @@ class Answering:
         before = await self._store.blob(found.edits) if found.edits else b"[]"
         edits = editing.merged(approvals.edits_of(before), changes, by.name, by.login)
         if (tool := self._tool(found, shown := await self._shown(found))) is not None:
-            args = {**shown.arguments, **editing.typed(tool, edits)}
-            tool.validate(args)
+            args = {**shown.arguments, **choices.explained(tool, edits)}
+            choices.check(tool, args, edits)
             if rules.same(args, shown.arguments):
                 raise CallInvalid(
                     "That changes nothing.", why="It says so already.", todo="Approve it as it is."
                 )
         stored = msgspec.json.encode(edits)
         where = address(await self._store.run_key(found.run), stored)
-        note = note[: limits.APPROVAL_NOTE_CHARS_MAX]
-        event = ev.ApprovalEdited(approval=found.id, by=by.name, edits=where, note=note)
+        event = ev.ApprovalEdited(
+            approval=found.id, by=by.name, edits=where, note=values.note(note)
+        )
         return (await self._append([found], [event], "", {where: stored}))[0]
 
     async def _stand(

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from ring0.errors import EffectUnknown, Ring0Error, ToolFailed
+from ring0.kernel.live import Held, LiveRun
+from ring0.kernel.sandboxes import Sandboxes
+from ring0.kernel.steps import looping
 from ring0.kernel.steps.judging import Judged
+from ring0.kernel.steps.turns import Turns
 from ring0.tools.driver import CallContext, Result
 from ring0.types import Effect
+
+
+def context(run: LiveRun, held: Held, sandboxes: Sandboxes, turns: Turns) -> CallContext:
+    """What the driver may know of the call."""
+    return CallContext(
+        call=held.id,
+        name=held.name,
+        begun_us=held.begun_us,
+        run=run.row,
+        workspace=run.workspace,
+        sandboxes=sandboxes,
+        operator=run.agent.operator,
+        within=held.within,
+        sink=held.said.sink if held.said else None,
+        fences=turns.fences(run),
+        notice=looping.told(run, held),
+    )
 
 
 async def carried_out(judged: Judged, context: CallContext) -> Result | Ring0Error:

@@ -14,7 +14,7 @@ from ring0.kernel.steps.judging import Judged
 from ring0.kernel.steps.spending import Reservation
 from ring0.store import Write, base
 from ring0.store import events as ev
-from ring0.types import COMPENSABLE, Approval, CallState, Effect
+from ring0.types import COMPENSABLE, Approval, ApprovalState, CallState, Effect
 
 
 def first(
@@ -62,14 +62,23 @@ def _is_compensable(judged: Judged) -> bool:
     return tool is not None and tool.manifest.reversal.startswith(f"{COMPENSABLE}:")
 
 
-def again(run: LiveRun, judged: Judged, taken: Reservation, locks: Sequence[base.Guard]) -> Write:
-    """After a crash: the intent stands already; a pure or idempotent call runs again."""
+def again(
+    run: LiveRun,
+    judged: Judged,
+    approval: Approval | None,
+    taken: Reservation,
+    locks: Sequence[base.Guard],
+) -> Write:
+    """After a crash: the intent stands already; a pure or idempotent call runs again. Where it was
+    asked about anew, that yes is consumed as the first one was."""
+    asked_anew = approval is not None and approval.state is ApprovalState.APPROVED
     retried = ev.CallRetried(
         call=judged.held.id,
         epoch=run.row.epoch,
         reserve_microusd=judged.prepared.reserve_microusd,
         reserve_tokens=judged.prepared.reserve_tokens,
         caps=taken.caps,
+        approval=approval.id if approval is not None and asked_anew else "",
     )
     guards: list[base.Guard] = [
         base.RunLive(run=run.id, epoch=run.row.epoch),
@@ -77,4 +86,9 @@ def again(run: LiveRun, judged: Judged, taken: Reservation, locks: Sequence[base
         *taken.guards,
         *locks,
     ]
-    return Write(run=run.id, events=[retried], guards=guards, durable=taken.durable)
+    if approval is not None:  # Old or new, it was a yes under this label.
+        guards.append(base.LabelUnmoved(run=run.id, version=run.row.label_version))
+    if approval is not None and asked_anew:
+        guards.append(base.ApprovalGood(approval=approval.id, bound_to=approval.bound_to))
+    durable = taken.durable or asked_anew
+    return Write(run=run.id, events=[retried], guards=guards, durable=durable)

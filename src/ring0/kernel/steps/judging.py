@@ -17,7 +17,7 @@ from ring0.kernel.live import Held, LiveRun
 from ring0.kernel.steps import editing
 from ring0.scheduler.loops import only_asked
 from ring0.store import address
-from ring0.tools.driver import CallContext, Prepared, Within
+from ring0.tools.driver import CallContext, Prepared, Said, Within
 from ring0.tools.registry import Tool
 from ring0.types import (
     Approval,
@@ -33,6 +33,7 @@ from ring0.types import (
 )
 
 _STARTS = {CallKind.MODEL: "models", CallKind.SPAWN: "agents", CallKind.TOOL: "tools"}
+AT_DOORS = (CallKind.PROPOSAL, CallKind.OBSERVED)
 _CALLED = {CallKind.SPAWN: "child agent"}
 
 
@@ -42,9 +43,12 @@ def find(
     kinds: Mapping[CallKind, Tool],
     within: Within | None = None,
     scope: Scope | None = None,
+    said: Said | None = None,
 ) -> Tool:
     """The manifest of what is asked for, where the run's grants and the token that the call came
     with name it too. Raises CallDenied: what is not named is not there."""
+    if request.kind in AT_DOORS:
+        return _at_a_door(run, request, kinds, said)
     tool = _in_manifest(run, request, kinds, within)
     if run.narrowed is not None or scope is not None:
         asked = narrowing.subject(request.kind, request.name)
@@ -64,6 +68,20 @@ def _not_granted(asked: str, where: str, named: str) -> CallDenied:
     )
 
 
+def _at_a_door(
+    run: LiveRun, request: Request, kinds: Mapping[CallKind, Tool], said: Said | None
+) -> Tool:
+    if said is None or not said.id:
+        raise CallDenied(
+            f"Nobody can ask for `{request.kind}`.",
+            why="The door at which models are asked does, for what models propose.",
+            todo="Ask a model.",
+        )
+    tool = run.tools.get(request.name)
+    declared = request.kind is CallKind.PROPOSAL and tool is not None
+    return tool if declared and tool is not None else kinds[request.kind]
+
+
 def _in_manifest(
     run: LiveRun, request: Request, kinds: Mapping[CallKind, Tool], within: Within | None
 ) -> Tool:
@@ -77,6 +95,12 @@ def _in_manifest(
         return kinds[request.kind]
     if request.kind is CallKind.TOOL:
         tool = run.tools.get(request.name)
+        if tool is not None and tool.manifest.where == "agent":
+            raise CallDenied(
+                f"{request.name} lives in the agent's own process.",
+                why="The kernel judges what models propose of it, and carries it out never.",
+                todo="Call it in the agent.",
+            )
         allowed: list[str] | None = sorted(run.tools)
     else:
         tool = kinds[request.kind]
@@ -200,7 +224,10 @@ async def judge(
     """Prepares (a dry run, where it mutates), traces the arguments, and asks Cedar."""
     tool = held.tool
     assert tool is not None
-    if held.kind is CallKind.TOOL:
+    is_tool = held.kind is CallKind.TOOL or (
+        held.kind is CallKind.PROPOSAL and tool.manifest.name == held.name
+    )
+    if held.kind in (CallKind.TOOL, CallKind.PROPOSAL):
         _check_keys(held)
     prepared = await tool.driver.prepare(held.args, context)
     origins = run.seen.origins(held.args, tool.manifest.critical) if tool.manifest.critical else ()
@@ -212,7 +239,7 @@ async def judge(
         principal=run.row.principal,
         agent=run.row.agent,
         run=run.id,
-        action=held.kind,
+        action=CallKind.TOOL if is_tool else held.kind,
         resource=held.name,
         effect=manifest.effect,
         reversal=(prepared.reversal or manifest.reversal).partition(":")[0],
@@ -240,8 +267,9 @@ async def judge(
         budget_left_tokens=max(0, run.row.budget.tokens - run.row.tokens_used),
         budget_left_microusd=max(0, run.row.budget.cost_microusd - run.row.cost_used_microusd),
         args=policies.arguments(held.name, tool.digest, tool.manifest.schema, held.args)
-        if held.kind is CallKind.TOOL
+        if is_tool
         else None,
+        features=prepared.features,
     )
     return Judged(run, held, tool, prepared, origins, question, policies.decide(question), secrets)
 

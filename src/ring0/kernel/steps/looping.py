@@ -31,6 +31,7 @@ LANES: Final = {
     CallKind.MODEL: Lane.MODEL,
     CallKind.SPAWN: Lane.SPAWN,
     CallKind.EGRESS: Lane.CAPPED,
+    CallKind.OBSERVED: Lane.ACT,
 }
 """The other kinds wait, or take no arguments: the budget is enough for them."""
 _NOTHING: Final = Ended("")
@@ -138,7 +139,11 @@ def _ask(watch: Watch, held: Held, lane: Lane) -> Asked:
         name = f"{held.kind} {held.name}"
     polls = manifest is not None and manifest.polls
     what = name or f"this {held.kind} call"
-    return watch.ask(held.canonical, lane, path_of(held.id), what, polls=polls)
+    canonical = held.canonical
+    if held.kind is CallKind.OBSERVED:  # What was asked for is the call that it came of.
+        what = held.name
+        canonical = values.canonical([CallKind.PROPOSAL, held.name, held.args.get("args")])
+    return watch.ask(canonical, lane, path_of(held.id), what, polls=polls)
 
 
 async def _chain(run: LiveRun, store: Store) -> list[tuple[str, str]]:
@@ -182,6 +187,8 @@ def ended(run: LiveRun, held: Held, value: object, result: Result | None) -> End
         value = _proposals(value)
         if value is None:  # Texts may be alike: to ask ten times is a poll.
             return _told(watch, held, Ended(only_asked(held.asked)))
+    if held.kind is CallKind.OBSERVED and result is not None:
+        value = held.args["result"]
     if held.asked.lane is Lane.CAPPED:
         return Ended(only_asked(held.asked))
     state = b"" if result is None else _state(run, result)

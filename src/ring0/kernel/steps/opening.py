@@ -13,12 +13,14 @@ from msgspec.structs import replace
 from ring0 import limits
 from ring0.governance import approvals
 from ring0.kernel.live import LiveRun
+from ring0.kernel.steps import choices
 from ring0.kernel.steps.judging import Judged
 from ring0.store import Write, address, base
 from ring0.store import events as ev
 from ring0.types import Approval, ApprovalState, Edit, Standing
 
 _OPEN = (ApprovalState.PENDING, ApprovalState.APPROVED)
+_ANEW = (ApprovalState.EDITED, ApprovalState.CONSUMED)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +41,8 @@ def asked(
 ) -> Asked:
     """A new ask. `older`: what was asked about this call before. `edits`: what people changed of it
     since. `standing`: what was said yes to in advance, and covers it."""
-    shown = msgspec.json.encode(judged.shown)
+    told = replace(judged.shown, takes=choices.of(judged.held))
+    shown = msgspec.json.encode(told)
     where = address(run.key, shown)
     approval = _row(run, judged, older, standing, key, where, now_us)
     events: list[ev.AnyEvent] = [ev.ApprovalAsked(approval=approval)]
@@ -52,7 +55,7 @@ def asked(
         note = "what it was bound to has changed"
         taken = ev.ApprovalAnswered(approval=older.id, state=revoked, by="kernel", note=note)
         events.insert(0, taken)
-    answer = _known(run, approval, older, edits, standing)
+    answer = _known(run, judged, approval, older, edits, standing)
     if answer is not None:
         events.append(answer)
         enough = approval.needs == 1
@@ -68,6 +71,8 @@ def asked(
     if approval.state is ApprovalState.PENDING:
         most = limits.APPROVALS_PENDING_PER_TREE_MAX
         guards.append(base.AsksBelow(root=run.row.root, most=most))
+        often = limits.DENIALS_IN_A_ROW_MAX
+        guards.append(base.DenialsBelow(root=run.row.root, most=often))
     write = Write(
         run=run.id,
         events=events,
@@ -92,7 +97,7 @@ def _row(
     expires_us = min(now_us + open_s * 1_000_000, run.row.deadline_us)
     edition = 0
     if older is not None:
-        edition = older.edition + (older.state is ApprovalState.EDITED)
+        edition = older.edition + (older.state in _ANEW)
     return Approval(
         id=key,
         run=run.id,
@@ -118,6 +123,7 @@ def _row(
 
 def _known(
     run: LiveRun,
+    judged: Judged,
     approval: Approval,
     older: Approval | None,
     edits: Sequence[Edit],
@@ -128,7 +134,7 @@ def _known(
     if standing is not None:
         by, note = standing.given_by, f"in advance, {standing.id}"
         return ev.ApprovalAnswered(approval=approval.id, state=approved, by=by, note=note)
-    if older is None or older.state is not ApprovalState.EDITED:
+    if older is None or older.state is not ApprovalState.EDITED or is_unseen(judged):
         return None
     last = [edit for edit in edits if edit.by == older.answered_by]
     principal = run.row.principal
@@ -136,3 +142,9 @@ def _known(
         return None
     note = "with what was changed"
     return ev.ApprovalAnswered(approval=approval.id, state=approved, by=last[-1].by, note=note)
+
+
+def is_unseen(judged: Judged) -> bool:
+    """Whether what a changed call would do is more than whoever changed it has written: then they
+    are asked as everybody else, once they can see it."""
+    return bool(judged.shown.dry_run)

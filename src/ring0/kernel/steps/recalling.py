@@ -8,7 +8,8 @@ from __future__ import annotations
 from ring0 import limits
 from ring0.errors import CallInvalid, ReplayDiverged, RunDead
 from ring0.kernel.live import Held, LiveRun
-from ring0.types import Call, CallState, RunState
+from ring0.kernel.steps.judging import Judged
+from ring0.types import Approval, ApprovalState, Call, CallKind, CallState, RunState
 
 
 def check_live(run: LiveRun, held: Held) -> None:
@@ -16,6 +17,11 @@ def check_live(run: LiveRun, held: Held) -> None:
     ReplayDiverged, RunDead."""
     if run.strict and run.refusals >= limits.REFUSALS_PER_RUN_MAX:
         raise _at_the_end(run)  # What came after so many is not on record.
+    if held.kind in (CallKind.PROPOSAL, CallKind.OBSERVED):
+        # Part of another call, and the agent has heard nothing of it: its door asks before.
+        if run.strict:
+            raise _at_the_end(run)
+        return
     if run.strict:
         raise _diverged(run, f"{held.id} ({held.kind} {held.name}) is not on record")
     if "/~" in held.id and run.unmet:
@@ -41,6 +47,24 @@ def check_same(run: LiveRun, held: Held, record: Call) -> None:
         if run.row.state is RunState.DONE:
             raise _diverged(run, f"{held.id} has no outcome on record")
         raise _at_the_end(run)
+
+
+def was_given(judged: Judged) -> bool:
+    """Of an ask for more budget that a crash cut off: what it asked for came with its intent, and
+    nothing more happens."""
+    retry = judged.held.retry
+    return retry is not None and retry.kind is CallKind.ASK and retry.approval != ""
+
+
+def still_covers(judged: Judged, approval: Approval | None) -> bool:
+    """Whether the yes with which a call began that a crash cut off is one to what it is now, by the
+    policy of now: other rules, more people, another dry run or a worse label want another yes."""
+    return (
+        judged.held.retry is not None
+        and approval is not None
+        and approval.state is ApprovalState.CONSUMED
+        and approval.bound_to == judged.bound_to
+    )
 
 
 def _at_the_end(run: LiveRun) -> RunDead:

@@ -242,6 +242,9 @@ def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_u
 def admitted(run: LiveRun, judged: Judged, write: Write) -> None:
     """The kernel's own picture of a call and its run, as the store's projection moves them."""
     event = write.events[-1]
+    if isinstance(event, ev.CallRetried) and event.approval:
+        call = run.records[event.call]
+        run.records[call.id] = replace(call, approval=event.approval)
     if isinstance(event, ev.CallIntended):  # A retried one is counted already.
         run.records[event.call.id] = event.call
         if not event.uncounted:
@@ -278,7 +281,11 @@ def learn(run: LiveRun, held: Held, outcome: Outcome) -> None:
     wrote. The kernel's own echoes and what a model said found nothing.
     """
     integrity = outcome.label.integrity
-    if outcome.state is not CallState.OK or held.kind in (CallKind.MODEL, CallKind.EGRESS):
+    if held.kind is CallKind.OBSERVED and outcome.state is CallState.OK:
+        run.seen.add(source(held), outcome.label, held.args["result"])
+        return
+    silent = (CallKind.MODEL, CallKind.EGRESS, CallKind.PROPOSAL)
+    if outcome.state is not CallState.OK or held.kind in silent:
         return  # What a tool's sandbox fetched comes to the run in the tool's own result.
     if integrity is not Integrity.SYSTEM:
         told = held.kind is CallKind.WAIT and "message" in held.args
@@ -315,7 +322,7 @@ def cutting_off(run: LiveRun, held: Held, why: str) -> Write:
     """The write that a `once` effect was begun, and nobody knows what came of it."""
     return Write(
         run=run.id,
-        events=[ev.CallCutOff(call=held.id, why=why[:500])],
+        events=[ev.CallCutOff(call=held.id, why=values.why(why))],
         guards=[base.CallOpen(call=held.id)],
         durable=True,
     )

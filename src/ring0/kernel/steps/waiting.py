@@ -7,7 +7,7 @@ What waits in memory here is only the process that asked; the answer is written 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -22,6 +22,7 @@ from ring0.errors import (
     RunDead,
 )
 from ring0.governance import approvals
+from ring0.kernel import values
 from ring0.kernel.live import LiveRun
 from ring0.kernel.steps import opening
 from ring0.kernel.steps.judging import Judged
@@ -57,6 +58,10 @@ def _nobody(*_: object, **__: object) -> None:
     """Nothing is put away: a strict replay."""
 
 
+async def _not_at_all(run: LiveRun) -> None:
+    """Likewise."""
+
+
 class Waiting:
     """Opens asks, takes answers, and wakes who waits for them."""
 
@@ -71,6 +76,8 @@ class Waiting:
         """(run, anyway=…): something happened for a run that may have been put away."""
         self.needed: Callable[[Approval | Call, str], None] = _nobody
         """(what, why): a person is waited for, to answer an ask or to settle an unknown effect."""
+        self.told_no: Callable[[LiveRun], Awaitable[None]] = _not_at_all
+        """Its tree was told no too often: returns when a person lets it go on."""
         self.asked: Callable[[Approval], None] = _nobody
         """A new ask waits for people."""
         self.check_room: Callable[[LiveRun], None] = _nobody
@@ -92,6 +99,9 @@ class Waiting:
             except GuardFailed as failure:
                 if standing is not None and isinstance(failure.guard, base.StandingGood):
                     self.standings.drop(standing.id)
+                    continue
+                if isinstance(failure.guard, base.DenialsBelow):
+                    await self.told_no(run)
                     continue
                 raise _not_asked(run, failure) from None
         self._runtime.reached("approval.asked")
@@ -262,7 +272,11 @@ class Waiting:
                     guards=[base.CallOpen(call=call)],
                     events=[
                         ev.CallSettled(
-                            call=call, happened=happened, outcome=where, by=by, note=note[:1000]
+                            call=call,
+                            happened=happened,
+                            outcome=where,
+                            by=by,
+                            note=values.note(note),
                         )
                     ],
                 )

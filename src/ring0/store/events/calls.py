@@ -41,6 +41,8 @@ class CallRetried(Event, frozen=True, kw_only=True, tag="call-retried"):
     reserve_microusd: int = 0
     reserve_tokens: int = 0
     caps: tuple[CapUse, ...] = ()
+    approval: str = ""
+    """A yes that was asked for anew: the one that it began with no longer covered it."""
 
 
 class CallEnded(Event, frozen=True, kw_only=True, tag="call-ended"):

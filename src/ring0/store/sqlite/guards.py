@@ -65,6 +65,10 @@ def check(guard: Guard, tables: SqliteTables, db: apsw.Connection, now_us: int) 
             pending = first(db, sql.ASKS_PENDING, (guard.root,))[0]
             if pending >= guard.most:
                 raise GuardFailed(guard, f"{pending} approvals are pending already")
+        case base.DenialsBelow():
+            denials = _run(guard, tables, guard.root).denials
+            if denials >= guard.most:
+                raise GuardFailed(guard, f"{denials} asks of the tree were denied in a row")
         case base.CapRoom():
             _cap_room(guard, tables)
         case base.LockHeld():

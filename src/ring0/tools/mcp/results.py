@@ -11,7 +11,7 @@ from ring0 import limits
 from ring0.errors import ToolFailed
 from ring0.tools import schemas
 from ring0.tools.mcp.schema import Promise
-from ring0.tools.mcp.session import Answer
+from ring0.tools.mcp.session import Answer, Reached
 from ring0.tools.mcp.wording import clean
 
 _MIME: Final = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", re.IGNORECASE)
@@ -51,6 +51,50 @@ def value_of(name: str, answer: Answer, promised: Promise | None) -> Any:
     return value
 
 
+def reached_value(name: str, reached: Reached) -> dict[str, Any]:
+    """What came of a request of another kind: the result or the error as it came, and the notes.
+    Raises ToolFailed where it can't be kept."""
+    value: dict[str, Any] = {"notes": reached.notes} if reached.notes else {}
+    if reached.error is not None:
+        value["error"] = reached.error
+    else:
+        value["result"] = {k: v for k, v in reached.result.items() if k != "_meta"}
+        _check_asks(name, reached.result)
+    _check_bounds(name, value)
+    return value
+
+
+def reached_call(name: str, reached: Reached, promised: Promise | None) -> dict[str, Any]:
+    """Likewise of a tool's call, checked against what was promised. Raises ToolFailed, also where
+    the server says that it failed."""
+    result = reached.result
+    if reached.error is None and result.get("resultType") != "input_required":
+        answer = Answer(
+            parts=list(result.get("content") or ()),
+            structured=result.get("structuredContent"),
+            failed=bool(result.get("isError")),
+        )
+        value_of(name, answer, promised)
+    return reached_value(name, reached)
+
+
+_QUESTIONS: Final = frozenset({"sampling/createMessage", "elicitation/create", "roots/list"})
+
+
+def _check_asks(name: str, result: dict[str, Any]) -> None:
+    """What a server asks for in the middle is known, and not too much."""
+    asks = result.get("inputRequests") or {}
+    known = isinstance(asks, dict) and all(
+        isinstance(one, dict) and one.get("method") in _QUESTIONS for one in asks.values()
+    )
+    if not known or len(asks) > limits.MCP_PARTS_MAX:
+        raise ToolFailed(
+            f"{name} asks for what no client gives.",
+            why=f"Known are: {', '.join(sorted(_QUESTIONS))}.",
+            todo="Ask for something else.",
+        )
+
+
 def _part(part: dict[str, Any]) -> dict[str, Any]:
     """One part, in the few fields that it needs."""
     kind = str(part.get("type", ""))
@@ -61,7 +105,7 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
     if kind == "resource" and isinstance(inner := part.get("resource"), dict):
         uri = clean(str(inner.get("uri", "")), limits.MCP_ERROR_CHARS_MAX)
         if "text" in inner:
-            return {"type": "resource", "uri": uri, "text": str(inner["text"])}
+            return {"type": "resource", "uri": uri, "text": str(inner["text"])} | _mime(inner)
         return {"type": "resource", "uri": uri, **_data(inner.get("mimeType"), inner.get("blob"))}
     if kind == "resource_link":
         return {
@@ -70,6 +114,11 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
             "name": clean(str(part.get("name", "")), limits.MCP_ERROR_CHARS_MAX),
         }
     return {"type": "unknown", "name": clean(kind, limits.MCP_NAME_CHARS_MAX)}
+
+
+def _mime(inner: dict[str, Any]) -> dict[str, str]:
+    mime = inner.get("mimeType")
+    return {"mime_type": mime} if isinstance(mime, str) and _MIME.fullmatch(mime) else {}
 
 
 def _data(mime: Any, data: Any) -> dict[str, str]:
@@ -93,7 +142,11 @@ def _check_promise(name: str, value: Any, promised: Promise) -> None:
         )
     error = next(iter(promised.validator.iter_errors(value)), None) if value is not None else None
     if value is None or error is not None:
-        why = "It holds no structured value." if error is None else clean(error.message, 500)
+        why = (
+            "It holds no structured value."
+            if error is None
+            else clean(error.message, limits.WHY_CHARS_MAX)
+        )
         raise ToolFailed(
             f"{name} answered with something else than its output schema promises.",
             why=why,

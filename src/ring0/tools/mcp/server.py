@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
@@ -21,7 +22,7 @@ from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext, Sandboxes
 from ring0.tools.mcp import pins, program
 from ring0.tools.mcp.code import Digests
-from ring0.tools.mcp.pins import Offer, Pin, PinnedTool, Unit
+from ring0.tools.mcp.pins import Offer, Pin, Unit
 from ring0.tools.mcp.program import Program
 from ring0.tools.mcp.settings import Settings
 from ring0.tools.reach import Outlet, Reach, open_outlet
@@ -33,16 +34,18 @@ from ring0.types import Integrity, Label, ToolManifest
 
 if TYPE_CHECKING:
     from ring0.tools.mcp.http import Send
-    from ring0.tools.mcp.session import Answer, Session
+    from ring0.tools.mcp.session import Session
+
+T = TypeVar("T")
 
 _SESSION = "ring0.tools.mcp.session"
 """Imports the library, which takes half a second: in a thread, when the first server starts."""
 
 
-class Done(msgspec.Struct, kw_only=True):
+class Done(msgspec.Struct, Generic[T], kw_only=True):
     """What came of a call."""
 
-    answer: Answer
+    answer: T
     collected: Collected | None
     label: Label
     """Of what the server could read of the run's files."""
@@ -89,11 +92,11 @@ class Server:
         self._live: dict[str, _Live] = {}
 
     async def call(
-        self, pin: Pin, tool: PinnedTool, args: dict[str, Any], wall_s: float,
+        self, pin: Pin, ask: Callable[[Session], Awaitable[T]], wall_s: float,
         manifest: ToolManifest, context: CallContext,
-    ) -> Done:  # fmt: skip
-        """One call. Raises ToolFailed before or after it was done cleanly, ToolChanged where the
-        server is another one, CutOff where nobody knows."""
+    ) -> Done[T]:  # fmt: skip
+        """One call: what `ask` says to it. Raises ToolFailed before or after it was done cleanly,
+        ToolChanged where the server is another one, CutOff where nobody knows."""
         live = self._live.setdefault(context.run.id, _Live(lock=asyncio.Lock(), laid=LaidOut()))
         async with live.lock:
             session = await self._ready(live, pin, context)
@@ -105,7 +108,7 @@ class Server:
             laid = live.laid.label
             outlet = live.outlet
             async with outlet.during(manifest, context) if outlet else nullcontext():
-                answer = await self._ask(live, session, tool.name, args, wall_s)
+                answer = await self._ask(live, session, ask, wall_s)
             label = context.run.label.join(Label(integrity=Integrity.UNTRUSTED)).join(laid)
             collected = await self._collected(live, context.workspace, label)
             return Done(answer=answer, collected=collected, label=laid)
@@ -118,12 +121,12 @@ class Server:
     # --- one call -------------------------------------------------------------------------------
 
     async def _ask(
-        self, live: _Live, session: Session, tool: str, args: dict[str, Any], wall_s: float
-    ) -> Answer:
+        self, live: _Live, session: Session, ask: Callable[[Session], Awaitable[T]], wall_s: float
+    ) -> T:
         from ring0.tools.mcp.session import Gone
 
         try:
-            return await self._runtime.wait_for(session.call(tool, args), wall_s)
+            return await self._runtime.wait_for(ask(session), wall_s)
         except TimeoutError:
             if not await session.answers():
                 await self._end(live)

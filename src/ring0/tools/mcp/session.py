@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import msgspec
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
@@ -20,15 +21,17 @@ from mcp_types import (
     InputRequiredResult,
     PaginatedRequestParams,
     PingRequest,
+    Request,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import TypeAdapter, ValidationError
+from pydantic import RootModel, TypeAdapter, ValidationError
 
 from mcp import Client
 from ring0 import __version__, limits
 from ring0.errors import ToolFailed
 from ring0.runtime import Runtime
 from ring0.tools.mcp.pins import Offer, PinnedTool
+from ring0.tools.mcp.through import Round
 from ring0.tools.mcp.wire import Wire
 from ring0.tools.mcp.wording import clean
 from ring0.types import Frozen
@@ -51,6 +54,20 @@ class Answer(Frozen, frozen=True, kw_only=True):
     parts: list[dict[str, Any]]
     structured: Any = None
     failed: bool = False
+
+
+class _Plain(RootModel[dict[str, Any]]):
+    """A result of any kind: the library has checked it against the protocol."""
+
+
+class Reached(Frozen, frozen=True, kw_only=True):
+    """What a server answered to any other request, as it came, or its error."""
+
+    result: dict[str, Any] = msgspec.field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    """`code`, `message` and perhaps `data`."""
+    notes: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    """What it said on the way of its progress and its log, where somebody wants to hear it."""
 
 
 class Session:
@@ -188,22 +205,11 @@ class Session:
         except MCPError as error:
             if error.code == CONNECTION_CLOSED or self.over:
                 raise Gone(self._told(error)) from None
-            said = clean(error.message, limits.MCP_ERROR_CHARS_MAX)
-            refused = ToolFailed(
-                f"{self._instance} refuses the call: {said}",
-                why="The MCP server's own words.",
-                todo="Correct the arguments.",
-            )
-            refused.tells_of_data = True
-            raise refused from None
+            raise self._refuses(clean(error.message, limits.MCP_ERROR_CHARS_MAX)) from None
         except (ValidationError, RecursionError):
             raise Gone("it answers with something that is no result") from None
         if isinstance(result, InputRequiredResult):
-            raise ToolFailed(
-                f"{self._instance} asks for more before it answers.",
-                why="ring0 gives servers no model and no person to ask.",
-                todo="Give all that the tool needs as arguments.",
-            )
+            raise self._wants_more()
         return Answer(
             parts=[
                 part.model_dump(by_alias=True, mode="json", exclude_none=True)
@@ -211,6 +217,49 @@ class Session:
             ],
             structured=result.structured_content,
             failed=bool(result.is_error),
+        )
+
+    async def ask(self, method: str, params: dict[str, Any], round_: Round | None) -> Reached:
+        """One request of any other kind. `round_`: for whom it is asked, where the agent meets the
+        server through the kernel; None: for the kernel. Raises ToolFailed, Gone."""
+        client = self._client
+        assert client is not None, "it is open"
+        judge = self._wire.judge
+        judge.begin()
+        judge.meta, judge.notes = (round_.meta, []) if round_ else (None, None)
+        request = Request[Any, str](method=method, params=params)
+        error: dict[str, Any] | None = None
+        result: dict[str, Any] = {}
+        try:
+            result = (await client.session.send_request(request, _Plain)).root
+        except MCPError as failure:
+            if failure.code == CONNECTION_CLOSED or self.over:
+                raise Gone(self._told(failure)) from None
+            error = _plain_error(failure)
+        except (ValidationError, RecursionError):
+            raise Gone("it answers with something that is no result") from None
+        finally:
+            notes, judge.meta, judge.notes = judge.notes or [], None, None
+        if error is not None and round_ is None:
+            raise self._refuses(error["message"])
+        if result.get("resultType") == "input_required" and round_ is None:
+            raise self._wants_more()
+        return Reached(result=result, error=error, notes=notes)
+
+    def _refuses(self, said: str) -> ToolFailed:
+        refused = ToolFailed(
+            f"{self._instance} refuses the call: {said}",
+            why="The MCP server's own words.",
+            todo="Correct the arguments.",
+        )
+        refused.tells_of_data = True
+        return refused
+
+    def _wants_more(self) -> ToolFailed:
+        return ToolFailed(
+            f"{self._instance} asks for more before it answers.",
+            why="ring0 gives servers no model and no person to ask.",
+            todo="Give all that the tool needs as arguments.",
         )
 
     async def answers(self) -> bool:
@@ -262,6 +311,15 @@ class Session:
         )
         error.tells_of_data = True  # The reason may be the server's own words.
         return error
+
+
+def _plain_error(failure: MCPError) -> dict[str, Any]:
+    error = {
+        "code": failure.code,
+        "message": clean(failure.message, limits.MCP_ERROR_CHARS_MAX),
+    }
+    data = failure.error.data
+    return error if data is None else {**error, "data": data}
 
 
 def _one(error: BaseException) -> BaseException:

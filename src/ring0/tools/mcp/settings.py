@@ -66,6 +66,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the program may reach, through the kernel's proxy."""
     secrets: tuple[str, ...] = ()
     """Credentials of ring0.toml that are put into its requests on the far side."""
+    serves: tuple[Literal["resources", "prompts", "completions"], ...] = ()
+    """What of it may be read beside its tools, as tools of their own: what it says there, no
+    approval pins."""
+    through: bool = False
+    """The agent meets it nearly as if no kernel were between: see through.py."""
     only: tuple[str, ...] = ()
     """The tools that are offered; empty: all that were approved."""
     operations: dict[str, Operation] = {}

@@ -20,10 +20,12 @@ from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext, Prepared, Result
 from ring0.tools.egress import parse_rules
 from ring0.tools.mcp import pins, schema, settings, wording
+from ring0.tools.mcp.offers import McpOffer, offers
 from ring0.tools.mcp.outside import sender
 from ring0.tools.mcp.pins import LOCK, Pin, PinnedTool
-from ring0.tools.mcp.server import CutOff, Server
+from ring0.tools.mcp.server import CutOff, Done, Server
 from ring0.tools.mcp.settings import Operation, Settings
+from ring0.tools.mcp.through import ROUND, SCHEMA, round_of
 from ring0.tools.reach import Outside, Reach
 from ring0.types import Effect, Label, ToolManifest
 
@@ -44,6 +46,9 @@ class McpTool:
         self._tool = tool
         self._said = said
         self._promised = promised
+        self.through = server.settings.through
+        self.bare = tool.name
+        """What its server calls it."""
 
     @property
     def contained(self) -> bool:
@@ -95,27 +100,45 @@ class McpTool:
         sent = {**args, self._said.key: context.call} if self._said.key else args
         wall_s = self.manifest.wall_s
         try:
+            if self.through:
+                return await self._through(sent, context)
             done = await self._server.call(
-                self._pin, self._tool, sent, wall_s, self.manifest, context
-            )
+                self._pin, lambda session: session.call(self._tool.name, sent), wall_s,
+                self.manifest, context,
+            )  # fmt: skip
         except CutOff as error:
             raise self._cut_off(str(error)) from None
         from ring0.tools.mcp.results import value_of
 
         name = self.manifest.name
-        said = Label(integrity=self.manifest.output, sources=(f"{name}@{context.call}",))
-        # What a server makes of its arguments and of the run's files is no better than they are.
-        label = said.join(Label(integrity=context.run.label.integrity)).join(done.label)
-        collected = done.collected
         try:
             value = value_of(name, done.answer, self._promised)
         except ToolFailed as error:
             if not self._server.settings.contained and self.manifest.effect is Effect.ONCE:
                 raise _as_known(error, done.answer.failed, name) from None
             raise
+        return self._result(value, done, context)
+
+    async def _through(self, args: dict[str, Any], context: CallContext) -> Result:
+        """For a server that the agent meets through the kernel: its answer as it came."""
+        own, round_ = round_of(args)
+        params = {"name": self._tool.name, "arguments": own, **round_.params}
+        done = await self._server.call(
+            self._pin, lambda session: session.ask("tools/call", params, round_),
+            self.manifest.wall_s, self.manifest, context,
+        )  # fmt: skip
+        from ring0.tools.mcp.results import reached_call
+
+        value = reached_call(self.manifest.name, done.answer, self._promised)
+        return self._result(value, done, context)
+
+    def _result(self, value: Any, done: Done[Any], context: CallContext) -> Result:
+        name, collected = self.manifest.name, done.collected
+        said = Label(integrity=self.manifest.output, sources=(f"{name}@{context.call}",))
+        # What a server makes of its arguments and of the run's files is no better than they are.
         return Result(
             value=value,
-            label=label,
+            label=said.join(Label(integrity=context.run.label.integrity)).join(done.label),
             files=collected.files if collected else (),
             undo=collected.undo if collected and self._server.settings.contained else b"",
         )
@@ -146,6 +169,11 @@ class McpTool:
         await self._server.close()
 
 
+def bare_name(driver: object) -> str:
+    """What its server calls a tool that the agent meets through the kernel; empty for others."""
+    return driver.bare if isinstance(driver, McpTool) and driver.through else ""
+
+
 def _as_known(error: ToolFailed, failed: bool, name: str) -> Ring0Error:
     """A `once` effect whose answer can't be used has happened, unless the server says no."""
     if failed:
@@ -166,7 +194,7 @@ def drivers(
     send: Send | None = None,
     reach: Reach | None = None,
     outside: Outside | None = None,
-) -> list[McpTool]:
+) -> list[McpTool | McpOffer]:
     """The tools of `[tools.INSTANCE] use = "mcp"`.
 
     `reach` gives sandboxes their egress; `outside` (or `send`, which comes first) reaches servers
@@ -188,7 +216,8 @@ def drivers(
     server = Server(instance, said, folder, runtime, send=send, reach=reach)
     _check_reach(instance, said)
     names = _names(instance, pin, said)
-    return [_driver(server, pin, tool, name) for name, tool in names.items()]
+    tools = [_driver(server, pin, tool, name) for name, tool in names.items()]
+    return [*tools, *offers(server, pin)]
 
 
 def _check_pin(instance: str, said: Settings, pin: Pin, folder: Path) -> None:
@@ -259,6 +288,8 @@ def _driver(server: Server, pin: Pin, tool: PinnedTool, name: str) -> McpTool:
                 " such argument.",
                 todo="Correct the name.",
             )
+    if said.through:
+        usable_schema = _with_round(usable_schema, server.instance, name)
     effect = own.effect or (Effect.IDEMPOTENT if own.reads else Effect.ONCE)
     manifest = ToolManifest(
         name=f"{server.instance}.{name}",
@@ -288,6 +319,16 @@ def _without(given: dict[str, Any], key: str, instance: str, name: str) -> dict[
     properties = {other: value for other, value in given["properties"].items() if other != key}
     required = [other for other in given.get("required", ()) if other != key]
     return {**given, "properties": properties, "required": required}
+
+
+def _with_round(given: dict[str, Any], instance: str, name: str) -> dict[str, Any]:
+    """A schema with the argument in which the door tells of the client's round."""
+    if ROUND in given["properties"]:
+        raise ManifestInvalid(
+            f"[tools.{instance}]: {name} has an argument {ROUND!r} of its own.",
+            todo="Take `through` out.",
+        )
+    return {**given, "properties": {**given["properties"], ROUND: SCHEMA}}
 
 
 def _code_digest(pin: Pin, said: Operation) -> str:

@@ -20,6 +20,7 @@ from mcp_types import JSONRPCMessage, jsonrpc_message_adapter
 from pydantic import ValidationError
 
 from ring0 import limits
+from ring0.tools.mcp import through
 from ring0.tools.mcp.wording import clean
 
 _READ_SIZE_BYTES: Final = 64 * limits.KIB
@@ -44,6 +45,10 @@ class Judge:
 
     def __init__(self) -> None:
         self.list_changed = False
+        self.meta: dict[str, Any] | None = None
+        """For whom it is asked (`through.Round.meta`); None: for the kernel."""
+        self.notes: list[dict[str, Any]] | None = None
+        """What it says on the way; None: nobody wants to hear it."""
         self.broken = ""
         """Why nothing more is taken from this server; empty: it is taken."""
         self._asked: dict[str | int, str] = {}
@@ -64,7 +69,9 @@ class Judge:
             raise self.fault(f"it sends more than {limits.MCP_CALL_SIZE_BYTES_MAX} bytes")
 
     def sent(self, message: dict[str, Any]) -> None:
-        """Notes what is asked for."""
+        """Notes what is asked for, and for whom."""
+        if self.meta is not None and "method" in message:
+            through.speak_for(message, self.meta)
         if "method" in message and "id" in message:
             if len(self._asked) >= limits.MCP_NOTICES_PER_CALL_MAX:
                 self._asked.pop(next(iter(self._asked)))
@@ -96,6 +103,8 @@ class Judge:
                 raise self.fault("it sends more than is taken during one call")
             self.list_changed = self.list_changed or method == _CHANGED
             if number is None:
+                if self.notes is not None and (note := through.note_of(value)) is not None:
+                    self.notes.append(note)
                 return None
         elif type(number) not in (str, int) or number not in self._asked:  # True is 1, too
             raise self.fault(f"it answers what nobody asked: id {clean(repr(number), 40)}")

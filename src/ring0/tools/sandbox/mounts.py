@@ -23,7 +23,7 @@ _OURS: Final = ("/dev", "/etc", "/proc", "/run", "/sys", "/tmp")  # noqa: S108
 """Made anew in each sandbox. Nothing that a caller names is put there."""
 
 _PROJECT: Final = frozenset({".git", ".hg", ".env", "pyproject.toml", "agent.toml", "ring0.toml"})
-_PREFIX: Final = ("bin", "lib", "lib64", "include", "share", "pyvenv.cfg")
+PYTHONS_OWN: Final = ("bin", "lib", "lib64", "include", "share", "pyvenv.cfg")
 """What is Python's own where somebody made an environment in the folder of their project."""
 
 _NEVER: Final = frozenset({".git", ".env", ".netrc", ".ssh", ".aws", ".gnupg"})
@@ -64,6 +64,11 @@ def _runtime(*_: str) -> tuple[tuple[Mount, str], ...]:
         if not _covered(path, paths):
             paths.append(path)
     return tuple((Mount(path, path), os.path.realpath(path)) for path in paths)
+
+
+def is_systems(path: str) -> bool:
+    """Does it lie in what every sandbox sees of the system?"""
+    return any(_within(path, folder) for folder in _SYSTEM)
 
 
 def plan(mounts: tuple[Mount, ...]) -> Plan:
@@ -114,7 +119,7 @@ def _interpreter_folders() -> Iterator[str]:
                     todo="Install ring0 into a virtual environment of its own.",
                 )
             if _PROJECT & set(os.listdir(shown)):
-                yield from filter(os.path.exists, (os.path.join(shown, own) for own in _PREFIX))
+                yield from filter(os.path.exists, (os.path.join(shown, own) for own in PYTHONS_OWN))
             else:
                 yield shown
 

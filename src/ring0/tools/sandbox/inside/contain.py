@@ -185,6 +185,7 @@ def listeners(asked: dict) -> list[int]:  # type: ignore[type-arg]
         unix.bind(f"{DOORS}/door.sock")
         os.chmod(f"{DOORS}/door.sock", 0o666)  # noqa: S103  # nobody else sees it
         unix.listen(tree.LISTEN_BACKLOG)
+        write(f"{DOORS}/mcp.json", tree.MCP_JSON % asked["door_port"])
         handed += [tree.listen(asked["door_port"]).detach(), unix.detach()]
     if asked["proxy_port"]:
         handed.append(tree.listen(asked["proxy_port"]).detach())

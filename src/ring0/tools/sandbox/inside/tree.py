@@ -33,6 +33,10 @@ ETC = {
     "hostname": "agent\n",
 }
 
+MCP_JSON = """{"mcpServers": {"ring0": {"type": "http", "url": "http://127.0.0.1:%d/mcp"}}}
+"""
+"""For clients that read from a file where MCP servers are: in the shape that most read."""
+
 
 def mount(step: str, source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     call(step, "mount", source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags),
@@ -136,4 +140,5 @@ def open_doors(port: int) -> tuple[_socket.socket, _socket.socket]:
     unix.bind("/run/ring0/door.sock")
     os.chmod("/run/ring0/door.sock", 0o666)  # noqa: S103  # the only other uid in here is the tenant
     unix.listen(LISTEN_BACKLOG)
+    write("/run/ring0/mcp.json", MCP_JSON % port)
     return listen(port), unix

@@ -1,7 +1,7 @@
-"""The provider `openai`: chat completions at any base URL (OpenAI, vLLM, Ollama, OpenRouter, …).
+"""Providers over HTTP, each in its dialect: OpenAI and whoever speaks like it, Anthropic, …
 
-One request, one whole answer, bounded in size, time and retries. The key is put in on each
-request, here and nowhere else, and is in no message, `repr` or exception.
+One request, one answer, whole or in pieces, bounded in size, time and retries. The key is put in on
+each request, here and nowhere else, and is in no message, `repr` or exception.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ import aiohttp
 import msgspec
 
 from ring0 import errors, limits
-from ring0.models import openai_wire
-from ring0.models.base import OPENAI_BASE_URL as BASE_URL
-from ring0.models.base import Again, ModelAnswer, ModelRequest, SlowDown, is_loopback
-from ring0.models.names import names_of
+from ring0.models.base import (
+    Again,
+    ModelAnswer,
+    ModelRequest,
+    Sink,
+    SlowDown,
+    is_loopback,
+)
+from ring0.models.dialects import Dialect
+from ring0.models.names import NameMap, names_of
 from ring0.models.redact import Redactor
+from ring0.models.wire import error_text, one_line
 from ring0.runtime import Runtime
 from ring0.types import ModelConfig
 
@@ -41,41 +48,84 @@ class _Retry(Exception):
         self.after_s = after_s
 
 
-class OpenAIProvider:
-    """Chat completions over HTTP. Raises `ManifestInvalid` for an address that it can't use."""
+class _Exchange:
+    """What one call of a provider is made of, over all its attempts."""
 
-    __slots__ = ("_config", "_official", "_redact", "_runtime", "_session", "_slow_down", "_url")
+    __slots__ = ("begun", "body", "key", "names", "request", "sink")
+
+    def __init__(
+        self, request: ModelRequest, names: NameMap, body: bytes, key: str, sink: Sink | None
+    ) -> None:
+        self.request = request
+        self.names = names
+        self.body = body
+        self.key = key
+        self.sink = sink
+        self.begun = False
+        """Pieces of an answer are out: no other attempt can be its beginning."""
+
+
+class HttpProvider:
+    """One model at one address. Raises `ManifestInvalid` for an address that it can't use."""
+
+    __slots__ = (
+        "_config",
+        "_dialect",
+        "_headers",
+        "_official",
+        "_redact",
+        "_runtime",
+        "_session",
+        "_slow_down",
+        "_url",
+    )
 
     def __init__(
         self,
         config: ModelConfig,
+        dialect: Dialect,
+        official: str,
         key: str,
         runtime: Runtime,
         slow_down: SlowDown = lambda after_s: None,
     ) -> None:
-        base = config.base_url or BASE_URL
+        """`official`: the base address of the dialect's own maker, who is asked where the
+        configuration names no other."""
+        base = config.base_url or official
         self._redact = Redactor(key)
-        self._url = _checked_url(base, has_key=bool(key))
-        self._official = urlsplit(base).hostname == "api.openai.com"
+        self._url = _checked_url(base, has_key=bool(key), like=official) + dialect.path
+        self._official = urlsplit(base).hostname == urlsplit(official).hostname
+        self._dialect = dialect
+        self._headers = lambda: dialect.headers(key)  # Not an object whose `repr` shows it.
         self._config = config
         self._runtime = runtime
         self._slow_down = slow_down
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
-        return f"OpenAIProvider({self._config.model!r} at {self._url!r})"
+        return f"HttpProvider({self._config.model!r} at {self._url!r})"
 
     async def answer(
-        self, request: ModelRequest, idempotency_key: str, again: Again | None = None
+        self,
+        request: ModelRequest,
+        idempotency_key: str,
+        again: Again | None = None,
+        sink: Sink | None = None,
     ) -> ModelAnswer:
         names = names_of(request)
         body = msgspec.json.encode(
-            openai_wire.payload(request, self._config.model, names, official=self._official)
+            self._dialect.payload(
+                request,
+                self._config.model,
+                names,
+                official=self._official,
+                stream=sink is not None,
+            )
         )
+        exchange = _Exchange(request, names, body, idempotency_key, sink)
         for attempt in range(limits.MODEL_RETRIES_MAX + 1):
             try:
-                found = await self._attempt(body, idempotency_key)
-                return openai_wire.read_answer(found, request, self._config.model, names)
+                return await self._attempt(exchange)
             except errors.ModelFailed as failed:
                 # Also what is wrong with an answer is told in the provider's words.
                 told = errors.ModelFailed(
@@ -85,7 +135,8 @@ class OpenAIProvider:
                 raise told from None
             except _Retry as failed:
                 delay_s, unspent = self._delay_s(attempt, failed.after_s), failed.unspent
-                if attempt == limits.MODEL_RETRIES_MAX or delay_s is None:
+                last = attempt == limits.MODEL_RETRIES_MAX or exchange.begun
+                if last or delay_s is None:
                     raise self._failed(failed.why, tried=attempt + 1, unspent=unspent) from None
             await self._runtime.sleep(delay_s)
             if again is not None and not unspent:
@@ -97,33 +148,36 @@ class OpenAIProvider:
             await self._session.close()
             self._session = None
 
-    async def _attempt(self, body: bytes, idempotency_key: str) -> bytes:
+    async def _attempt(self, exchange: _Exchange) -> ModelAnswer:
         try:
-            return await self._runtime.wait_for(
-                self._exchange(body, idempotency_key), limits.MODEL_TIMEOUT_S
-            )
+            return await self._runtime.wait_for(self._exchange(exchange), limits.MODEL_TIMEOUT_S)
         except TimeoutError:
             raise self._failed(f"no answer in {limits.MODEL_TIMEOUT_S} s", tried=1) from None
         except (aiohttp.ClientError, OSError) as error:
             never_there = isinstance(error, aiohttp.ClientConnectorError)
             raise _Retry(f"{type(error).__name__}: {error}", unspent=never_there) from None
 
-    async def _exchange(self, body: bytes, idempotency_key: str) -> bytes:
+    async def _exchange(self, exchange: _Exchange) -> ModelAnswer:
         headers = {
             "Content-Type": "application/json",
-            "Accept": "application/json",
+            "Accept": "application/json" if exchange.sink is None else "text/event-stream",
             "Accept-Encoding": "identity",
-            "Idempotency-Key": idempotency_key,
-            **self._redact.authorization(),
+            "Idempotency-Key": exchange.key,
+            **self._headers(),
+            **self._dialect.headers_of(exchange.request),
         }
         # No redirects: the key is for this address only.
         async with self._opened().post(
-            self._url, data=body, headers=headers, allow_redirects=False
+            self._url, data=exchange.body, headers=headers, allow_redirects=False
         ) as response:
-            found = await self._body(response)
+            self._check_plain(response)
             if response.status == 200:
-                return found
-            why = f"status {response.status}: {openai_wire.error_text(found)}"
+                model = self._config.model
+                if exchange.sink is not None and response.content_type == "text/event-stream":
+                    return await self._pieces(response, exchange, exchange.sink)
+                found = await self._body(response)
+                return self._dialect.read_answer(found, exchange.request, model, exchange.names)
+            why = f"status {response.status}: {error_text(await self._body(response))}"
             if response.status in _RETRIED:
                 after_s = _retry_after_s(response.headers, self._runtime.now_us())
                 if response.status == _TOO_MANY and after_s:
@@ -132,10 +186,23 @@ class OpenAIProvider:
             # Turned away: 4xx (of redirects nobody knows what is behind them).
             raise self._failed(why, tried=1, unspent=400 <= response.status < 500)
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        """The body, as far as it is bounded and plain (a packed one could unfold without end)."""
+    async def _pieces(
+        self, response: aiohttp.ClientResponse, exchange: _Exchange, sink: Sink
+    ) -> ModelAnswer:
+        reader = self._dialect.reader(exchange.request, self._config.model, exchange.names)
+        async for chunk in response.content.iter_any():
+            for delta in reader.feed(chunk):
+                exchange.begun = True
+                await sink(delta)
+        return reader.end()
+
+    def _check_plain(self, response: aiohttp.ClientResponse) -> None:
+        """A packed body could unfold without end."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise self._failed("the answer is compressed, which was not asked for", tried=1)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body, as far as it is bounded."""
         found = bytearray()
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
             found += chunk
@@ -169,7 +236,7 @@ class OpenAIProvider:
         times = "" if tried == 1 else f" ({tried} attempts)"
         failed = errors.ModelFailed(
             f"The model {self._config.model!r} did not answer{times}.",
-            why=self._redact(openai_wire.one_line(why)),
+            why=self._redact(one_line(why)),
             todo="see the provider's status, the model's name, its base_url and the key",
         )
         failed.unspent = unspent
@@ -188,23 +255,23 @@ def _retry_after_s(headers: Any, now_us: int) -> float | None:
         return None
 
 
-def _checked_url(base: str, *, has_key: bool) -> str:
+def _checked_url(base: str, *, has_key: bool, like: str) -> str:
     try:
         parts = urlsplit(base)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
-        raise _bad_url("it is not a URL") from None
+        raise _bad_url(like, "it is not a URL") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise _bad_url("it must begin with https:// (or http://) and a host")
+        raise _bad_url(like, "it must begin with https:// (or http://) and a host")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise _bad_url("it must have no user, password, query or fragment")
+        raise _bad_url(like, "it must have no user, password, query or fragment")
     if parts.scheme == "http" and has_key and not is_loopback(host):
-        raise _bad_url("a key is never sent over http to another machine")
-    return base.rstrip("/") + "/chat/completions"
+        raise _bad_url(like, "a key is never sent over http to another machine")
+    return base.rstrip("/")
 
 
-def _bad_url(why: str) -> errors.ManifestInvalid:
+def _bad_url(like: str, why: str) -> errors.ManifestInvalid:
     # The address itself is not shown: it may hold a password.
     return errors.ManifestInvalid(
-        "The model's base_url can't be used.", why=why, todo=f"write it as in {BASE_URL}"
+        "The model's base_url can't be used.", why=why, todo=f"write it as in {like}"
     )

@@ -1,0 +1,182 @@
+"""A question to a model through the gate: what the agent's own tools returned is taken in first,
+and what the model proposes is judged before the agent hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from ring0.errors import CallInvalid, Ring0Error
+from ring0.gateway.models.earlier import Earlier
+from ring0.gateway.models.given import Given
+from ring0.gateway.models.naming import about
+from ring0.gateway.models.profiles import Profile
+from ring0.gateway.told import Told
+from ring0.kernel import values
+from ring0.kernel.gate import Gate
+from ring0.kernel.live import LiveRun
+from ring0.models import ModelAnswer, ModelRequest, ToolCall
+from ring0.models.base import Part, estimate_tokens
+from ring0.models.dialects import About, Asked, Dialect
+from ring0.models.names import NameMap
+from ring0.tools.driver import Said
+from ring0.tools.mcp import bare_name
+from ring0.types import CallKind, CallState, Outcome, Request
+
+DEFAULT: Final = "default"
+
+
+class Asking:
+    """What one run asks of models, at any of its doors."""
+
+    def __init__(self, gate: Gate, run: LiveRun) -> None:
+        self._gate = gate
+        self._run = run
+        self._observed: set[str] = set()
+        """What its own tools returned, as far as it was taken in: a conversation tells it again and
+        again."""
+        self._given = Given(run)
+        self.earlier = Earlier(gate, run, self._decided)
+
+    def model_of(self, name: str) -> str:
+        """The model of its manifest that answers for what a client calls `name`: the one that is
+        called so, else `default`. The answer says which it was."""
+        return name if name in self._run.models else DEFAULT
+
+    async def answer(
+        self, dialect: Dialect, asked: Asked, said: Said, profile: Profile | None = None
+    ) -> ModelAnswer:
+        """The model's answer, with what of its proposals may go to the agent.
+
+        `said.call` is set as soon as the call has its id. Raises Ring0Error.
+        """
+        question = dialect.request(asked.body)
+        self._given.check(question)
+        if asked.previous:
+            asked = await self.earlier.going_on(asked)
+            question = dialect.request(asked.body)
+            self._given.learn_again(question.messages)
+        await self._take_in(question)
+        args: dict[str, Any] = {"dialect": dialect.name, "body": asked.body}
+        if profile is not None:
+            args["profile"] = profile.name
+            said.normal = {**args, "body": profile.normal(asked.body)}
+        request = Request(kind=CallKind.MODEL, name=self.model_of(asked.model), args=args)
+        outcome = await self._gate.call(self._run.handle, request, said=said)
+        answer = msgspec.convert(_value(outcome), ModelAnswer)
+        self._given.learn(answer.parts)
+        return await self._decided(answer, said.call)
+
+    def estimate(self, dialect: Dialect, asked: Asked) -> int:
+        """About how many tokens the question has: nobody is asked, and it costs nothing. Raises
+        CallInvalid, RunDead."""
+        self._gate.handles.check(self._run.handle)
+        dialect.request(asked.body)
+        return estimate_tokens(len(values.canonical(asked.body)))
+
+    def about(self, asked: Asked, said: Said) -> About:
+        """What is told of an answer beside it: the same on every replay."""
+        record = self._run.records.get(said.call)
+        begun_us = record.begun_us if record is not None else self._gate.runtime.now_us()
+        return about(asked, said.call, begun_us)
+
+    # --- what its tools returned --------------------------------------------------------------
+
+    async def _take_in(self, request: ModelRequest) -> None:
+        """Takes in what is new of it: the run's label rises before a model reads it."""
+        calls: dict[str, ToolCall] = {}
+        for message in request.messages:
+            calls.update((call.id, call) for call in message.tool_calls)
+            if message.role == "tool":
+                call = calls.get(message.tool_call_id)
+                if call is None:
+                    raise CallInvalid(
+                        f"A result answers the call {message.tool_call_id[:80]!r}, which nobody"
+                        " made.",
+                        todo="Send the message that proposed it before.",
+                    )
+                await self._observe(call, message.content, message.is_error)
+
+    async def _observe(self, call: ToolCall, result: str, failed: bool) -> None:
+        key = self._run.digest_of(values.canonical([call.id, call.name, call.args, result]))
+        if key in self._observed:
+            return
+        args = {"call": call.id, "args": call.args, "result": result, "failed": failed}
+        request = Request(kind=CallKind.OBSERVED, name=call.name, args=args)
+        said = Said(id=f"{self._run.id}/~{key[:24]}/r")
+        _value(await self._gate.call(self._run.handle, request, said=said))
+        self._observed.add(key)
+
+    # --- what the model proposes --------------------------------------------------------------
+
+    async def _decided(self, answer: ModelAnswer, model_call: str) -> ModelAnswer:
+        """The answer with the calls that may go to the agent, as they may; and with a word on the
+        others."""
+        if not answer.tool_calls:
+            return answer
+        judged = await asyncio.gather(
+            *(
+                self._judge(call, f"{model_call}/p{number}")
+                for number, call in enumerate(answer.tool_calls)
+            )
+        )
+        kept = tuple(one for one in judged if isinstance(one, ToolCall))
+        words = "".join(one for one in judged if isinstance(one, str))
+        ids = {call.id for call in kept}
+        parts = tuple(one for one in answer.parts if one.kind != "call" or one.text in ids)
+        if parts and words:
+            parts = (*parts, Part(kind="text", text=words))
+        return replace(
+            answer,
+            tool_calls=kept,
+            text=answer.text + words,
+            parts=parts,
+            stop=answer.stop if kept or answer.stop != "tools" else "end",
+        )
+
+    async def _judge(self, call: ToolCall, id_: str) -> ToolCall | str:
+        """The call as it may go to the agent; or what the agent is told in its place."""
+        if self._is_kernels(call.name):
+            return call  # It comes back as a call of its own, and is judged then.
+        request = Request(kind=CallKind.PROPOSAL, name=call.name, args=call.args)
+        try:
+            outcome = await self._gate.call(self._run.handle, request, said=Said(id=id_))
+            return replace(call, args=_value(outcome)["args"])
+        except Told as no:
+            why = " ".join(text for text in (no.what, no.why) if text)
+            return f"\n[ring0: {call.name} was not allowed. {why}]"
+
+    def _is_kernels(self, name: str) -> bool:
+        """A tool of the kernel's, as the MCP door calls it: the agent reaches it by that alone."""
+        bare = name.split("__", 2)[2] if name.startswith("mcp__") and name.count("__") > 1 else name
+        return bare in self.door_names()
+
+    def door_names(self) -> dict[str, str]:
+        """What the run's tools are called at its MCP door, to their own names: `crm__query` to
+        `crm.query`. One that lives in the agent has none."""
+        wanted = {
+            name: bare_name(tool.driver) or name
+            for name, tool in self._run.tools.items()
+            if tool.manifest.where == "kernel"
+        }
+        # None takes another's name: where two want the same, each keeps its own.
+        times = Counter([*wanted, *(bare for name, bare in wanted.items() if bare != name)])
+        wanted = {name: bare if times[bare] == 1 else name for name, bare in wanted.items()}
+        there = NameMap(wanted.values())
+        return {there.there(bare): name for name, bare in wanted.items()}
+
+
+def _value(outcome: Outcome) -> Any:
+    """What came of it. Raises Told."""
+    if outcome.state is CallState.OK and outcome.error is None:
+        return outcome.value
+    assert outcome.error is not None
+    raise Told(outcome.error, outcome.notice)
+
+
+__all__ = ["Asking", "Ring0Error"]

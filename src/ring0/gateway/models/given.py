@@ -1,0 +1,50 @@
+"""Opaque parts keep their source: what a run sends of them, it was given.
+
+Nobody here can read what a model thought in secret, or what its provider encrypted: it may hold
+what another run knows. So a run sends on only what came in an answer of its own. All of it is
+learnt anew from the answers, so that a replay knows as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ring0.errors import CallDenied
+from ring0.kernel import values
+from ring0.kernel.live import LiveRun
+from ring0.models import ModelRequest
+from ring0.models.base import Message, Part
+
+
+class Given:
+    """What one run was given."""
+
+    def __init__(self, run: LiveRun) -> None:
+        self._run = run
+        self._digests: set[str] = set()
+
+    def learn(self, parts: Iterable[Part]) -> None:
+        """Those of an answer."""
+        self._digests.update(self._digest(part) for part in parts if part.kind == "opaque")
+
+    def learn_again(self, messages: Iterable[Message]) -> None:
+        """Those of a conversation that the journal has."""
+        for message in messages:
+            self.learn(message.parts)
+
+    def check(self, request: ModelRequest) -> None:
+        """Raises CallDenied for one that this run was never given."""
+        for number, message in enumerate(request.messages):
+            for part in message.parts:
+                if part.kind == "opaque" and self._digest(part) not in self._digests:
+                    raise CallDenied(
+                        f"Message {number} has a block that nobody here can read"
+                        f" ({str(part.native.get('type', 'opaque'))[:40]}), and this run was never"
+                        " given it.",
+                        why="What another run was told in secret stays there; no answer of this"
+                        " run had it.",
+                        todo="Leave it out: a model goes on without what it thought before.",
+                    )
+
+    def _digest(self, part: Part) -> str:
+        return self._run.digest_of(values.canonical(part.blob or part.native))

@@ -1,0 +1,32 @@
+"""An outcome's error, told at a door as it stands in the journal, and the status it has in HTTP."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ring0.errors import Ring0Error
+
+STATUS: Final = {
+    "denied": 403,
+    "run_dead": 410,
+    "limit_reached": 429,
+    "loop_stopped": 429,
+    "replay_diverged": 409,
+    "not_found": 404,
+    "tool_failed": 502,
+    "model_failed": 502,
+}
+STATUS_ELSE: Final = 422
+
+
+class Told(Ring0Error):
+    """An outcome's error, handed on as it stands in the journal."""
+
+    def __init__(self, error: dict[str, str], notice: str = "") -> None:
+        super().__init__(error["what"], why=error["why"], todo=error["todo"])
+        self._error = error
+        self.notice = notice
+        self.code = error["code"]  # type: ignore[misc]
+
+    def as_dict(self) -> dict[str, str]:
+        return self._error

@@ -1,0 +1,82 @@
+"""Tools that live in the agent's own process: what models propose of them, and what came of it.
+
+The kernel judges and records both and carries out neither: the agent does that itself, within its
+sandbox. So no undo and no exactly-once is claimed here; those are for tools of the kernel's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from ring0 import limits
+from ring0.tools.driver import CallContext, Prepared, Result
+from ring0.types import Effect, Integrity, Label, ToolManifest
+
+_SYSTEM: Final = Label(integrity=Integrity.SYSTEM)
+
+
+class Proposal:
+    """`proposal`: a tool call that a model proposes, of a tool that no manifest names."""
+
+    manifest = ToolManifest(
+        name="proposal",
+        description="A tool call that a model proposes.",
+        effect=Effect.ONCE,
+        schema={"type": "object"},
+        where="agent",
+    )
+
+    async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
+        return Prepared(
+            driver_bytes=msgspec.json.encode(args, order="sorted"),
+            effect=Effect.PURE,  # To judge it again changes nothing.
+            own=False,
+            uncounted=True,
+            lines=(f"The agent itself would carry out {context.name}.",),
+        )
+
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
+        """The arguments as they may go to the agent: a person may have changed some."""
+        return Result(value={"args": args}, label=_SYSTEM, remember="")
+
+
+class Observed:
+    """`observed`: what came of a call that the agent carried out, as it tells the next model."""
+
+    manifest = ToolManifest(
+        name="observed",
+        description="What a tool of the agent's own returned.",
+        effect=Effect.PURE,
+        schema={
+            "type": "object",
+            "properties": {
+                "call": {"type": "string"},
+                "args": {"type": "object"},
+                "result": {"type": "string"},
+                "failed": {"type": "boolean"},
+            },
+            "required": ["call", "result"],
+            "additionalProperties": False,
+        },
+    )
+
+    async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
+        return Prepared(
+            driver_bytes=msgspec.json.encode(args, order="sorted"), own=False, uncounted=True
+        )
+
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
+        """Whoever made it, it came through a process that nobody can vouch for."""
+        label = Label(
+            integrity=Integrity.UNTRUSTED,
+            confidentiality=context.run.label.confidentiality,
+            sources=(f"{context.name}@{context.call}",),
+        )
+        text = f"{context.name} -> {args['result']}"
+        return Result(value=None, label=label, remember=text[: limits.EPISODE_CHARS_MAX])

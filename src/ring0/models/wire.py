@@ -1,0 +1,104 @@
+"""What every dialect needs to read hostile answers: strict JSON, bounded words, likely counts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Collection
+from typing import Any, Final
+
+import msgspec
+
+from ring0 import errors, limits
+from ring0.models.base import ModelRequest, estimate_tokens
+
+TOOL_CALLS_MAX: Final = 64
+ERROR_CHARS_MAX: Final = 300
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+
+
+def arguments(text: str | None, name: str) -> dict[str, Any]:
+    """A proposed call's arguments, strictly: an object, no duplicate keys, no NaN. Nothing is none.
+    Raises ModelFailed."""
+    if text is None or not text.strip():
+        return {}
+    try:
+        args = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        json.dumps(args, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        why = one_line(f"{type(error).__name__}: {error}")
+        raise unreadable(f"the arguments of its call of {one_line(name)}: {why}") from None
+    if not isinstance(args, dict):
+        raise unreadable(f"the arguments of its call of {one_line(name)} are not an object")
+    return args
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def call_id(said: str, taken: Collection[str]) -> str:
+    """The id of a proposed call: the provider's, unless it has none or one that is taken: some
+    servers leave ids out, or repeat them in each answer, and results could not be told apart."""
+    if said and said not in taken:
+        return said
+    fresh = (f"{said or 'call'}_{number}" for number in itertools.count(len(taken)))
+    return next(one for one in fresh if one not in taken)
+
+
+def call_ids(request: ModelRequest) -> set[str]:
+    """Of all calls in a request's history."""
+    return {one.id for message in request.messages for one in message.tool_calls}
+
+
+def count(said: int | None, chars: int) -> tuple[int, bool]:
+    """What the provider says it counted, if it can be true; else the estimate, and True."""
+    if said is None or not 0 <= said <= limits.MODEL_TOKENS_SAID_MAX:
+        return estimate_tokens(chars), True
+    return said, False
+
+
+def request_chars(request: ModelRequest) -> int:
+    return len(msgspec.json.encode(request))
+
+
+def error_text(body: bytes) -> str:
+    """The provider's words about an error, on one bounded line: `error.message`, or the body."""
+    try:
+        found = msgspec.json.decode(body)
+        error = found.get("error", found) if isinstance(found, dict) else None
+        message = error.get("message") if isinstance(error, dict) else error
+        if isinstance(message, str):
+            return one_line(message)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    return one_line(body[: 4 * ERROR_CHARS_MAX].decode("utf-8", "replace"))
+
+
+def one_line(text: str, chars_max: int = ERROR_CHARS_MAX) -> str:
+    """Hostile text for an error: no control or direction characters, cut where it is long."""
+    cleaned = _CONTROL.sub(" ", text[: 4 * chars_max]).strip()
+    return cleaned if len(cleaned) <= chars_max else cleaned[: chars_max - 1] + "…"
+
+
+def unreadable(why: str) -> errors.ModelFailed:
+    return errors.ModelFailed(
+        "The model's answer can't be read.",
+        why=one_line(why),
+        todo="ask again; if it stays, the server does not speak the dialect that it is asked in",
+    )
+
+
+def refused(place: str, why: str) -> errors.CallInvalid:
+    """What a client sent can't be read as a request."""
+    return errors.CallInvalid(
+        f"{place} can't be taken.", why=f"{why}.", todo="Correct it, or leave it out."
+    )

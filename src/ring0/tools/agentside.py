@@ -1,0 +1,66 @@
+"""`use = "agent"`: a tool of the agent's own process that its manifest tells the kernel of.
+
+What models propose of it is judged like a call of a tool of the kernel's: by its effect, by where
+its critical arguments came from. Nothing here carries it out: the agent does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ring0.errors import ManifestInvalid
+from ring0.tools.driver import CallContext, Prepared, Result
+from ring0.types import Effect, Integrity, Label, ToolManifest
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    use: str
+    effect: Effect = Effect.ONCE
+    reversal: str = "irreversible"
+    critical: tuple[str, ...] = ()
+    polls: bool = False
+    description: str = ""
+    schema: dict[str, Any] = msgspec.field(default_factory=lambda: {"type": "object"})
+
+
+class AgentSide:
+    """One such tool."""
+
+    def __init__(self, instance: str, config: dict[str, Any]) -> None:
+        """Raises ManifestInvalid."""
+        try:
+            table = msgspec.convert(config, _Table)
+        except msgspec.ValidationError as error:
+            raise ManifestInvalid(
+                f"[tools.{instance}] is not of the right form: {error}.",
+                todo="It has: use, effect, reversal, critical, polls, description, schema.",
+            ) from None
+        self.manifest = ToolManifest(
+            name=instance,
+            description=table.description or f"{instance}, in the agent's own process.",
+            schema=table.schema,
+            effect=table.effect,
+            reversal=table.reversal,
+            critical=table.critical,
+            polls=table.polls,
+            where="agent",
+        )
+
+    async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
+        mutates = self.manifest.effect is not Effect.PURE
+        return Prepared(
+            driver_bytes=msgspec.json.encode(args, order="sorted"),
+            mutates=mutates,
+            own=False,
+            effect=Effect.PURE,  # To judge it again changes nothing.
+            uncounted=True,
+            title=f"the agent itself would carry out {self.manifest.name}" if mutates else "",
+        )
+
+    async def execute(
+        self, args: dict[str, Any], prepared: Prepared, context: CallContext
+    ) -> Result:
+        """The arguments as they may go to the agent."""
+        return Result(value={"args": args}, label=Label(integrity=Integrity.SYSTEM), remember="")

@@ -1,0 +1,77 @@
+"""`python -m ring0.sdk.mcp`: the MCP door for clients that start a program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from kernel_world import Doing
+from mcp.client.stdio import StdioServerParameters
+from mcp_doors import LEGACY, MODERN, spoken
+
+from mcp import Client
+from ring0 import limits
+from ring0.types import Effect, Operator
+
+
+def shim(path: Path) -> StdioServerParameters:
+    return StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "ring0.sdk.mcp"],
+        env={"RING0_DOOR": str(path), "PYTHONPATH": ":".join(filter(None, sys.path))},
+    )
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_client_of_standard_streams_gets_through_in_either_era(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOOR_PING_S", 0.05)
+    monkeypatch.setattr(limits, "MCP_DOOR_POLL_S", 0.2)
+    async with spoken(tmp_path) as s:
+        s.w.tool(Doing("crm.query", act=lambda args, _: {"rows": [args["text"]]}))
+        s.w.tool(Doing("pay", effect=Effect.ONCE, mutates=True, own=False))
+        async with Client(shim(s.d.path), mode=mode, cache=None) as client:
+            assert client.protocol_version == (LEGACY if mode == "legacy" else MODERN)
+            assert [t.name for t in (await client.list_tools()).tools] == ["crm__query", "pay"]
+            words = "grüße\n\u2028 {}"
+            answer = await client.call_tool("crm__query", {"text": words})
+            assert answer.structured_content == {"rows": [words]}
+            asking = asyncio.ensure_future(client.call_tool("pay", {}))
+            approval = await s.w.pending()
+            other = await client.call_tool("crm__query", {"text": "meanwhile"})
+            assert other.structured_content == {"rows": ["meanwhile"]}
+            await asyncio.sleep(0.3)
+            await s.w.kernel.answer(approval.id, yes=True, by=Operator(name="ada"))
+            assert (await asking).structured_content == {"done": 1}
+
+
+async def test_what_is_no_message_is_told_and_what_follows_is_answered(tmp_path: Path) -> None:
+    async with spoken(tmp_path) as s:
+        given = shim(s.d.path)
+        process = await asyncio.create_subprocess_exec(
+            given.command, *given.args, env=given.env,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        ping = {"jsonrpc": "2.0", "id": 9, "method": "initialize",
+                "params": {"protocolVersion": LEGACY, "capabilities": {}}}  # fmt: skip
+        lines = b"garbage\n[]\n\n\xff\xfe\n" + json.dumps(ping).encode() + b"\n"
+        out, _ = await asyncio.wait_for(process.communicate(lines), 20)
+        said = [json.loads(line) for line in out.splitlines()]
+        assert [one.get("id") for one in said] == [None, None, None, 9]
+        assert all("error" in one for one in said[:3]) and "result" in said[3]
+
+
+async def test_a_door_that_is_gone_is_an_error_and_no_silence(tmp_path: Path) -> None:
+    given = shim(tmp_path / "nothing.sock")
+    process = await asyncio.create_subprocess_exec(
+        given.command, *given.args, env=given.env,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    ask = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+    out, _ = await asyncio.wait_for(process.communicate(json.dumps(ask).encode() + b"\n"), 20)
+    (answer,) = [json.loads(line) for line in out.splitlines()]
+    assert answer["id"] == 1 and "does not answer" in answer["error"]["message"]
