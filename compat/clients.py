@@ -20,6 +20,8 @@ class Client:
     path: str
     """The route that it asks at."""
     arguments: tuple[str, ...] = ()
+    tells_results: bool = True
+    """It tells a model the results of its tools as results, and not as a user's text."""
     refund: str = "refund"
     """What its refund tool is called when a model proposes it."""
 
@@ -54,7 +56,7 @@ CLIENTS: Final = (
         ("--model", "anthropic:claude-sonnet-4-5"),
     ),
     Client("langgraph", "langgraph", "langchain", "langgraph", CHAT),
-    Client("smolagents", "smolagents", "smolagents", "smolagents", CHAT),
+    Client("smolagents", "smolagents", "smolagents", "smolagents", CHAT, tells_results=False),
     Client(
         "claude-agent-sdk", "claude-agent-sdk", "claude-agent-sdk", "claude-agent-sdk", MESSAGES,
         refund="mcp__shop__refund",

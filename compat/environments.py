@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -11,18 +12,18 @@ from compat.clients import Client
 
 
 def install(root: Path, environment: str) -> None:
-    """Makes it, where it is missing or its lock file is newer."""
+    """Makes it, where it is missing or was made of other versions."""
     folder = root / ".venv-compat" / environment
     locked = root / "requirements" / "compat" / f"{environment}.txt"
-    ready = folder / "ready"
-    if ready.exists() and ready.stat().st_mtime >= locked.stat().st_mtime:
+    ready, digest = folder / "ready", hashlib.sha256(locked.read_bytes()).hexdigest()
+    if ready.is_file() and ready.read_text("utf-8") == digest:
         return
     print(f"Setting up .venv-compat/{environment} …", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    wheels = ["install", "--require-hashes", "--only-binary", ":all:"]
-    subprocess.run([*pip, *wheels, "-r", locked], check=True)
-    ready.touch()
+    pip = ["-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    wheels = ["--require-hashes", "--only-binary", ":all:", "-r"]
+    subprocess.run([folder / "bin" / "python", *pip, *wheels, locked], check=True)
+    ready.write_text(digest, "utf-8")
 
 
 def version(root: Path, client: Client) -> str:

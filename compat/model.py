@@ -6,9 +6,9 @@ It counts what it was asked: a question that comes twice was paid for twice.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -21,14 +21,15 @@ _REFUSED: Final = "was not allowed"
 _RESULTS_IN_TEXT: Final = "Observation:"
 """smolagents tells a model the results of its tools as a user's text."""
 _PIECE_CHARS: Final = 6
+_PIECE_S: Final = 0.05
 
 
 class StubModel:
     """Its answers hang on nothing but the question."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-        """How often each question came, by what identifies it: all of its messages."""
+        self.asked = 0
+        """Questions that came: each is paid for."""
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
@@ -48,7 +49,7 @@ class StubModel:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        self.asked[json.dumps(body["messages"], sort_keys=True)] += 1
+        self.asked += 1
         message = answer(body)
         if not body.get("stream"):
             return web.json_response(_whole(message))
@@ -56,6 +57,7 @@ class StubModel:
         await response.prepare(request)
         for chunk in _pieces(message):
             await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+            await asyncio.sleep(_PIECE_S)  # What comes at once may be passed on at once.
         await response.write(b"data: [DONE]\n\n")
         return response
 
@@ -72,7 +74,8 @@ def answer(body: dict[str, Any]) -> dict[str, Any]:
         name = next((one for one in offered if one.endswith(step)), "")
         if name:
             return _proposes(name, arguments, len(results))
-    return _says(f"Order {ORDER} is settled: {results[-1] if results else 'nothing'}", offered)
+    found = results[-1].partition("\n")[0] if results else "nothing"  # Clients add to it.
+    return _says(f"Order {ORDER} is settled: {found}", offered)
 
 
 def _wanted(messages: list[dict[str, Any]]) -> list[tuple[str, dict[str, str]]]:

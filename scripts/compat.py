@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -26,13 +27,13 @@ RING0 = Path(sys.executable).with_name("ring0")
 async def tried(client: Client, cases: list[str], homes: Path) -> table.Row:
     model = StubModel()
     address = await model.start()
-    home = homes / client.name.translate(str.maketrans({",": "", " ": "-", ":": ""}))
+    home = homes / re.sub("[^a-z]+", "-", client.name)
     world = World(RING0, ROOT, client, home, model)
     await world.prepare(address)
     found: table.Row = {}
     try:
         for name in cases:
-            model.asked.clear()
+            model.asked = 0
             try:
                 await CASES[name](world)
                 found[name] = ""

@@ -62,7 +62,9 @@ def responses(client: OpenAI, task: str, stream: bool) -> str:
     news, before = [{"role": "user", "content": task}], None
     while True:
         if stream:
-            with client.responses.stream(**asked, input=news, previous_response_id=before) as events:
+            with client.responses.stream(
+                **asked, input=news, previous_response_id=before
+            ) as events:
                 for event in events:
                     if event.type == "response.output_text.delta":
                         print(f"[{event.delta}]", flush=True)

@@ -8,6 +8,8 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 # Calls as they come through a door.
+INTEGER_BEYOND: Final = 2**63
+"""No integer of a call is so large, of either sign."""
 CALL_BODY_SIZE_BYTES_MAX: Final = 4 * MIB
 CALL_DEPTH_MAX: Final = 64
 CALL_STRING_SIZE_BYTES_MAX: Final = 1 * MIB
@@ -784,12 +786,30 @@ UNDO_LOOKED_AT_EVERY_S: Final = 0.5
 
 MODEL_STREAM_SIZE_BYTES_MAX: Final = 64 * MIB
 """Of a provider's stream with all that is around its text."""
+ANSWER_BLOCKS_MAX: Final = 1_024
+"""Texts, thoughts and calls that one answer is made of."""
 ANSWER_ID_CHARS: Final = 24
 """Of the digest of a call's id that an answer at a model door is called by."""
+MODEL_CALL_ID_CHARS_MAX: Final = 256
+"""Of what a provider calls a tool call that its model proposes; a longer one is given another."""
+MODEL_LIST_ITEMS_MAX: Final = 16_384
+"""Of one list in a request at a model door: messages, parts of one, tools."""
+MODEL_CALLS_SAID_MAX: Final = 4_096
+"""Tool calls in the conversation that a model is asked to go on with."""
 LOCAL_MODEL_MEMORY_BYTES: Final = 768 * MIB
 LOCAL_MODEL_ANSWER_TOKENS_MAX: Final = 512
 LOCAL_MODEL_THREADS_MAX: Final = 64
 """Processes and threads in the sandbox of a local model."""
+GEMINI_SCHEMA_DEPTH_MAX: Final = 32
+GEMINI_SCHEMA_PLACES_MAX: Final = 10_000
+"""Of a tool's schema with its references unfolded, as Gemini is sent it."""
+MODEL_CHAIN_MAX: Final = 8
+"""Models that one call may ask in turn: the one that is asked for, and its fallbacks."""
+MODEL_CALLED_CHARS_MAX: Final = 128
+"""Of a model's name as its client has it."""
+MODEL_MEDIA_PARTS_MAX: Final = 128
+MODEL_MEDIA_SIZE_BYTES_MAX: Final = 3 * MIB
+"""Images, sounds and files of one question, together, as base64."""
 DOOR_PING_S: Final = 10
 """Whoever waits longer than this for an answer is told that it will come."""
 
@@ -812,6 +832,10 @@ MCP_DOOR_STATE_CHARS_MAX: Final = 64 * KIB
 """Of what a client carries from one round of a call to the next."""
 MCP_DOOR_ROUNDS_MAX: Final = 10
 """In which a server may ask a client of the handshake era for more, within one request."""
+MCP_DOOR_BACKOFF_S: Final = 1
+"""Before a server is asked again that only needs time."""
+MCP_WATCHED_MAX: Final = 64
+"""Resources of one server of which a run hears when they change."""
 MCP_OFFERS_MAX: Final = 1_000
 """Resources, templates or prompts of one server."""
 

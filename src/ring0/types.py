@@ -211,6 +211,7 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     provider: str
     """`scripted`, `local`, or one of `models.OVER_HTTP`."""
     model: str = ""
+    """As the provider calls it; `*`: as whoever asks calls it."""
     script: str = ""
     """For `scripted`: the rules' file, beside the manifest."""
     base_url: str = ""
@@ -222,6 +223,8 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
     requests_per_min: Annotated[int, msgspec.Meta(ge=0, le=limits.RATE_PER_MIN_MAX)] = 0
     """What its provider takes; 0: not bounded here."""
     tokens_per_min: Annotated[int, msgspec.Meta(ge=0, le=limits.RATE_PER_MIN_MAX)] = 0
+    fallback: tuple[str, ...] = ()
+    """Names of the models that are asked in turn where this one does not answer."""
 
 
 class Grant(Frozen, frozen=True, kw_only=True):

@@ -46,7 +46,9 @@ def test_a_program_that_looks_for_its_model_elsewhere_is_told_what_to_set(world:
 
 
 def test_a_program_finds_the_mcp_door_and_is_told_nothing(world: World) -> None:
-    world.write("agent.toml", 'name = "p"\ncommand = ["python3", "x.py"]\n[tools.files]\nuse = "files"\n')
+    world.write(
+        "agent.toml", 'name = "p"\ncommand = ["python3", "x.py"]\n[tools.files]\nuse = "files"\n'
+    )
     world.write("x.py", f"CALLS = True\n{KNOWS_THE_WAY}")
     done = world.ring0("run", "--manifest", "agent.toml", "--", "python3", "x.py")
     assert done.code == 0 and "files__write" in done.out, done.all

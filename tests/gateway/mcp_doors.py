@@ -48,7 +48,12 @@ class Spoken:
         params = params or {}
         meta = {META + "protocolVersion": MODERN, META + "clientCapabilities": {}}
         meta.update(params.get("_meta", {}))
-        body = {"jsonrpc": "2.0", "id": number, "method": method, "params": {**params, "_meta": meta}}
+        body = {
+            "jsonrpc": "2.0",
+            "id": number,
+            "method": method,
+            "params": {**params, "_meta": meta},
+        }
         sent = {"Mcp-Protocol-Version": MODERN, "Mcp-Method": method, **headers}
         if (name := params.get("name") or params.get("uri")) and "Mcp-Name" not in headers:
             sent["Mcp-Name"] = name

@@ -220,3 +220,11 @@ async def test_which_models_there_are(tmp_path: Path) -> None:
             assert (await response.json())["id"] == "default"
         async with a.session.head("/") as response:
             assert response.status == 200
+
+
+async def test_several_answers_at_once_are_refused_and_nobody_is_paid(tmp_path: Path) -> None:
+    async with asked(tmp_path) as a:
+        for n in (2, 0, 1_000_000):
+            status, body = await a.post(PATH, {**HELLO, "n": n})
+            assert status == 422 and f"n is {n}" in body["error"]["message"]
+        assert not a.model.asked

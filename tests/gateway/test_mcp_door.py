@@ -8,7 +8,7 @@ import pytest
 from kernel_world import Doing
 from mcp_doors import LEGACY, MODERN, spoken
 
-from ring0.types import CallKind, CallState, Effect
+from ring0.types import CallKind
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])

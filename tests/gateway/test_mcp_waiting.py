@@ -153,6 +153,19 @@ async def test_a_client_that_lost_its_state_finds_its_call_all_the_same(here: Sp
     assert [one.id for one in await asks(here)] == [approval.id]
 
 
+async def test_what_was_told_is_over_and_the_same_asked_anew_is_a_call_of_its_own(
+    here: Spoken,
+) -> None:
+    state = (await polled(here))["result"]["requestState"]
+    approval = await here.w.pending()
+    await here.w.kernel.answer(approval.id, yes=True, by=ADA)
+    assert (await polled(here, requestState=state))["result"]["structuredContent"] == {"done": 1}
+    again = await polled(here)
+    assert again["result"]["resultType"] == "input_required"
+    assert again["result"]["requestState"] != state
+    assert len(await asks(here)) == 2 and paid(here) == 1
+
+
 async def test_the_librarys_client_comes_back_by_itself(here: Spoken) -> None:
     async with here.client("auto") as client:
         asking = asyncio.ensure_future(client.call_tool("pay", {"x": 1}))

@@ -110,13 +110,13 @@ async def test_a_refusal_names_the_field_that_does_not_fit(tmp_path: Path) -> No
 
 
 @contextlib.asynccontextmanager
-async def somebody_who_says_no(d: Doors) -> AsyncIterator[None]:
-    """Answers every ask: a held call would hold the test."""
+async def somebody_who_says_yes(d: Doors) -> AsyncIterator[None]:
+    """Answers every ask: a held call would hold the test. (Three times no would pause the run.)"""
 
     async def answer() -> None:
         while True:
             for ask in await d.w.store.approvals(states=[ApprovalState.PENDING]):
-                await d.w.kernel.answer(ask.id, yes=False, by=Operator(name="nobody"))
+                await d.w.kernel.answer(ask.id, yes=True, by=Operator(name="ada"))
             await asyncio.sleep(0.01)
 
     task = asyncio.create_task(answer())
@@ -125,15 +125,6 @@ async def somebody_who_says_no(d: Doors) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def whole(value: Any) -> Any:
-    """The same, with each 10.0 as 10: a schema's integer is both, an operation of ours is not."""
-    if isinstance(value, dict):
-        return {key: whole(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [whole(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def soon(body: Any) -> Any:
@@ -157,7 +148,7 @@ async def test_whatever_is_sent_every_answer_is_as_described_and_none_is_a_fault
     from schemathesis.specs.openapi import checks
 
     method, path = operation.split()
-    async with doors(tmp_path, budget=PLENTY) as d, somebody_who_says_no(d):
+    async with doors(tmp_path, budget=PLENTY) as d, somebody_who_says_yes(d):
         d.w.tool(Doing("act", effect=Effect.ONCE, mutates=True, own=False))
         d.w.tool(Doing("echo", act=lambda args, _: args.get("x")))
         described_as = schemathesis.openapi.from_dict(await described(d))
@@ -176,7 +167,7 @@ async def test_whatever_is_sent_every_answer_is_as_described_and_none_is_a_fault
         )
         def ask(case: Any) -> None:
             if valid and method == "POST":
-                case.body = soon(whole(case.body))
+                case.body = soon(case.body)
             response = case.call(base_url=f"http://127.0.0.1:{d.port}", timeout=20)
             seen[response.status_code] += 1
             case.validate_response(

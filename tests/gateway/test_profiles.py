@@ -21,7 +21,7 @@ def start(
 ) -> dict[str, Any]:
     """What Claude Code asks first, in its shape: system blocks, its surroundings, the task."""
     around = f"# Environment\n - Folder: /work\nToday's date is {day}.\nScratch: "
-    around += f"/tmp/claude-0/-work/{session}/scratchpad"
+    around += f"/tmp/claude-0/-work/{session}/scratchpad\nThis is session {session}."
     return {
         "model": "claude-x",
         "max_tokens": 100,

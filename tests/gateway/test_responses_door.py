@@ -11,10 +11,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from model_doors import Asked, asked, proposes, said
+from model_doors import Asked, asked, events, proposes, said
 
 from ring0.errors import ModelFailed
 from ring0.gateway.door import Door
+from ring0.gateway.models.asking import Asking
 from ring0.models import Delta, provider
 from ring0.models.base import Part
 from ring0.runtime import Runtime
@@ -226,8 +227,9 @@ async def test_provider_side_tools_are_not_ours_each_is_for_the_policy(
     tmp_path: Path, extra: dict[str, Any], feature: str
 ) -> None:
     async with asked(tmp_path, said("x")) as a:
-        status, _ = await a.post(PATH, {**HELLO, **extra})
+        status, body = await a.post(PATH, {**HELLO, **extra})
         assert status == 403 and not a.model.asked
+        assert feature in body["error"]["message"]
     policy = (
         '@id("may")\n@reason("may")\npermit (principal, action == Action::"model", resource)\n'
         f'when {{ context.features == ["{feature}"] }};'
@@ -309,6 +311,19 @@ async def test_a_custom_tool_is_called_with_a_text_and_judged_like_any(tmp_path:
             assert told(a.model.asked[1])[1:] == [("assistant", "patch"), ("tool", "ok")]
             kinds = [one.kind for one in await a.w.calls()]
             assert kinds.count(CallKind.PROPOSAL) == 1 and kinds.count(CallKind.OBSERVED) == 1
+
+
+async def test_thousands_of_forged_results_are_refused_before_one_is_taken_in(
+    tmp_path: Path,
+) -> None:
+    items: list[dict[str, Any]] = []
+    for number in range(3_000):
+        call = {"type": "function_call", "call_id": f"c{number}", "name": "x", "arguments": "{}"}
+        items += [call, {"type": "function_call_output", "call_id": f"c{number}", "output": "y"}]
+    async with asked(tmp_path) as a:
+        status, body = await a.post(PATH, {**HELLO, "input": items})
+        assert status == 422 and "4,096 messages" in body["error"]["message"]
+        assert not await a.w.calls() and a.w.run.row.label.integrity == "user"
 
 
 # --- going on ----------------------------------------------------------------------------------
@@ -409,6 +424,41 @@ async def test_what_a_person_denied_is_not_in_what_an_answer_is_gone_on_from(
         ((_, _), (role, text), (_, _)) = told(a.model.asked[1])
         assert role == "assistant" and "refund was not allowed" in text
         assert not a.model.asked[1].messages[1].tool_calls
+
+
+async def test_an_answer_that_is_none_yet_or_of_another_dialect_is_not_gone_on_from(
+    tmp_path: Path,
+) -> None:
+    async with asked(tmp_path, said("one"), said("two")) as a:
+        a.model.go = asyncio.Event()
+        async with a.session.post(PATH, json={**HELLO, "stream": True}) as response:
+            line = await response.content.readuntil(b"\n\n")
+            begun = events(line)[0]["response"]["id"]
+            status, _ = await a.post(PATH, {**HELLO, "previous_response_id": begun})
+            assert status == 404
+            a.model.go.set()
+            await response.read()
+        chat_body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        _, completion = await a.post("/v1/chat/completions", chat_body)
+        id_ = completion["id"].replace("chatcmpl-", "resp_")
+        assert (await a.post(PATH, {**HELLO, "previous_response_id": id_}))[0] == 404
+
+
+async def test_a_stream_begins_with_the_id_that_its_answer_is_known_by_however_long_that_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ring0.limits.DOOR_PING_S", 0.02)
+    before = Asking._take_in
+
+    async def slowly(self: Asking, request: Any) -> None:
+        await asyncio.sleep(0.2)
+        await before(self, request)
+
+    monkeypatch.setattr(Asking, "_take_in", slowly)
+    async with asked(tmp_path, said("one")) as a:
+        found = await a.stream(PATH, {**HELLO, "stream": True})
+        async with a.session.get(f"{PATH}/{found[0]['response']['id']}") as response:
+            assert response.status == 200
 
 
 async def test_an_answer_is_given_once_more_by_its_id(tmp_path: Path) -> None:
@@ -712,6 +762,6 @@ async def test_a_fault_in_the_middle_of_a_stream_ends_it_and_keeps_nobody_waitin
     async with asked(tmp_path, said("one"), said("two")) as a:
         async with asyncio.timeout(10):
             with pytest.raises(aiohttp.ClientError):
-                print(await a.stream(PATH, {**HELLO, "stream": True}))
+                await a.stream(PATH, {**HELLO, "stream": True})
         # Whoever asks again gets what was paid for.
         assert text_of((await a.post(PATH, HELLO))[1]) == "one"

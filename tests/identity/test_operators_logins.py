@@ -97,6 +97,17 @@ async def test_a_login_is_of_no_use_to_another_uid(tmp_path: Path) -> None:
         assert await w.kernel.logins.operator(os.getuid(), value)
 
 
+async def test_a_login_is_ended_by_its_own_uid_alone_however_large_that_is(tmp_path: Path) -> None:
+    async with served(tmp_path, start=False) as w:
+        from ring0.identity.oidc import Subject
+
+        login = await w.kernel.logins._enter(Subject(name="ada (x)"), "oidc", 70_000)
+        assert await w.kernel.logins.leave(70_001, login.value) == ""
+        assert len(await w.store.logins()) == 1
+        assert await w.kernel.logins.leave(int("70000"), login.value) == "ada (x)"
+        assert await w.store.logins() == []
+
+
 @pytest.mark.parametrize(
     "value", ["r0l_", "r0l_" + "0" * 64, "r0l_" + "z" * 64, "x", "r0l_" + "0" * 65, "é"]
 )

@@ -171,6 +171,7 @@ async def test_a_token_is_dead_the_moment_its_run_has_ended(tmp_path: Path) -> N
         status, said = await c.ask(token, "crm.query")
         assert status == 401 and said["error"]["code"] == "token_dead"
         assert c.w.kernel.granting.tokens.live(c.w.run.id) == []
+        assert not c.w.kernel.granting.tokens._issued, "nothing of it is kept"
 
 
 async def test_giving_and_taking_back_are_on_record_without_the_token(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from kernel_world import World
+from locks_world import Band
 
 from ring0.models import ModelAnswer
 from ring0.types import AgentManifest, Budget, CallKind, ModelConfig
@@ -29,7 +30,7 @@ def priced(budget: Budget) -> AgentManifest:
 class Spoken:
     """A provider that does what a test says."""
 
-    def __init__(self, w: World, *turns: Any) -> None:
+    def __init__(self, w: World | Band, *turns: Any) -> None:
         self.turns = list(turns)
         self.begun = asyncio.Event()
         self.gate: asyncio.Event | None = None

@@ -127,6 +127,24 @@ async def test_only_the_changed_field_becomes_the_persons(tmp_path: Path) -> Non
         assert after["note"] == before["note"], "what nobody touched stays what it was"
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [("bob", "bob"), ("x" * 80, "x" * 80), ("x" * 81, "x" * 79 + "…")],
+    ids=["short", "as long as is shown", "longer"],
+)
+async def test_what_a_person_typed_is_shown_as_typed_unless_it_is_long(
+    tmp_path: Path, typed: str, shown: str
+) -> None:
+    async with world(tmp_path / "home") as w:
+        payer(w, critical=("note",))
+        call = w.start("pay", PAY)
+        approval = await w.pending()
+        await w.kernel.answer(approval.id, yes=True, by=CAROL, edits={"note": typed})
+        await call
+        (origin,) = (await w.shown(await newer(w, approval)))["origins"]
+        assert (origin["argument"], origin["value"]) == ("note", shown)
+
+
 async def test_an_edit_goes_through_policy_again_and_may_be_refused(tmp_path: Path) -> None:
     async with world(tmp_path / "home", policy=ONLY_MALLORY_ASKS) as w:
         tool = tabled(w)

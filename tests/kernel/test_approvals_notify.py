@@ -17,6 +17,7 @@ from kernel_world import PRIVATE, Doing, World, world
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid
+from ring0.runtime import Runtime
 from ring0.types import ApprovalState, CallState
 
 KEY = "a signing secret"
@@ -137,6 +138,38 @@ async def test_what_was_not_taken_is_told_again_under_the_same_id(tmp_path: Path
             ((place, why),) = failed
             assert "500" in why and place.startswith("127.0.0.1#") and "T1" not in place
             assert w.kernel.notifying.failing == {}
+            call.cancel()
+
+
+class Unhurried(Runtime):
+    """Notes each pause, and makes none; its dice show the same each time."""
+
+    def __init__(self, dice: int) -> None:
+        self.dice = dice
+        self.pauses_s: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses_s.append(seconds)
+
+    def random_bytes(self, count: int) -> bytes:
+        return bytes([self.dice]) * count
+
+
+@pytest.mark.parametrize(("dice", "part"), [(0, 1 / 2), (51, 3 / 5), (255, 1)])
+async def test_it_is_told_again_later_and_later_and_not_at_the_moment_of_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dice: int, part: float
+) -> None:
+    monkeypatch.setattr(limits, "NOTIFY_BACK_S_MAX", 6)
+    async with receiver() as at:
+        at.status = [500] * 5
+        home = configured(tmp_path / "home", at.url)
+        async with world(home, environment=ENVIRONMENT) as w:
+            runtime = Unhurried(dice)
+            w.kernel.notifying._runtime = runtime
+            payer(w)
+            call = w.start("pay", PAY)
+            await told(w, (await w.pending()).id)
+            assert runtime.pauses_s == pytest.approx([part * most for most in (1, 2, 4, 6, 6)])
             call.cancel()
 
 

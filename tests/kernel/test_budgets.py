@@ -365,7 +365,16 @@ async def test_a_run_cannot_wear_people_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"calls": 0}, {"calls": -1}, {"calls": True}, {"depth": 1}, {"calls": 10**9}, {"usd": 1}],
+    [
+        {},
+        {"calls": 0},
+        {"calls": 5, "tokens": 0},
+        {"calls": -1},
+        {"calls": True},
+        {"depth": 1},
+        {"calls": 10**9},
+        {"usd": 1},
+    ],
 )
 async def test_an_ask_for_what_cannot_be_given_is_refused(
     tmp_path: Path, more: dict[str, Any]

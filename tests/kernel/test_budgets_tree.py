@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from kernel_world import Doing
+from locks_world import band
+from spoken import Spoken, priced, said
 from test_children import Tree, agent, result, tree
 
 from ring0 import limits
 from ring0.kernel.live import LiveRun
 from ring0.store.project import SHARED
 from ring0.tools.registry import Tool
-from ring0.types import ApprovalState, Budget, CallKind, Operator, Run, RunState
+from ring0.types import LIVE, ApprovalState, Budget, CallKind, Operator, Run, RunState
 
 
 async def same(t: Tree, run: LiveRun) -> Run:
@@ -173,7 +175,25 @@ async def test_a_whole_tree_shares_how_often_it_may_ask(tmp_path: Path) -> None:
         while not ending.done():
             for ask in await t.kernel.store.approvals(states=[ApprovalState.PENDING]):
                 await t.kernel.answer(ask.id, yes=False, by=Operator(name="ann"))
+            for one in await t.kernel.store.runs(states=LIVE):
+                if one.paused_by:  # The tree was told no too often in a row.
+                    await t.kernel.resume(one.id, by="ann")
             await asyncio.sleep(0.005)
         said = (await result(t, await ending))["value"]
         assert said.count("denied") == limits.ASKS_FOR_MORE_PER_TREE_MAX
         assert said.count("limit_reached") == 8 - limits.ASKS_FOR_MORE_PER_TREE_MAX
+
+
+async def test_a_child_of_a_run_that_took_more_than_it_had_gets_nothing_and_not_less(
+    tmp_path: Path,
+) -> None:
+    budget = Budget(calls=100, tokens=10_000, cost_microusd=10_000)
+    async with band(tmp_path / "home") as b:
+        parent = await b.start(budget=budget, models=priced(budget).models)
+        Spoken(b, said(9_990, 1_000))  # Far more than was reserved for it.
+        asked = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
+        assert (await parent.call(CallKind.MODEL, asked, "default")).error is None
+        row = await parent.row()
+        assert row.tokens_used > budget.tokens and row.cost_used_microusd > budget.cost_microusd
+        given = (await (await b.child_of(parent)).row()).budget
+        assert (given.tokens, given.cost_microusd) == (0, 0) and given.calls > 0

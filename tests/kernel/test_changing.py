@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel_world import Doing, World, world
+from kernel_world import Doing, World, database, world
 
 from ring0.errors import CallDenied, ManifestInvalid, PolicyInvalid
 from ring0.governance import Policies
@@ -161,6 +161,37 @@ rules = ["no-more"]
         say(w.home, OPEN, more)
         with pytest.raises(PolicyInvalid):
             await reload(w)
+
+
+async def test_the_cases_of_its_owner_are_held_against_the_tools_of_the_manifest_beside_them(
+    tmp_path: Path,
+) -> None:
+    more = 'policy_tests = ["../checks/cases.toml"]\n'
+    say(tmp_path / "home", OPEN, more)
+    checks = tmp_path / "checks"
+    checks.mkdir()
+    database(checks)
+    (checks / "clerk.toml").write_text(
+        'name = "clerk"\ncommand = ["true"]\n[tools.crm]\nuse = "sql"\ndatabase = "crm.db"\n'
+    )
+    case = """
+manifest = "clerk.toml"
+[[case]]
+name = "nothing is changed"
+want = "deny"
+tool = "crm.execute"
+facts = { mutates = true }
+rules = ["no-more"]
+"""
+    async with world(tmp_path / "home", start=False) as w:
+        before = w.kernel.policies
+        say(w.home, OPEN + NEVER.replace("pay", "crm.execute"), more)
+        (checks / "cases.toml").write_text(f'{case}args = {{ sql = "DELETE FROM t" }}\n')
+        with pytest.raises(PolicyInvalid) as caught:
+            await reload(w)
+        assert "statement" in str(caught.value) and w.kernel.policies is before
+        (checks / "cases.toml").write_text(f'{case}args = {{ statement = "DELETE FROM t" }}\n')
+        assert await reload(w) == ["policy"]
 
 
 @pytest.mark.parametrize("said", ["[roles", "unknown = 1\n", '[roles]\nking = ["x"]\n'])

@@ -367,3 +367,21 @@ async def test_given_anew_while_it_fires_the_old_order_starts_nothing(tmp_path: 
             with pytest.raises(GuardFailed):
                 await go
         assert w.begins == []
+
+
+async def test_given_anew_in_the_middle_of_a_look_it_is_looked_at_in_its_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever gave it anew has poked the loop; without that it does not look again and again."""
+    async with crons(tmp_path) as w:
+        await w.set()
+        real = w.orders.fire
+
+        async def too_late(*given: Any) -> Run:
+            await w.set(anew=True)
+            return await real(*given)
+
+        monkeypatch.setattr(w.orders, "fire", too_late)
+        w.runtime.advance(60)
+        assert await w.firing.look() == w.runtime.now_us() + limits.CRON_LOOK_S_MAX * 1_000_000
+        assert w.begins == [] and w.said == []

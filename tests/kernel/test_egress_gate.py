@@ -179,7 +179,7 @@ async def test_the_host_of_an_operators_own_model_is_no_egress_host(tmp_path: Pa
 def test_the_hosts_of_configured_models_are_known() -> None:
     models = {"m": ModelConfig(provider="openai", base_url="https://LLM.corp.example:8443/v1")}
     found = Outside(
-        Config(models=models), lambda name: "", Runtime(), model_url="http://127.0.0.1:8000/v1"
+        Config(models=models), lambda name: "", Runtime(), model_urls=["http://127.0.0.1:8000/v1"]
     )
     assert found._models == ["llm.corp.example", "127.0.0.1"]
 

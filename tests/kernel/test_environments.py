@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ring0.cli.starting import agent_of_command
+from ring0.cli.starting import agent_of_command, agent_of_file
 from ring0.errors import ManifestInvalid
 from ring0.kernel.agent import environments
 from ring0.types import AgentManifest, SandboxProfile
@@ -163,21 +163,40 @@ def test_a_script_has_its_neighbours_and_no_secret(folder: Path) -> None:
     (folder / "linked.py").symlink_to("/etc/passwd")
     bare = agent_of_command(("python3", "agent.py", "x"), None, folder, "")
     assert set(bare.manifest.code) == {"agent.py", "shop.py", "parts"}
-    bare = agent_of_command(("sh", "agent.py"), None, folder, "")
-    assert bare.manifest.code == ("agent.py",)
+    bare = agent_of_command(("python3", "-m", "parts"), None, folder, "")
+    assert set(bare.manifest.code) == {"agent.py", "shop.py", "parts"}
+    for command in (("sh", "agent.py"), ("python3", "-c", "1")):
+        bare = agent_of_command(command, None, folder, "")
+        assert bare.manifest.code == tuple(one for one in command if one == "agent.py")
+
+
+def test_the_command_of_a_manifest_is_found_as_one_after_the_dashes_is(folder: Path) -> None:
+    made = venv(folder, installed(folder) / "bin")
+    (folder / "agent.py").touch()
+    (folder / "agent.toml").write_text('name = "a"\ncommand = ["python", "agent.py"]\n')
+    named = agent_of_file("", folder / "agent.toml", f"{made}/bin").manifest
+    assert named.command == (f"{made}/bin/python", "agent.py") and named.code == ("agent.py",)
+    (folder / "agent.toml").write_text('name = "a"\ncommand = ["sh", "agent.py"]\n')
+    assert agent_of_file("", folder / "agent.toml").manifest.code == ("agent.py",)
 
 
 # --- in a real sandbox ------------------------------------------------------------------------
 
 
-def test_a_program_of_an_environment_just_runs_and_sees_no_more(folder: Path) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_program_of_an_environment_just_runs_and_sees_no_more(folder: Path, linked: bool) -> None:
+    """Also where a link leads to the environment, as one for many projects has it."""
     made = venv(folder)
+    if linked:
+        (folder / "elsewhere").mkdir()
+        made.rename(folder / "elsewhere" / "one")
+        made.symlink_to("elsewhere/one")
     (folder / "secret.txt").write_text("of the host")
     (folder / "neighbour.py").write_text("NAME = 'neighbour'\n")
     (folder / "agent.py").write_text(
         "import os, shutil, sys, shelf, neighbour\n"
         "print(sys.prefix, shelf.BOOK, neighbour.NAME, shutil.which('python'))\n"
-        f"print(sorted(os.listdir({str(folder)!r})), os.path.exists({str(folder / 'secret.txt')!r}))\n"
+        f"print(sorted(os.listdir({str(folder)!r})))\n"
         f"try: open({str(made / 'lib' / 'new')!r}, 'w')\n"
         "except OSError as error: print(error.strerror)\n"
     )
@@ -192,7 +211,7 @@ def test_a_program_of_an_environment_just_runs_and_sees_no_more(folder: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     for said in (
         f"{made} of this environment neighbour {made}/bin/python",
-        "['.venv'] False",
+        "['.venv', 'elsewhere']" if linked else "['.venv']",
         "Read-only file system",
     ):
         assert said in done.stdout

@@ -179,7 +179,12 @@ async def test_an_isolated_agent_finds_no_network_no_host_and_no_door_but_its_ow
             assert set(saw["env"]) <= {
                 "PATH", "LANG", "HOME", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED",
                 "PYTHONHASHSEED", "RING0_DOOR", "RING0_URL", "PWD", "LC_CTYPE",
+                "OPENAI_BASE_URL", "OPENAI_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY",
+                "RING0_MCP_URL", "RING0_MCP_CONFIG",
             }  # fmt: skip
+            assert {saw["env"][key] for key in saw["env"] if key.endswith("KEY")} == {
+                "ring0-needs-no-key"
+            }
             assert "pytest" not in saw["processes"] and str(home) not in saw["processes"]
             assert all(one.startswith("nothing") for one in saw["net"]), saw["net"]
             assert saw["interfaces"] == ["lo"]

@@ -14,6 +14,7 @@ from kernel_world import Doing, world
 from undo_crashes import DIED, Dying, in_child
 from undo_world import Books, desk
 
+import journals
 from ring0 import limits
 from ring0.errors import RunDead, SandboxFailed, UndoRefused
 from ring0.gateway import door
@@ -21,6 +22,8 @@ from ring0.kernel.agent.agents import Family
 from ring0.kernel.boot import open_kernel
 from ring0.kernel.kernel import Kernel
 from ring0.runtime import Runtime
+from ring0.store import Write
+from ring0.store.events import RunEnded
 from ring0.types import AgentManifest, CallState, Effect, Run, RunState
 
 
@@ -107,6 +110,34 @@ async def test_a_kill_of_a_tenant_ends_its_runs_and_no_others(tmp_path: Path) ->
         assert (await w.row()).state is RunState.RUNNING
         assert await w.kernel.kill("tenant", w.run.row.tenant, by="alice") == [w.run.id]
         assert (await w.row()).state is RunState.CANCELLED
+
+
+async def test_a_row_whose_end_is_being_written_is_not_started_though_anothers_end_is_written(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path / "home") as w:
+        names = ("r-000000000001", "r-000000000002")
+        for run in names:
+            await w.store.append(journals.queued(run))
+        rows = [await w.row(run) for run in names]
+        append, go = w.store.append, asyncio.Event()
+
+        async def held(write: Write) -> int:
+            if write.run == names[1] and any(isinstance(one, RunEnded) for one in write.events):
+                await go.wait()
+            return int(await append(write))
+
+        w.store.append = held
+        ending = asyncio.create_task(w.kernel.runs.ending.end_rows(rows, by="alice"))
+        await w.until(RunState.CANCELLED, run=names[0])
+        while w.kernel.runs.ending.has_begun(names[0]):
+            await asyncio.sleep(0.001)
+        with pytest.raises(RunDead) as dead:
+            await w.kernel.runs.start(rows[1], w.run.agent)
+        assert "being ended" in dead.value.why
+        go.set()
+        await ending
+        assert (await w.row(names[1])).state is RunState.CANCELLED
 
 
 @pytest.mark.parametrize("scope", ["run", "agent", "tenant", "all"])

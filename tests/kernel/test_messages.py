@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from locks_world import Actor, Band, band, code
 
+import journals
 from ring0 import limits
 from ring0.errors import CallInvalid, InvalidInput, LimitReached, NotFound, RunDead
+from ring0.store import Write
 from ring0.store.events import MessageSent
 from ring0.types import CallKind, CallState, Integrity, RunState
 
@@ -139,6 +142,49 @@ async def test_a_person_is_told_why_a_run_can_not_be(tmp_path: Path) -> None:
         await one.end()
         with pytest.raises(InvalidInput, match="has ended already"):
             await b.kernel.send(one.id, "hello", by="alice")
+
+
+def before_each_message(b: Band, go: Callable[[], Awaitable[Any]]) -> None:
+    """Something happens between the look at who is told and the write of it."""
+    append = b.kernel.store.append
+
+    async def later(write: Write) -> int:
+        if any(isinstance(event, MessageSent) for event in write.events):
+            await go()
+        return await append(write)
+
+    b.kernel.store.append = later  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("times", [1, limits.MESSAGE_TOLD_TRIES_MAX])
+async def test_a_person_tells_a_run_that_is_started_again_in_between(
+    tmp_path: Path, times: int
+) -> None:
+    async with band(tmp_path / "home") as b:
+        one = await b.start()
+        epochs = iter(range(2, 2 + times))
+
+        async def started_again() -> None:
+            if (epoch := next(epochs, None)) is not None:
+                await b.kernel.store.append(journals.moved(one.id, epoch=epoch))
+
+        before_each_message(b, started_again)
+        if times < limits.MESSAGE_TOLD_TRIES_MAX:
+            await b.kernel.send(one.id, "hello", by="alice")
+            assert await sent(b) == 1
+        else:
+            with pytest.raises(RunDead, match="again and again"):
+                await b.kernel.send(one.id, "hello", by="alice")
+            assert await sent(b) == 0
+
+
+async def test_a_person_hears_that_a_run_has_ended_in_between(tmp_path: Path) -> None:
+    async with band(tmp_path / "home") as b:
+        one = await b.start()
+        before_each_message(b, one.end)
+        with pytest.raises(InvalidInput, match="has ended already"):
+            await b.kernel.send(one.id, "hello", by="alice")
+        assert await sent(b) == 0
 
 
 async def test_a_mailbox_has_an_end_whoever_fills_it(

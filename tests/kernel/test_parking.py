@@ -8,12 +8,12 @@ from pathlib import Path
 
 import parking_agents as agents
 import pytest
-from kernel_world import JumpingRuntime
+from kernel_world import JumpingRuntime, begin, world
 from parking_world import begun, parking
 
 from ring0 import limits
 from ring0.errors import Busy, CallDenied, RunDead
-from ring0.types import ApprovalState, Operator, RunState
+from ring0.types import ApprovalState, Budget, CallKind, Operator, RunState
 
 
 async def test_a_run_that_sleeps_is_put_away_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -345,3 +345,46 @@ async def test_nothing_of_a_run_that_is_put_away_stays_in_memory_but_its_name(
         assert not [one.id for one in kept if one.id in runs]
         names = [task.get_name() for task in asyncio.all_tasks()]
         assert not [name for name in names if any(run in name for run in runs)]
+
+
+async def test_a_run_whose_process_stands_still_is_begun_anew_once_and_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with parking(tmp_path, park_after_s=1_000) as p:
+        run = await p.start(agents.asker, "frozen")
+        await p.asked(run)
+        assert begun(run) == 1
+        for _ in range(2):  # It is seen to stand still once more before it is gone.
+            p.runs.stop_frozen(run)
+        async with asyncio.timeout(10):
+            while begun(run) == 1:
+                await asyncio.sleep(0.002)
+        (ask,) = await p.asked(run)
+        await p.kernel.answer(ask.id, yes=True, by=Operator(name="alice"))
+        assert await p.end(run) == "did frozen"
+        assert agents.acted["frozen"] == 1 and begun(run) == 2
+
+
+async def test_of_those_that_wait_only_processes_that_must_stay_count_and_each_of_them_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RUNS_RESIDENT_WAITING_MAX", 1)
+    async with world(tmp_path / "home") as w:
+        waiting = []
+
+        async def waits(count: int, path: str) -> None:
+            asking = w.kind(CallKind.WAIT, {"message": True}, path=path)
+            waiting.append(asyncio.create_task(asking))
+            async with asyncio.timeout(5):
+                while w.run.waits["message"] < count:
+                    assert not waiting[-1].done(), waiting[-1].result()
+                    await asyncio.sleep(0.001)
+
+        for count in (1, 2):  # Without a task path: it can't be started again.
+            await waits(count, "")
+        await begin(w, "another, with paths", Budget())
+        await waits(1, "0")
+        await begin(w, "another, without", Budget())
+        refused = await w.kind(CallKind.WAIT, {"message": True}, path="")
+        assert "can't be put away" in refused.error["what"]
+    await asyncio.gather(*waiting, return_exceptions=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kernel_world import Doing, World, world
 
+import journals
 from ring0 import limits
 from ring0.errors import RunDead
 from ring0.store import events as ev
@@ -86,6 +87,26 @@ async def test_what_was_put_off_is_on_record_when_the_run_is_let_go_of(
         run = w.run.id
     async with world(home, start=False) as w:
         assert len(await w.store.calls(run)) == 50
+        assert not w.kernel.gate.refusals._alike
+
+
+async def test_refusals_that_can_not_be_written_any_more_keep_no_run_from_being_let_go_of(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REFUSALS_DELAY_MS", 60_000)
+    async with world(tmp_path / "home") as w:
+        await refused(w, 30)
+        assert w.kernel.gate.refusals._alike[w.run.id].calls, "some are not on record yet"
+        # Somebody else has started it again: what this one writes is refused from here on.
+        await w.store.append(journals.moved(w.run.id, epoch=(await w.row()).epoch + 1))
+        left = asyncio.Event()
+
+        async def leave() -> None:
+            left.set()
+
+        w.run.leaving.append(leave)
+        await w.run.stop_calls()
+        assert left.is_set(), "who comes after them is told, too"
         assert not w.kernel.gate.refusals._alike
 
 

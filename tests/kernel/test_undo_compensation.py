@@ -223,6 +223,40 @@ async def test_a_call_that_a_person_said_happened_gives_no_fields(tmp_path: Path
         assert d.books.said() == ["charge a", "refund a"]
 
 
+async def test_a_persons_words_on_what_happened_are_no_argument_of_the_way_back(
+    tmp_path: Path,
+) -> None:
+    """Not even where it can't do without: then the call is not taken back by itself."""
+    manifests = (
+        function("charge", reversal="compensable:refund", order="string"),
+        function("refund", order="string", note="string"),
+    )
+    async with desk(tmp_path, start=False) as d:
+        code = d.code(functions=manifests)
+
+        async def charge(args: dict[str, Any], call: str, fences: Any) -> Any:
+            raise EffectUnknown("cut off")
+
+        row = await d.kernel.start_embedded(
+            code.family.manifest,
+            code.family.others,
+            {**code.functions, "tool:charge": charge},
+            "a 10",
+            principal="alice",
+        )
+        d.run = d.kernel.gate.live[row.id]
+        calling = asyncio.create_task(d.call("charge", {"order": "a"}))
+        async with asyncio.timeout(5):
+            while not [c for c in await d.store.calls(row.id) if c.state is CallState.UNKNOWN]:
+                await asyncio.sleep(0.01)
+        await d.kernel.settle(f"{row.id}/0/1", happened=True, by="bob", note="it is in the books")
+        assert (await calling).value["note"] == "it is in the books"
+        (step,) = (await d.kernel.plan_undo(row.id)).steps
+        assert "refund needs note" in step.refused
+        with pytest.raises(UndoRefused):
+            await d.undo()
+
+
 @pytest.mark.parametrize(
     ("manifests", "why"),
     [

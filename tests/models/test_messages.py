@@ -304,7 +304,7 @@ def test_what_follows_a_call_waits_for_what_is_decided_of_it() -> None:
 
 
 def cut_off() -> Sequence[tuple[bytes, ...]]:
-    half = CALLS[: CALLS.index(b"content_block_stop") - 20]
+    half = CALLS[: CALLS.index(b"event: content_block_stop")]
     return [
         (BEGINS,),
         (BEGINS, THINKS, TEXT),
@@ -338,6 +338,9 @@ def test_a_call_whose_arguments_are_cut_off_is_an_error() -> None:
         + event("message_stop"),
         block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": 1}),
         block(0, {"type": "text", "text": ""}, {"type": "trojan_delta", "text": "x"}),
+        event("content_block_start", index=0, content_block={"type": "text", "text": ""}) * 2
+        + event("content_block_stop", index=0)
+        + event("message_stop"),
         event("content_block_start", index=0, content_block={"type": "text", "text": ""})
         + event("content_block_start", index=1, content_block={"type": "text", "text": ""}),
         b"data: [1]\n\n",

@@ -15,7 +15,8 @@ def test_the_table_has_a_date_a_source_and_sane_prices() -> None:
     assert table.source and table.read.year >= 2026
     assert len(table.openai) > 20
     for name, price in table.openai.items():
-        assert 0 < price.in_ <= price.out < 1_000_000_000, name
+        least = 0 if name.startswith("text-embedding-") else price.in_  # They say nothing.
+        assert 0 < price.in_ < 1_000_000_000 and least <= price.out < 1_000_000_000, name
         if price.long_from_tokens:
             assert price.long_in >= price.in_ and price.long_out >= price.out, name
 
@@ -70,3 +71,22 @@ def test_a_price_is_rounded_up_and_a_long_request_pays_the_long_price() -> None:
     assert price.cost_microusd(1, 0) == 1
     assert price.cost_microusd(10, 1) == 1
     assert price.cost_microusd(11, 1) == 38
+
+
+def test_what_was_read_before_costs_less_where_the_table_says_so() -> None:
+    price = models.price_of(ModelConfig(provider="anthropic", model="claude-sonnet-5-5"))
+    assert price is not None and price.cached is not None
+    assert price.cost_microusd(1_000_000, 0) == 2_000_000
+    assert price.cost_microusd(1_000_000, 0, 1_000_000) == 100_000
+    long = prices.Price(in_=2, out=2, cached=1, long_from_tokens=10, long_in=4, long_out=4)
+    assert long.cost_microusd(1_000_000, 0, 1_000_000) == 4
+
+
+def test_a_provider_is_paid_by_its_own_makers_table() -> None:
+    here = {"provider": "anthropic", "model": "gpt-5-mini"}
+    assert models.price_of(ModelConfig(**here)) is None
+    far = {"provider": "anthropic", "model": "claude-opus-5-5", "base_url": "https://x.example/v1"}
+    assert models.price_of(ModelConfig(**far)) is None
+    for name, price in prices.table().anthropic.items():
+        assert 0 < price.in_ <= price.out < 1_000_000_000, name
+        assert price.cached is not None and price.cached < price.in_, name

@@ -183,6 +183,21 @@ async def test_what_waits_for_a_bucket_goes_by_itself_when_it_has_filled() -> No
     assert went == [0, 10, 20, 30]
 
 
+async def test_who_waits_for_a_bucket_that_fills_sooner_does_not_wait_for_the_other() -> None:
+    hall = Hall(call=10)
+    for name, requests_per_min in (("slow", 1), ("quick", 6)):
+        hall.admission.add_bucket(Bucket(name, requests_per_min=requests_per_min))
+        await hall.admission.take(hall.ticket(bucket=name), lambda: FAR_US)
+    begun_us = hall.runtime.us
+    slow = hall.start(hall.ticket(bucket="slow"))
+    await settle()
+    quick = hall.start(hall.ticket(bucket="quick"))
+    assert await hall.runtime.until(quick) is True
+    assert hall.runtime.us == begun_us + 10_000_000
+    assert await hall.runtime.until(slow) is True
+    assert hall.runtime.us == begun_us + 60_000_000
+
+
 async def test_a_slot_that_comes_before_the_bucket_has_filled_is_taken_when_it_has() -> None:
     hall = Hall(call=1)
     hall.admission.add_bucket(Bucket("b", requests_per_min=6))

@@ -298,3 +298,8 @@ def test_calls_reach_the_disk_in_small_parts_of_the_budget() -> None:
     assert budgets.chunk_calls(Budget(calls=31)) == 1
     assert budgets.chunk_calls(Budget(calls=1_000)) == 62
     assert budgets.chunk_calls(Budget(calls=10**6)) == limits.BUDGET_CHUNK_CALLS_MAX
+
+
+def test_an_amount_in_words_is_the_amount_to_the_micro_dollar() -> None:
+    given = {"cost_microusd": 1_234_567_890_001, "tokens": 0, "calls": 1_000, "wall_s": 60}
+    assert budgets.amounts(given) == "1,000 calls, 60 s, 1234567.890001 USD"

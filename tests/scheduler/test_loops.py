@@ -77,6 +77,14 @@ def test_an_answer_of_which_only_the_noise_changes_is_the_same_answer() -> None:
         ask(w, "status")
 
 
+def test_of_a_long_answer_the_beginning_and_the_end_are_looked_at() -> None:
+    most = limits.LOOP_NOISE_CHARS_MAX
+    beginning, end = "b" * most, "e" * most
+    assert plain(beginning + end) == beginning + end
+    for middle in ("m", "m" * 1_000_000, f"{'1' * 200} " * 10_000):
+        assert plain(beginning + middle + end) == f"{beginning}\n{end}"
+
+
 def test_an_answer_that_is_nothing_but_an_id_is_new_each_time() -> None:
     w = watch()
     for n in range(20):

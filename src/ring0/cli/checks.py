@@ -213,18 +213,21 @@ def _config(place: Place) -> Check:
 
 
 def _model(environment: Mapping[str, str]) -> Check:
-    if environment.get("OPENAI_API_KEY"):
-        where = environment.get("OPENAI_BASE_URL") or "the provider's own address"
-        return Check("model", "ok", f"OPENAI_API_KEY is set; requests go to {where}")
-    return Check(
-        "model", "note", "No OPENAI_API_KEY: only models that a manifest or ring0.toml names."
+    for maker in ("OPENAI", "ANTHROPIC"):  # The first that has a key is the default model.
+        if environment.get(f"{maker}_API_KEY"):
+            where = environment.get(f"{maker}_BASE_URL") or "the provider's own address"
+            return Check("model", "ok", f"{maker}_API_KEY is set; requests go to {where}")
+    what = (
+        "No OPENAI_API_KEY or ANTHROPIC_API_KEY: only models that a manifest or ring0.toml names."
     )
+    return Check("model", "note", what)
 
 
 def _prices(place: Place) -> Check:
     found = prices.table()
     days = max(0, found.age_days(place.runtime.now_us()))
-    what = f"of {len(found.openai)} models of OpenAI, read {found.read} ({days} days ago)"
+    models = len(found.openai) + len(found.anthropic) + len(found.gemini)
+    what = f"of {models} models, read {found.read} ({days} days ago)"
     if days <= limits.PRICES_AGE_DAYS_MAX:
         return Check("prices", "ok", what)
     todo = "Compare with the provider's page; a price in [models.NAME] comes before the table's."

@@ -188,7 +188,7 @@ async def print_result(store: Any, row: Run, as_json: bool) -> None:
                 "cost_microusd": row.cost_used_microusd,
             }
         )
-        await _tell_uncalled(store, row)
+        await _tell_uncalled(store, row, body)
         return
     out = console()
     if (error := body.get("error")) is not None:
@@ -202,11 +202,11 @@ async def print_result(store: Any, row: Run, as_json: bool) -> None:
             text(msgspec.json.format(msgspec.json.encode(body["value"])).decode()), soft_wrap=True
         )
     _tell_more(out, row)
-    await _tell_uncalled(store, row)
+    await _tell_uncalled(store, row, body)
 
 
-async def _tell_uncalled(store: Any, row: Run) -> None:
-    if said := await uncalled.hint(store, row):
+async def _tell_uncalled(store: Any, row: Run, body: dict[str, Any]) -> None:
+    if said := await uncalled.hint(store, row, (body.get("error") or {}).get("code", "")):
         put(console(error=True), text((said, "bold yellow")))
 
 

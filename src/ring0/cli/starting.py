@@ -37,7 +37,8 @@ def agent_of_file(named: str, manifest: Path | None, search: str = "") -> Bare:
     if not named:
         assert manifest is not None
         found = manifests.read_agent(manifest)
-        found = environments.with_environment(found, Path(found.folder), search)
+        if found.command:
+            return Bare(_command(found, Path(found.folder), search))
         return Bare(found, _around(found))
     name, _, function = named.partition(":")
     file = Path(name)
@@ -73,10 +74,10 @@ def _around(manifest: AgentManifest) -> tuple[str, ...]:
     """The Python files and packages beside the entry; none where the manifest names its code."""
     if manifest.code or not manifest.entry:
         return ()
-    file = Path(manifest.folder, manifest.entry.partition(":")[0])
-    if not file.parent.is_dir():
+    folder = Path(manifest.folder, manifest.entry.partition(":")[0]).parent
+    if not folder.is_dir():
         return ()
-    found = [file.parent / name for name in environments.beside(file)]
+    found = [folder / name for name in environments.beside(folder)]
     return tuple(os.path.relpath(path, manifest.folder) for path in found)
 
 
@@ -93,19 +94,20 @@ def agent_of_command(
         found = AgentManifest(name=name, command=command, folder=str(folder))
     else:
         found = replace(manifests.read_agent(manifest), command=command, entry="")
-    found = environments.with_environment(found, folder, search)
-    if not found.code:
-        found = replace(found, code=_code(found))
+    found = _command(found, folder, search)
     processes.check_command(found.command)
     return Bare(found)
 
 
-def _code(manifest: AgentManifest) -> tuple[str, ...]:
-    """The files of the command line; where Python runs one, also those that it may import."""
-    folder = Path(manifest.folder)
-    named = processes.command_code(manifest.command, folder)
-    script = next((name for name in named if name.endswith(".py")), None)
-    if script is None or not environments.is_python(manifest.command[0]):
-        return named
-    place = Path(script).parent
-    return (*named, *(str(place / name) for name in environments.beside(folder / script)))
+def _command(manifest: AgentManifest, here: Path, search: str) -> AgentManifest:
+    """With the Python environment that its command is of, and its code where it names none: the
+    files of the command line, and those that Python may import from beside them. Raises
+    ManifestInvalid."""
+    found = environments.with_environment(manifest, here, search)
+    if found.code:
+        return found
+    folder = Path(found.folder)
+    code = processes.command_code(found.command, folder)
+    if environments.is_python(found.command[0]):
+        code += environments.imported(found.command, code, folder)
+    return replace(found, code=code)

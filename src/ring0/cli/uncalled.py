@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ring0.errors import RunFailed
 from ring0.types import ENDED, CallKind, Mode, Run
 
 HINT = (
@@ -15,10 +16,13 @@ HINT = (
 )
 
 
-async def hint(store: Any, row: Run) -> str:
-    """Empty where there is nothing to say: it goes on, it has called, or it is an agent of the
-    SDK's, which knows the way by itself."""
+async def hint(store: Any, row: Run, error: str) -> str:
+    """`error`: the code of what the run ended with. Empty where there is nothing to say: it goes
+    on, it was never started or was killed, it has called, or it is an agent of the SDK's, which
+    knows the way by itself."""
     if row.state not in ENDED or row.mode is not Mode.ISOLATED:
+        return ""
+    if error not in ("", RunFailed.code):
         return ""
     if any(call.kind in (CallKind.MODEL, CallKind.TOOL) for call in await store.calls(row.id)):
         return ""

@@ -194,8 +194,8 @@ def _introduce(at: Play, before: world.Rows) -> None:
             ("scripted", "bold"),
             ": no real one (set OPENAI_API_KEY"
             " for that, or give --model local). It plays the worst case on purpose: it obeys every"
-            " instruction that it reads, the attacker's too. What an agent may do must not depend on its model's"
-            " wits.",
+            " instruction that it reads, the attacker's too. What an agent may do must not depend"
+            " on its model's wits.",
         )
     if at.setting.approve_as:
         screen.say(
@@ -255,7 +255,11 @@ async def _run(at: Play, answer: Answer) -> tuple[Run, LiveRun, Follower]:
         " refused. The rules that decided: "
         + ", ".join(f"{rule} {number}" for rule, number in rules.most_common())
     )
-    if row.state is not RunState.DONE:
+    if row.state is not RunState.DONE and at.setting.model == LOCAL:
+        at.screen.say(
+            ("So small a model seldom comes to an end. ", "yellow"), line(body.get("error"), 300)
+        )
+    elif row.state is not RunState.DONE:
         at.report(Check(False, "The agent did not come to its end", line(body.get("error"), 300)))
     return row, live, follower
 

@@ -176,7 +176,7 @@ async def _not_there(request: web.Request) -> web.Response:
         NotFound(
             f"This door has no {request.method} {request.path[:80]!r}.",
             todo="It has: POST /v1/call, GET /v1/run, POST /v1/result, GET /v1/openapi.json;"
-            f" for models: POST {', '.join(PATHS)}, GET /v1/models.",
+            f" for models: POST {', '.join(PATHS)}, GET /v1/models; for MCP: /mcp.",
         )
     )
 

@@ -14,13 +14,13 @@ import msgspec
 from ring0 import __version__
 from ring0.gateway import native
 from ring0.gateway.told import STATUS, STATUS_ELSE
-from ring0.kernel.calls import asking, kinds, lockcalls, messages, waits
+from ring0.kernel.calls import asking, kinds, lockcalls, messages, models, waits
 from ring0.types import CallKind, ToolManifest
 
 _SCHEMAS: Final = "#/components/schemas/"
 
 _MANIFESTS: Final[dict[CallKind, ToolManifest]] = {
-    CallKind.MODEL: kinds.Model.manifest,
+    CallKind.MODEL: models.Model.manifest,
     CallKind.MEMORY_APPEND: kinds.Append.manifest,
     CallKind.MEMORY_RECALL: kinds.Recall.manifest,
     CallKind.SPAWN: kinds.Spawn.manifest,

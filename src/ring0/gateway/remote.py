@@ -18,8 +18,8 @@ import msgspec
 from ring0 import limits
 from ring0.errors import Busy, KernelBusy, Ring0Error
 from ring0.gateway import ordering
-from ring0.gateway.told import Told
 from ring0.gateway.holding import supervisor
+from ring0.gateway.told import Told
 from ring0.identity import logins
 from ring0.runtime import Runtime
 from ring0.types import AgentManifest, Approval, Call, Run

@@ -52,6 +52,7 @@ class Facts(Frozen, frozen=True):
     budget_left_tokens: int = limits.RUN_TOKENS_DEFAULT
     budget_left_microusd: int = 0
     cost_microusd: int = 0
+    features: tuple[str, ...] = ()
     host: str = ""
     method: str = ""
 

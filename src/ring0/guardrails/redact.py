@@ -15,6 +15,7 @@ from urllib.parse import quote, quote_plus
 
 from ring0 import limits
 from ring0.errors import InvalidInput
+from ring0.guardrails.finding import Finder
 
 TOO_DEEP: Final = "«nested too deep to be searched for secrets»"
 _NAME: Final = re.compile(r"[A-Za-z0-9_./\-]{1,128}")
@@ -23,7 +24,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_./\-]{1,128}")
 class Secrets:
     """The secrets to keep in. Its `repr` shows names only."""
 
-    __slots__ = ("_forms", "_names")
+    __slots__ = ("_finder", "_forms", "_names")
 
     def __init__(self, values: Mapping[str, str]) -> None:
         """`values`: name to value. Raises InvalidInput for one that cannot be kept in safely."""
@@ -37,7 +38,7 @@ class Secrets:
             _acceptable(name, value)
             for form in _forms(value):
                 forms.setdefault(form, name)
-        marks = [_mark(name) for name in {*values, *forms.values()}]
+        marks = [mark(name) for name in {*values, *forms.values()}]
         for form, name in forms.items():
             if any(form in mark for mark in marks):
                 raise InvalidInput(
@@ -47,6 +48,7 @@ class Secrets:
                 )
         self._names = tuple(values)
         self._forms = forms
+        self._finder: Finder | None = None
 
     def __repr__(self) -> str:
         return f"Secrets({', '.join(self._names)})"
@@ -54,6 +56,12 @@ class Secrets:
     def forms(self) -> Iterable[str]:
         """All that is looked for: the values, and how they look inside base64, hex, URLs, JSON."""
         return self._forms
+
+    def finder(self) -> Finder:
+        """Looks for all of them at once; another one as soon as there are other values."""
+        if self._finder is None:
+            self._finder = Finder(self._forms)
+        return self._finder
 
     def redact(self, value: Any) -> tuple[Any, tuple[str, ...]]:
         """`value` without secrets, keys too, and the names that were found.
@@ -115,16 +123,16 @@ class Secrets:
         end, names = 0, dict[str, None]()
         for start, stop, name in spans:
             if start >= end:
-                pieces.extend(map(_mark, names))
+                pieces.extend(map(mark, names))
                 pieces.append(text[end:start])
                 names = {}
             names[name] = None
             found[name] = None
             end = max(end, stop)
-        return "".join([*pieces, *map(_mark, names), text[end:]])
+        return "".join([*pieces, *map(mark, names), text[end:]])
 
 
-def _mark(name: str) -> str:
+def mark(name: str) -> str:
     return f"«secret:{name}»"
 
 

@@ -136,7 +136,7 @@ class Kernel:
             config,
             self.secret,
             runtime,
-            model_url=environment.get("OPENAI_BASE_URL", ""),
+            model_urls=[environment.get(name, "") for name in manifests.MODEL_URLS],
             token=self.keeping.logins.token,
             refused=self.keeping.logins.refused,
             jwt=self.identities.edge_jwt,

@@ -204,6 +204,10 @@ class LiveRun:
         """What the agent's process gave as its result, or a Ring0Error."""
         self.undelivered: set[str] = set()
         """Calls without a path whose connection broke before their answer had gone out."""
+        self._heard: set[str] = set()
+        """Calls without a path whose answer went out whole."""
+        self.knows_tools = False
+        """Its MCP door told it which tools there are."""
         self._occurrences: Counter[str] = Counter()
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
         self.weight = Weight()
@@ -303,6 +307,16 @@ class LiveRun:
                 self.undelivered.discard(call)
                 return number
         return last if said.again else 0
+
+    def heard(self, call: str) -> None:
+        """The answer to a call has gone out whole, whoever else has asked for it in vain."""
+        self.undelivered.discard(call)
+        self._heard.add(call)
+
+    def unheard(self, call: str) -> None:
+        """An answer has not arrived: whoever asks for the same next asks for this one."""
+        if call and call not in self._heard:
+            self.undelivered.add(call)
 
     def digest_of(self, canonical: bytes) -> str:
         """Digest of a request, keyed so that it tells nothing once the key is gone."""

@@ -6,14 +6,13 @@ Not here: what a provider says and costs (models/), which slots a call of it tak
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import msgspec
 
 from ring0 import models
 from ring0.errors import ManifestInvalid
 from ring0.identity.vault import secret_name
-from ring0.kernel.agent import manifests
+from ring0.kernel.agent import chains, manifests
 from ring0.kernel.agent.agents import Family
 from ring0.kernel.agent.manifests import Config
 from ring0.kernel.steps import slots
@@ -21,13 +20,6 @@ from ring0.models.local import Start
 from ring0.runtime import Runtime
 from ring0.scheduler.admission import Admission
 from ring0.types import AgentManifest, ModelConfig
-
-KEYS: Final = {
-    "openai": "OPENAI_API_KEY",
-    "openai-responses": "OPENAI_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-}
-"""Where a provider's key is, where the configuration names none."""
 
 
 class Providers:
@@ -64,6 +56,14 @@ class Providers:
             )
         return found
 
+    def fallbacks(self, manifest: AgentManifest, name: str) -> tuple[tuple[str, ModelConfig], ...]:
+        """Those that are asked where it does not answer, by name. Raises ManifestInvalid."""
+        return chains.fallbacks(
+            name,
+            self.config_of(manifest, name),
+            lambda one: manifest.models.get(one) or self._config.models.get(one),
+        )
+
     def of(self, manifest: AgentManifest, name: str) -> models.Provider:
         """Raises ManifestInvalid."""
         config = self.config_of(manifest, name)
@@ -84,7 +84,8 @@ class Providers:
     def _key(self, config: ModelConfig) -> str:
         """Raises ManifestInvalid where the one that it names is not there."""
         if not config.key:
-            return self._secret(KEYS[config.provider]) if config.provider in KEYS else ""
+            maker = models.OVER_HTTP.get(config.provider)
+            return self._secret(maker.key) if maker is not None and maker.key else ""
         if secret := self._secret(secret_name(config.key)):
             return secret
         raise ManifestInvalid(
@@ -96,6 +97,8 @@ class Providers:
         """A model that can't be asked says so before the run starts. Raises ManifestInvalid."""
         for name in family.manifest.models:
             self.of(family.manifest, name)
+            for other, _ in self.fallbacks(family.manifest, name):
+                self.of(family.manifest, other)
 
     async def close(self) -> None:
         for provider in self._made.values():

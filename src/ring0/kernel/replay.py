@@ -150,7 +150,9 @@ async def _strict(home: Path, store: SqliteStore, gate: Gate, row: Run) -> LiveR
         kinds.Ports(
             provider=_never,
             model_config=_never,
+            model_fallbacks=_never,
             model_needs=_never,
+            pass_on=_never,
             reserve_again=_never,
             spawn=_never,
             wait=_never,

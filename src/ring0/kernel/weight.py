@@ -7,8 +7,8 @@ who made it is still there. So what is large waits in its socket, unread, until 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from ring0 import limits
 
@@ -37,6 +37,15 @@ class Weight:
         if size > limits.CALL_SMALL_SIZE_BYTES:
             while self.bytes and self.bytes + size > limits.CALLS_SIZE_PER_RUN_BYTES_MAX:
                 await self._lighter.wait()
+        self.add(size)
+        try:
+            yield
+        finally:
+            self.drop(size)
+
+    @contextmanager
+    def kept(self, size: int) -> Iterator[None]:
+        """What was read stays for as long as its door has it; there was room for it."""
         self.add(size)
         try:
             yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from ring0.errors import RunDead
 from ring0.kernel.calls import kinds
 from ring0.kernel.calls.asking import Ask
 from ring0.kernel.calls.egress import EgressKind
@@ -34,8 +35,10 @@ def wire(kernel: Kernel) -> None:
         kinds.Ports(
             provider=lambda run, name: kernel.providers.of(manifest_of(run), name),
             model_config=lambda run, name: kernel.providers.config_of(manifest_of(run), name),
+            model_fallbacks=lambda run, name: kernel.providers.fallbacks(manifest_of(run), name),
             model_needs=slots.ModelSlots(kernel.config, kernel.admission).of,
             spawn=kernel.runs.children.spawn,
+            pass_on=functools.partial(_pass_on, kernel),
             reserve_again=kernel.spending.reserve_again,
             wait=kernel.runs.children.wait,
             receive=kernel.mail.receive,
@@ -55,3 +58,12 @@ def wire(kernel: Kernel) -> None:
     kernel.turns.waiting = kernel.waiting
     kernel.turns.locking = kernel.locking
     kernel.turns.mail = kernel.mail
+
+
+async def _pass_on(kernel: Kernel, row: Run, call: str, needs: slots.Needs, unspent: bool) -> None:
+    """A call's turn at another model. Raises RunDead where its run has ended meanwhile."""
+    run = kernel.gate.live.get(row.id)
+    if run is None:
+        raise RunDead(f"{row.id} goes on no more.", todo="Start a new run.")
+    await kernel.turns.pass_on(run, call, needs, unspent)
+    kernel.gate.handles.check(run.handle)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from ring0 import errors
 from ring0.models.base import (
-    ANTHROPIC_BASE_URL,
-    OPENAI_BASE_URL,
+    ANY_MODEL,
+    MEDIA,
     Again,
     Delta,
     Message,
@@ -21,9 +23,12 @@ from ring0.models.base import (
     SlowDown,
     ToolCall,
     ToolOffer,
+    Unanswered,
+    called,
     checked,
 )
 from ring0.models.base import parse_request as _parse_ours
+from ring0.models.makers import OVER_HTTP
 from ring0.models.prices import Price, price_of
 from ring0.runtime import Runtime
 from ring0.types import ModelConfig
@@ -31,15 +36,14 @@ from ring0.types import ModelConfig
 if TYPE_CHECKING:
     from ring0.models.local import Start
 
-OVER_HTTP: Final = {
-    "openai": ("chat", OPENAI_BASE_URL),
-    "openai-responses": ("responses", OPENAI_BASE_URL),
-    "anthropic": ("messages", ANTHROPIC_BASE_URL),
-}
-"""By the provider's name: its dialect, and the address of the dialect's own maker."""
+WITH_VECTORS: Final = frozenset({"openai", "openai-responses"})
+"""Those that also answer with vectors."""
 
 __all__ = [
+    "ANY_MODEL",
+    "MEDIA",
     "OVER_HTTP",
+    "WITH_VECTORS",
     "Again",
     "Delta",
     "Message",
@@ -51,6 +55,8 @@ __all__ = [
     "SlowDown",
     "ToolCall",
     "ToolOffer",
+    "Unanswered",
+    "called",
     "parse_request",
     "price_of",
     "provider",
@@ -70,7 +76,9 @@ def parse_request(args: dict[str, Any]) -> ModelRequest:
         raise errors.CallInvalid(
             "The request to the model names no dialect that there is.", todo="Ask at its door."
         ) from None
-    return checked(spoken.request(body))
+    request = checked(spoken.request(body))
+    model = args.get("model")
+    return msgspec.structs.replace(request, model=model) if isinstance(model, str) else request
 
 
 def provider(
@@ -93,7 +101,7 @@ def provider(
 
         return ScriptedProvider(load_script(folder, config.script))
     if config.provider in OVER_HTTP:
-        from ring0.models.dialects import dialect
+        from ring0.models.dialects import at_provider
         from ring0.models.http import HttpProvider
 
         if not config.model:
@@ -101,8 +109,8 @@ def provider(
                 f"The provider {config.provider} needs a model.",
                 todo='add model = "…" to its configuration',
             )
-        spoken, official = OVER_HTTP[config.provider]
-        return HttpProvider(config, dialect(spoken), official, key, runtime, slow_down)
+        maker = OVER_HTTP[config.provider]
+        return HttpProvider(config, at_provider(maker.dialect), maker, key, runtime, slow_down)
     if config.provider == "local" and start_local is not None:
         from ring0.models.local import LocalProvider, weights_of
 

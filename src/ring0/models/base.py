@@ -7,19 +7,24 @@ The kernel's one form of a conversation. What a client's or a provider's own wor
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 from ring0 import errors, limits
-from ring0.types import Frozen
+from ring0.types import Frozen, ModelConfig
 
-OPENAI_BASE_URL: Final = "https://api.openai.com/v1"
-ANTHROPIC_BASE_URL: Final = "https://api.anthropic.com/v1"
+ANY_MODEL: Final = "*"
+"""A configuration's model that is asked under whatever name its client has for it."""
 MESSAGES_MAX: Final = 4_096
 TOOLS_MAX: Final = 256
 ANSWERS_MAX: Final = 1
+MEDIA: Final = ("image", "audio", "file")
+"""Parts that nobody here looks into."""
+_MEDIA_TYPE: Final = re.compile(r"[a-z]+/[A-Za-z0-9][A-Za-z0-9.+-]{0,99}")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 CHARS_PER_TOKEN: Final = 4
 """The estimate where nobody counts: a token is about four characters."""
 
@@ -104,11 +109,23 @@ class ModelRequest(Frozen, frozen=True, kw_only=True):
     """How much it should reason: `minimal`, `low`, `medium`, `high`; empty: as it does."""
     answers: int = 1
     """How many are asked for at once: each is paid for."""
+    vectors: bool = False
+    """It asks for a vector of each message's text, and for nothing else."""
+    model: str = ""
+    """What its client calls the model; a provider hears it where its configuration says `*`."""
     features: tuple[str, ...] = ()
     """What it asks of the provider beyond an answer (`web_search`, `remote_image`, `store`): each
     is for the policy to allow."""
     native: Native | None = None
     """As the client wrote it: what a provider of the same dialect is sent."""
+
+
+class Unanswered(Frozen, frozen=True, kw_only=True):
+    """A model that was asked and did not answer."""
+
+    model: str
+    """Its name in the configuration."""
+    why: str
 
 
 class ModelAnswer(Frozen, frozen=True, kw_only=True):
@@ -132,6 +149,10 @@ class ModelAnswer(Frozen, frozen=True, kw_only=True):
     """Input tokens that are paid for beside `tokens_in`: what it costs to keep some for later."""
     tokens_reasoning: int = 0
     """Of `tokens_out`, those that are not in its text."""
+    answered_by: str = ""
+    """The model's name in the configuration, where it is not the one that was asked for."""
+    unanswered: tuple[Unanswered, ...] = ()
+    """Those that were asked before it."""
     native: Native | None = None
     """What else the provider said in its dialect (refusal, log probabilities, …), by its table."""
 
@@ -184,12 +205,14 @@ def parse_request(args: object) -> ModelRequest:
         request = msgspec.convert(args, ModelRequest)
     except (msgspec.ValidationError, RecursionError) as error:
         raise _refused(str(error)) from None
-    if request.native is not None or request.features or request.answers != 1:
-        raise _refused("native, features and answers belong to the doors of other dialects")
+    if request.native is not None or request.features or request.answers != 1 or request.vectors:
+        raise _refused("native, features, answers, vectors belong to the doors of other dialects")
+    if request.model:
+        raise _refused("which model is asked is said by the call's name")
     parts = [part for message in request.messages for part in message.parts]
     if any(part.kind == "opaque" or part.native for part in parts):
         raise _refused("what only its provider reads belongs to the doors of other dialects")
-    if any(part.kind in ("image", "audio", "file") and False for part in parts):
+    if any(part.kind in MEDIA and not part.data for part in parts):
         raise _refused("an image, a sound or a file comes with its data: nothing is fetched")
     return checked(request)
 
@@ -201,9 +224,12 @@ def checked(request: ModelRequest) -> ModelRequest:
     if not 1 <= request.max_tokens <= limits.MODEL_ANSWER_SIZE_BYTES_MAX:
         raise _refused(f"max_tokens is {request.max_tokens}")
     if not 1 <= request.answers <= ANSWERS_MAX:
-        raise _refused(f"{request.answers} answers are asked for: 1 to {ANSWERS_MAX} can be")
+        raise _refused(
+            f"n is {request.answers}: at most {ANSWERS_MAX} answer can be asked for at once"
+        )
     _check_tools(request.tools)
     _check_messages(request.messages)
+    _check_media(request.messages)
     return request
 
 
@@ -222,6 +248,8 @@ def _check_tools(tools: tuple[ToolOffer, ...]) -> None:
 def _check_messages(messages: tuple[Message, ...]) -> None:
     """Calls only from an assistant; results only of calls that are open, each once."""
     open_calls: set[str] = set()
+    if sum(len(message.tool_calls) for message in messages) > limits.MODEL_CALLS_SAID_MAX:
+        raise _refused(f"it tells of more than {limits.MODEL_CALLS_SAID_MAX:,} tool calls")
     for place, message in enumerate(messages):
         at = f"messages[{place}]"
         if message.tool_calls and message.role != "assistant":
@@ -234,8 +262,31 @@ def _check_messages(messages: tuple[Message, ...]) -> None:
             raise _refused(f"{at}: tool_call_id belongs to messages of the role tool")
         if message.role == "tool":
             if message.tool_call_id not in open_calls:
-                raise _refused(f"{at}: it answers no open call")
+                answered = message.tool_call_id[: limits.CALL_NAME_CHARS_MAX]
+                raise _refused(f"{at}: no call {answered!r} is open that it could answer")
             open_calls.remove(message.tool_call_id)
+
+
+def _check_media(messages: tuple[Message, ...]) -> None:
+    """Images, sounds and files: so many, so large, and what they say they are."""
+    found = [part for one in messages for part in one.parts if part.kind in MEDIA]
+    if len(found) > limits.MODEL_MEDIA_PARTS_MAX:
+        raise _refused(f"more than {limits.MODEL_MEDIA_PARTS_MAX} images, sounds and files")
+    if sum(len(part.data) for part in found) > limits.MODEL_MEDIA_SIZE_BYTES_MAX:
+        raise _refused(
+            f"its images, sounds and files have more than {limits.MODEL_MEDIA_SIZE_BYTES_MAX:,}"
+            " bytes together, as base64"
+        )
+    for part in found:
+        if part.data and not (
+            _MEDIA_TYPE.fullmatch(part.media_type) and _BASE64.fullmatch(part.data)
+        ):
+            raise _refused(f"{part.kind}: its media_type, or its base64, is not well formed")
+
+
+def called(config: ModelConfig, request: ModelRequest) -> str:
+    """What the provider calls the model that is asked."""
+    return request.model if config.model == ANY_MODEL else config.model
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ each request, here and nowhere else, and is in no message, `repr` or exception.
 from __future__ import annotations
 
 import email.utils
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -14,18 +15,21 @@ import aiohttp
 import msgspec
 
 from ring0 import errors, limits
+from ring0.models import dialects
 from ring0.models.base import (
     Again,
     ModelAnswer,
     ModelRequest,
     Sink,
     SlowDown,
+    called,
     is_loopback,
 )
-from ring0.models.dialects import Dialect
+from ring0.models.dialects import AtProvider
+from ring0.models.makers import Maker
 from ring0.models.names import NameMap, names_of
 from ring0.models.redact import Redactor
-from ring0.models.wire import error_text, one_line
+from ring0.models.wire import error_text, error_told, one_line
 from ring0.runtime import Runtime
 from ring0.types import ModelConfig
 
@@ -35,6 +39,8 @@ RETRY_AFTER_S_MAX: Final = 60.0
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504, 529})
 _TOO_MANY: Final = 429
 _CHUNK_BYTES: Final = 64 * limits.KIB
+_TURN_BYTES: Final = 8 * limits.KIB
+"""Of a stream, before all others have their turn: a millisecond's work."""
 
 
 class _Retry(Exception):
@@ -51,12 +57,20 @@ class _Retry(Exception):
 class _Exchange:
     """What one call of a provider is made of, over all its attempts."""
 
-    __slots__ = ("begun", "body", "key", "names", "request", "sink")
+    __slots__ = ("begun", "body", "key", "model", "names", "request", "sink")
 
     def __init__(
-        self, request: ModelRequest, names: NameMap, body: bytes, key: str, sink: Sink | None
+        self,
+        request: ModelRequest,
+        model: str,
+        names: NameMap,
+        body: bytes,
+        key: str,
+        sink: Sink | None,
     ) -> None:
         self.request = request
+        self.model = model
+        """As the provider calls it."""
         self.names = names
         self.body = body
         self.key = key
@@ -69,6 +83,7 @@ class HttpProvider:
     """One model at one address. Raises `ManifestInvalid` for an address that it can't use."""
 
     __slots__ = (
+        "_base",
         "_config",
         "_dialect",
         "_headers",
@@ -77,33 +92,32 @@ class HttpProvider:
         "_runtime",
         "_session",
         "_slow_down",
-        "_url",
     )
 
     def __init__(
         self,
         config: ModelConfig,
-        dialect: Dialect,
-        official: str,
+        dialect: AtProvider,
+        maker: Maker,
         key: str,
         runtime: Runtime,
         slow_down: SlowDown = lambda after_s: None,
     ) -> None:
-        """`official`: the base address of the dialect's own maker, who is asked where the
-        configuration names no other."""
-        base = config.base_url or official
+        base = config.base_url or maker.base_url
         self._redact = Redactor(key)
-        self._url = _checked_url(base, has_key=bool(key), like=official) + dialect.path
-        self._official = urlsplit(base).hostname == urlsplit(official).hostname
+        self._base = _checked_url(base, has_key=bool(key), like=maker.base_url)
+        there = urlsplit(base).hostname == urlsplit(maker.base_url).hostname
+        self._official = maker.made and there
         self._dialect = dialect
-        self._headers = lambda: dialect.headers(key)  # Not an object whose `repr` shows it.
+        # No object whose `repr` shows the key.
+        self._headers: Callable[[], dict[str, str]] = lambda: dialect.headers(key)
         self._config = config
         self._runtime = runtime
         self._slow_down = slow_down
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
-        return f"HttpProvider({self._config.model!r} at {self._url!r})"
+        return f"HttpProvider({self._config.model!r} at {self._base!r})"
 
     async def answer(
         self,
@@ -112,17 +126,16 @@ class HttpProvider:
         again: Again | None = None,
         sink: Sink | None = None,
     ) -> ModelAnswer:
-        names = names_of(request)
-        body = msgspec.json.encode(
-            self._dialect.payload(
-                request,
-                self._config.model,
-                names,
-                official=self._official,
-                stream=sink is not None,
+        names, model, stream = names_of(request), called(self._config, request), sink is not None
+        try:
+            said = self._spoken(request).payload(
+                request, model, names, official=self._official, stream=stream
             )
-        )
-        exchange = _Exchange(request, names, body, idempotency_key, sink)
+        except errors.CallInvalid as no:
+            no.unspent = True  # Nobody was asked.
+            raise
+        body = msgspec.json.encode(said)
+        exchange = _Exchange(request, model, names, body, idempotency_key, sink)
         for attempt in range(limits.MODEL_RETRIES_MAX + 1):
             try:
                 return await self._attempt(exchange)
@@ -137,7 +150,9 @@ class HttpProvider:
                 delay_s, unspent = self._delay_s(attempt, failed.after_s), failed.unspent
                 last = attempt == limits.MODEL_RETRIES_MAX or exchange.begun
                 if last or delay_s is None:
-                    raise self._failed(failed.why, tried=attempt + 1, unspent=unspent) from None
+                    raise self._failed(
+                        model, failed.why, tried=attempt + 1, unspent=unspent
+                    ) from None
             await self._runtime.sleep(delay_s)
             if again is not None and not unspent:
                 await again()
@@ -152,56 +167,71 @@ class HttpProvider:
         try:
             return await self._runtime.wait_for(self._exchange(exchange), limits.MODEL_TIMEOUT_S)
         except TimeoutError:
-            raise self._failed(f"no answer in {limits.MODEL_TIMEOUT_S} s", tried=1) from None
+            why = f"no answer in {limits.MODEL_TIMEOUT_S} s"
+            raise self._failed(exchange.model, why, tried=1) from None
         except (aiohttp.ClientError, OSError) as error:
             never_there = isinstance(error, aiohttp.ClientConnectorError)
             raise _Retry(f"{type(error).__name__}: {error}", unspent=never_there) from None
 
+    def _spoken(self, request: ModelRequest) -> AtProvider:
+        """Vectors are asked for in a dialect of their own, at the same address."""
+        return dialects.dialect("embeddings") if request.vectors else self._dialect
+
     async def _exchange(self, exchange: _Exchange) -> ModelAnswer:
+        spoken, model = self._spoken(exchange.request), exchange.model
+        url = self._base + spoken.path(model, stream=exchange.sink is not None)
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json" if exchange.sink is None else "text/event-stream",
             "Accept-Encoding": "identity",
             "Idempotency-Key": exchange.key,
             **self._headers(),
-            **self._dialect.headers_of(exchange.request),
+            **spoken.headers_of(exchange.request),
         }
         # No redirects: the key is for this address only.
         async with self._opened().post(
-            self._url, data=exchange.body, headers=headers, allow_redirects=False
+            url, data=exchange.body, headers=headers, allow_redirects=False
         ) as response:
-            self._check_plain(response)
+            self._check_plain(response, model)
             if response.status == 200:
-                model = self._config.model
                 if exchange.sink is not None and response.content_type == "text/event-stream":
                     return await self._pieces(response, exchange, exchange.sink)
-                found = await self._body(response)
-                return self._dialect.read_answer(found, exchange.request, model, exchange.names)
-            why = f"status {response.status}: {error_text(await self._body(response))}"
+                found = await self._body(response, model)
+                try:
+                    return spoken.read_answer(found, exchange.request, model, exchange.names)
+                except errors.ModelFailed:
+                    if said := error_told(found):  # Of many a server the status says nothing.
+                        raise self._failed(
+                            model, f"its answer is an error: {said}", tried=1
+                        ) from None
+                    raise
+            why = f"status {response.status}: {error_text(await self._body(response, model))}"
             if response.status in _RETRIED:
                 after_s = _retry_after_s(response.headers, self._runtime.now_us())
                 if response.status == _TOO_MANY and after_s:
                     self._slow_down(after_s)
                 raise _Retry(why, unspent=response.status == _TOO_MANY, after_s=after_s)
             # Turned away: 4xx (of redirects nobody knows what is behind them).
-            raise self._failed(why, tried=1, unspent=400 <= response.status < 500)
+            raise self._failed(model, why, tried=1, unspent=400 <= response.status < 500)
 
     async def _pieces(
         self, response: aiohttp.ClientResponse, exchange: _Exchange, sink: Sink
     ) -> ModelAnswer:
-        reader = self._dialect.reader(exchange.request, self._config.model, exchange.names)
+        reader = self._dialect.reader(exchange.request, exchange.model, exchange.names)
         async for chunk in response.content.iter_any():
-            for delta in reader.feed(chunk):
-                exchange.begun = True
-                await sink(delta)
+            for start in range(0, len(chunk), _TURN_BYTES):
+                for delta in reader.feed(chunk[start : start + _TURN_BYTES]):
+                    exchange.begun = True
+                    await sink(delta)
+                await self._runtime.sleep(0)  # However much comes, others have their turn.
         return reader.end()
 
-    def _check_plain(self, response: aiohttp.ClientResponse) -> None:
+    def _check_plain(self, response: aiohttp.ClientResponse, model: str) -> None:
         """A packed body could unfold without end."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise self._failed("the answer is compressed, which was not asked for", tried=1)
+            raise self._failed(model, "the answer is compressed, which was not asked for", tried=1)
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, model: str) -> bytes:
         """The body, as far as it is bounded."""
         found = bytearray()
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
@@ -209,6 +239,7 @@ class HttpProvider:
             if len(found) > limits.MODEL_ANSWER_SIZE_BYTES_MAX:
                 response.close()
                 raise self._failed(
+                    model,
                     f"status {response.status}: the answer is larger than"
                     f" {limits.MODEL_ANSWER_SIZE_BYTES_MAX:,} bytes",
                     tried=1,
@@ -218,6 +249,8 @@ class HttpProvider:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
+                # How many at once is the scheduler's to say.
+                connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -232,10 +265,12 @@ class HttpProvider:
         jitter = 1 + self._runtime.random_bytes(1)[0] / 255
         return float(RETRY_DELAY_S_FIRST * 2**attempt * jitter)
 
-    def _failed(self, why: str, *, tried: int, unspent: bool = False) -> errors.ModelFailed:
+    def _failed(
+        self, model: str, why: str, *, tried: int, unspent: bool = False
+    ) -> errors.ModelFailed:
         times = "" if tried == 1 else f" ({tried} attempts)"
         failed = errors.ModelFailed(
-            f"The model {self._config.model!r} did not answer{times}.",
+            f"The model {model!r} did not answer{times}.",
             why=self._redact(one_line(why)),
             todo="see the provider's status, the model's name, its base_url and the key",
         )

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ring0.models.base import ANTHROPIC_BASE_URL, OPENAI_BASE_URL, is_loopback
+from ring0.models.base import is_loopback
+from ring0.models.makers import OVER_HTTP
 from ring0.types import Frozen, ModelConfig
 
 _MTOK: Final = 1_000_000
@@ -44,12 +45,6 @@ class Price(Frozen, frozen=True, kw_only=True, rename={"in_": "in"}):
 
 
 FREE: Final = Price(in_=0, out=0)
-_MAKERS: Final = {
-    "openai": ("openai", OPENAI_BASE_URL),
-    "openai-responses": ("openai", OPENAI_BASE_URL),
-    "anthropic": ("anthropic", ANTHROPIC_BASE_URL),
-}
-"""Whose table and address, by provider."""
 
 
 class Table(Frozen, frozen=True, kw_only=True):
@@ -60,6 +55,7 @@ class Table(Frozen, frozen=True, kw_only=True):
     source: str
     openai: dict[str, Price]
     anthropic: dict[str, Price]
+    gemini: dict[str, Price]
 
     def age_days(self, now_us: int) -> int:
         today = datetime.datetime.fromtimestamp(now_us / 1_000_000, datetime.UTC).date()
@@ -81,12 +77,12 @@ def price_of(config: ModelConfig) -> Price | None:
         return Price(in_=said[0], out=said[1])
     if config.provider in ("scripted", "local"):
         return FREE
-    makers = _MAKERS.get(config.provider)
-    official = urlsplit(makers[1] if makers else OPENAI_BASE_URL).hostname
-    host = (urlsplit(config.base_url).hostname if config.base_url else official) or ""
+    maker = OVER_HTTP.get(config.provider)
+    own = maker.base_url if maker else ""
+    host = urlsplit(config.base_url or own).hostname or ""
     if is_loopback(host):
         return FREE if said == (None, None) else None
-    if makers is not None and host == official:
-        prices: dict[str, Price] = getattr(table(), makers[0])
+    if maker is not None and maker.prices and host == urlsplit(own).hostname:
+        prices: dict[str, Price] = getattr(table(), maker.prices)
         return prices.get(config.model)
     return None

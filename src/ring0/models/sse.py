@@ -28,7 +28,8 @@ class Events:
     """Cuts a stream of bytes into events."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        """Of a line that has not ended: each byte is looked at once, however it trickles in."""
         self._name = ""
         self._data: list[bytes] = []
         self._size = 0
@@ -41,11 +42,13 @@ class Events:
             raise unreadable(
                 f"its stream is longer than {limits.MODEL_STREAM_SIZE_BYTES_MAX} bytes"
             )
-        *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
+        first, *others = chunk.split(b"\n")
+        self._rest += first
         if len(self._rest) > limits.MODEL_ANSWER_SIZE_BYTES_MAX:
             raise unreadable("a line of its stream has no end")
-        for line in lines:
-            if (event := self._line(line.rstrip(b"\r"))) is not None:
+        for follows in others:
+            line, self._rest = bytes(self._rest).rstrip(b"\r"), bytearray(follows)
+            if (event := self._line(line)) is not None:
                 yield event
 
     @property
@@ -64,7 +67,7 @@ class Events:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
-            self._size += len(value)
+            self._size += len(value) + 1
             if self._size > limits.MODEL_ANSWER_SIZE_BYTES_MAX:
                 raise unreadable("an event of its stream is too large")
             self._data.append(value)

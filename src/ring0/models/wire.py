@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Collection
 from typing import Any, Final
@@ -15,17 +16,19 @@ from ring0.models.base import ModelRequest, estimate_tokens
 
 TOOL_CALLS_MAX: Final = 64
 ERROR_CHARS_MAX: Final = 300
+_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{limits.MODEL_CALL_ID_CHARS_MAX}}}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
 def arguments(text: str | None, name: str) -> dict[str, Any]:
-    """A proposed call's arguments, strictly: an object, no duplicate keys, no NaN. Nothing is none.
-    Raises ModelFailed."""
+    """A proposed call's arguments, strictly: an object, no duplicate keys, no number that another
+    reader could take for another one, not too deep. Nothing is none. Raises ModelFailed."""
     if text is None or not text.strip():
         return {}
     try:
         args = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-        json.dumps(args, ensure_ascii=False).encode()
+        text.encode()  # Half of a surrogate pair, as it stands;
+        _check(args)  # or written as an escape.
     except (ValueError, RecursionError) as error:
         why = one_line(f"{type(error).__name__}: {error}")
         raise unreadable(f"the arguments of its call of {one_line(name)}: {why}") from None
@@ -41,13 +44,46 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _check(args: Any) -> None:
+    """Raises ValueError for what the kernel takes from nobody else either."""
+    level, depth = [args], 0
+    while level:
+        if (depth := depth + 1) > limits.CALL_DEPTH_MAX:
+            raise ValueError(f"nested deeper than {limits.CALL_DEPTH_MAX}")
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                "".join(value).encode()
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, str):
+                value.encode()
+            elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError("an integer that does not fit 64 bits")
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError("a number without end")
+        level = inner
+
+
+def tool_name(said: str, place: str) -> str:
+    """What a proposed call calls: hostile text, which people are shown. Raises ModelFailed."""
+    if not said or len(said) > limits.CALL_NAME_CHARS_MAX:
+        raise unreadable(f"{place} names no tool")
+    if _CONTROL.search(said):
+        raise unreadable(f"{place} names a tool with characters that nobody sees")
+    return said
+
+
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not a JSON number")
 
 
 def call_id(said: str, taken: Collection[str]) -> str:
     """The id of a proposed call: the provider's, unless it has none or one that is taken: some
-    servers leave ids out, or repeat them in each answer, and results could not be told apart."""
+    servers leave ids out, or repeat them in each answer, and results could not be told apart. One
+    that is no plain word, or has no end, is none."""
+    said = said if _ID.fullmatch(said) else ""
     if said and said not in taken:
         return said
     fresh = (f"{said or 'call'}_{number}" for number in itertools.count(len(taken)))
@@ -81,6 +117,15 @@ def error_text(body: bytes) -> str:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     return one_line(body[: 4 * ERROR_CHARS_MAX].decode("utf-8", "replace"))
+
+
+def error_told(body: bytes) -> str:
+    """What a body says of an error where an answer should stand; empty: nothing."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    return error_text(body) if isinstance(found, dict) and found.get("error") else ""
 
 
 def one_line(text: str, chars_max: int = ERROR_CHARS_MAX) -> str:

@@ -91,9 +91,12 @@ class Ring:
 
     async def resume(self, agent: Callable[..., Any]) -> list[str]:
         """Goes on with this agent's runs that a crash stopped. Returns their ids."""
-        manifest, others, functions = _declared(agent)
-        family = Family(manifest=manifest, others=others, mode=Mode.EMBEDDED)
-        return await self.kernel.recover(Agent(family, "embedded", functions=functions))
+        return await self.kernel.recover(_code(agent))
+
+    async def undo(self, agent: Callable[..., Any], run: str, *, call: str = "") -> Run:
+        """Takes back what a run of this agent did, or one call of it: the run of the undo, once it
+        has ended or waits for a person. Raises NotFound, UndoRefused."""
+        return await self.kernel.undo(run, by=self._principal, only=call, code=_code(agent))
 
     async def result(self, run: str) -> Any:
         """What a run came to, once it has ended."""
@@ -121,6 +124,12 @@ async def embedded(
         yield Ring(kernel)
     finally:
         await kernel.close()
+
+
+def _code(agent: Callable[..., Any]) -> Agent:
+    manifest, others, functions = _declared(agent)
+    family = Family(manifest=manifest, others=others, mode=Mode.EMBEDDED)
+    return Agent(family, "embedded", functions=functions)
 
 
 def _declared(agent: Callable[..., Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:

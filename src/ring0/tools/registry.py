@@ -34,6 +34,7 @@ class Tool:
             self._parts = schemas.parts(driver.manifest.schema)
             self._schema = schemas.validator(driver.manifest.schema)
             self._patterns = schemas.Patterns(driver.manifest.schema)
+            self._whole = schemas.whole_of(driver.manifest.schema)
         except (jsonschema_rs.ValidationError, ValueError) as error:
             raise ManifestInvalid(
                 f"The schema of the tool {driver.manifest.name!r} is not JSON"
@@ -82,7 +83,20 @@ class Tool:
                 why=error.message[:4_000],
                 todo="See the tool's schema.",
             )
-        return args
+        return self._with_integers(args)
+
+    def _with_integers(self, args: dict[str, Any]) -> dict[str, Any]:
+        """JSON Schema takes 10.0 for an integer, and so does policy: a driver sees 10."""
+        floats = {name: args[name] for name in self._whole & args.keys()}
+        floats = {name: value for name, value in floats.items() if isinstance(value, float)}
+        for name, value in floats.items():
+            if abs(value) >= limits.INTEGER_BEYOND:
+                raise CallInvalid(
+                    f"{self.manifest.name}: {name} does not fit.",
+                    why="It is an integer beyond 64 bits.",
+                    todo="Send a smaller one.",
+                )
+        return {**args, **{name: int(value) for name, value in floats.items()}} if floats else args
 
 
 def digest(manifest: ToolManifest) -> str:

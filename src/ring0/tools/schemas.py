@@ -74,6 +74,15 @@ class Patterns:
         return self._count * sum(letters(value[key]) for key in self._keys & value.keys())
 
 
+def whole_of(schema: Any) -> frozenset[str]:
+    """The arguments that are integers."""
+    own = schema.get("properties") if isinstance(schema, dict) else None
+    parts = own.items() if isinstance(own, dict) else ()
+    return frozenset(
+        name for name, part in parts if isinstance(part, dict) and part.get("type") == "integer"
+    )
+
+
 def letters(value: Any) -> int:
     """How many letters there are in the texts of a value, the names of fields included."""
     count, waiting = 0, [value]

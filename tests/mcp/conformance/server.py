@@ -16,10 +16,12 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated
 from mcp.shared.exceptions import MCPError
 
 IMAGE = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8Dw"
+    "HwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 )
 AUDIO = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA="
 NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
@@ -27,6 +29,7 @@ NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
 Context = ServerRequestContext[Any, Any]
 Params = types.CallToolRequestParams
 Tool = Callable[[Context, Params], Awaitable[dict[str, Any]]]
+BUS = InMemorySubscriptionBus()
 TOOLS: dict[str, tuple[dict[str, Any], Tool]] = {}
 
 
@@ -54,7 +57,7 @@ def said(*parts: dict[str, Any]) -> dict[str, Any]:
     return {"content": list(parts)}
 
 
-# --- what is asked of a client ---------------------------------------------------------------------
+# --- what is asked of a client ----------------------------------------------------------------
 
 
 def form(message: str, **properties: Any) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def can(context: Context, power: str) -> bool:
     return power in (meta.get("io.modelcontextprotocol/clientCapabilities") or {})
 
 
-# --- tools -----------------------------------------------------------------------------------------
+# --- tools ------------------------------------------------------------------------------------
 
 
 @tool("test_simple_text")
@@ -253,6 +256,14 @@ async def schema(context: Context, params: Params) -> dict[str, Any]:
     return said(text(json.dumps(params.arguments or {})))
 
 
+@tool("touch_resource")
+async def touch(context: Context, params: Params) -> dict[str, Any]:
+    """No scenario's: a resource changes."""
+    for name in ("watched-resource", "static-text"):
+        await BUS.publish(ResourceUpdated(uri=f"test://{name}"))
+    return said(text("touched"))
+
+
 @tool("test_missing_capability")
 async def missing(context: Context, params: Params) -> dict[str, Any]:
     if not can(context, "sampling"):
@@ -268,7 +279,7 @@ async def streaming(context: Context, params: Params) -> dict[str, Any]:
     return said(text("It goes on."))
 
 
-# --- rounds ----------------------------------------------------------------------------------------
+# --- rounds -----------------------------------------------------------------------------------
 
 NAME = form("What is your name?", name={"type": "string"})
 CONFIRM = form("Please confirm", ok={"type": "boolean"})
@@ -342,7 +353,7 @@ async def asks_what_it_can(context: Context, params: Params) -> dict[str, Any]:
     return wants(**requests)
 
 
-# --- resources -------------------------------------------------------------------------------------
+# --- resources --------------------------------------------------------------------------------
 
 STATIC = {
     "test://static-text": {
@@ -388,7 +399,7 @@ async def read_resource(context: Context, params: Any) -> types.ReadResourceResu
     )
 
 
-# --- prompts ---------------------------------------------------------------------------------------
+# --- prompts ----------------------------------------------------------------------------------
 
 PROMPTS: dict[str, tuple[str, ...]] = {
     "test_simple_prompt": (),
@@ -447,7 +458,7 @@ async def complete(context: Context, params: Any) -> types.CompleteResult:
     return types.CompleteResult.model_validate({"completion": completion}, by_name=False)
 
 
-# --- the server ------------------------------------------------------------------------------------
+# --- the server -------------------------------------------------------------------------------
 
 
 def required(result: dict[str, Any]) -> types.InputRequiredResult:
@@ -483,6 +494,7 @@ async def main() -> None:
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
         on_completion=complete,
+        on_subscriptions_listen=ListenHandler(BUS),
     )
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())

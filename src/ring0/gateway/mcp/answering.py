@@ -12,12 +12,13 @@ from msgspec.structs import replace
 
 from ring0 import __version__, limits
 from ring0.errors import ToolFailed
-from ring0.gateway.mcp import content, offered
+from ring0.gateway.mcp import content, messages, offered
 from ring0.gateway.mcp import state as states
 from ring0.gateway.mcp.calling import Asked, Calling, round_of
 from ring0.gateway.mcp.messages import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    METHOD_NOT_FOUND,
     MISSING_CAPABILITY,
     Message,
     Refused,
@@ -25,7 +26,7 @@ from ring0.gateway.mcp.messages import (
 from ring0.gateway.mcp.modern import SERVER_INFO
 from ring0.gateway.mcp.offered import Offered, page
 from ring0.gateway.mcp.reply import Reply
-from ring0.gateway.mcp.sessions import LEVELS
+from ring0.gateway.mcp.sessions import LEVELS, Sessions
 from ring0.gateway.mcp.state import State
 from ring0.gateway.mcp.table import METHODS, STATELESS
 from ring0.gateway.models.asking import Asking
@@ -64,8 +65,9 @@ Handler = Callable[[dict[str, Any], Reply], Awaitable[dict[str, Any]]]
 class Answering:
     """For one run."""
 
-    def __init__(self, gate: Gate, run: LiveRun) -> None:
+    def __init__(self, gate: Gate, run: LiveRun, sessions: Sessions) -> None:
         self._gate = gate
+        self._sessions = sessions
         self._run = run
         self._asking = Asking(gate, run)
         self._calling = Calling(gate, run)
@@ -78,6 +80,8 @@ class Answering:
             "resources/list": self._list_resources,
             "resources/templates/list": self._list_templates,
             "resources/read": self._read_resource,
+            "resources/subscribe": self._subscribe,
+            "resources/unsubscribe": self._unsubscribe,
             "prompts/list": self._list_prompts,
             "prompts/get": self._get_prompt,
             "completion/complete": self._complete,
@@ -86,9 +90,13 @@ class Answering:
     async def answer(self, message: Message, reply: Reply) -> dict[str, Any]:
         """The result of a request that the table takes. Raises Refused, GivenUp, Ring0Error."""
         self._gate.handles.check(self._run.handle)
+        operation = METHODS[message.method].operation
+        if operation and not self._offered().with_operation(operation):
+            raise Refused(METHOD_NOT_FOUND, f"No server of this run has {message.method}.")
         try:
             result = await self._handlers[message.method](message.params, reply)
         except Asked as asked:
+            reply.is_unheard = True
             return {"resultType": "input_required", "requestState": asked.state}
         if reply.session is not None:
             return {key: value for key, value in result.items() if key != "resultType"}
@@ -96,11 +104,13 @@ class Answering:
         meta = {SERVER_INFO: ME, **result.get("_meta", {})}
         return {"resultType": "complete", **fresh, **result, "_meta": meta}
 
-    def described(self) -> dict[str, Any]:
+    def described(self, *, stateless: bool) -> dict[str, Any]:
         """What both eras begin with."""
-        return {"capabilities": self._offered().capabilities(), "instructions": _INSTRUCTIONS}
+        capabilities = self._offered().capabilities(stateless=stateless)
+        return {"capabilities": capabilities, "instructions": _INSTRUCTIONS}
 
     def _offered(self) -> Offered:
+        self._run.knows_tools = True
         return Offered(self._run, self._asking.door_names())
 
     # --- what the door knows ------------------------------------------------------------------
@@ -109,10 +119,12 @@ class Answering:
         return {}
 
     async def _discover(self, params: dict[str, Any], reply: Reply) -> dict[str, Any]:
-        return {"supportedVersions": list(STATELESS), **self.described()}
+        return {"supportedVersions": list(STATELESS), **self.described(stateless=True)}
 
     async def _set_level(self, params: dict[str, Any], reply: Reply) -> dict[str, Any]:
         level = params.get("level")
+        if not self._offered().logs():
+            raise Refused(METHOD_NOT_FOUND, "No server of this run tells of its work.")
         if level not in LEVELS or reply.session is None:
             raise Refused(INVALID_PARAMS, f"`level` is one of {', '.join(LEVELS)}.")
         reply.session.client = replace(reply.session.client, log_level=level)
@@ -162,6 +174,7 @@ class Answering:
         if ROUND in args:
             raise Refused(INVALID_PARAMS, f"No tool has an argument {ROUND!r}.")
         given = round_of(params, reply, state)
+        reply.is_told = True
         for _ in range(limits.MCP_DOOR_ROUNDS_MAX):
             waits = state is not None and bool(state.call)
             sent = args if waits else {**args, ROUND: given}
@@ -176,6 +189,8 @@ class Answering:
             _check_powers(requests, reply)
             if reply.session is None:
                 return {**result, "requestState": self._next_state(name, result)}
+            if not requests:  # It only needs time.
+                await self._gate.runtime.sleep(limits.MCP_DOOR_BACKOFF_S)
             given = {**given, "responses": await _answers(requests, reply)}
             given["state"] = str(result.get("requestState") or "")
             state = None
@@ -189,7 +204,7 @@ class Answering:
         """What such a server answered, as it came. Raises Refused."""
         value: dict[str, Any] = outcome.value
         for note in value.get("notes", ()):
-            if _is_wanted(note, reply):
+            if is_wanted(note, reply):
                 await reply.note(note["method"], note["params"])
         if "error" in value:
             error = value["error"]
@@ -210,10 +225,36 @@ class Answering:
         uri = _text(params, "uri")
         server, own = self._offered().server_of_uri("resources.read", uri)
         result = await self._offer(server, {"uri": own}, params, reply)
+        if "contents" not in result:  # The server asks for more.
+            return result
         return {
             **result,
             "contents": [offered.called(server, c, "uri") for c in result["contents"]],
         }
+
+    async def _subscribe(self, params: dict[str, Any], reply: Reply) -> dict[str, Any]:
+        uri = _text(params, "uri")
+        server, own = self._offered().server_of_uri("resources.subscribe", uri)
+        server.hear(self._run.id, lambda changed: self._changed(server, changed))
+        await self._offer(server, {"uri": own}, params, reply)
+        assert reply.session is not None, "the table has it in the handshake era only"
+        reply.session.subscribed.add(uri)
+        return {}
+
+    async def _unsubscribe(self, params: dict[str, Any], reply: Reply) -> dict[str, Any]:
+        uri = _text(params, "uri")
+        server, own = self._offered().server_of_uri("resources.unsubscribe", uri)
+        assert reply.session is not None, "the table has it in the handshake era only"
+        reply.session.subscribed.discard(uri)
+        if not self._sessions.of_resource(uri):  # Another client of the run may listen still.
+            await self._offer(server, {"uri": own}, params, reply)
+        return {}
+
+    def _changed(self, server: McpOffer, uri: str) -> None:
+        """Told to whoever asked for it. It says no more than what they know: which one."""
+        there = offered.called(server, {"uri": uri}, "uri")["uri"]
+        for session in self._sessions.of_resource(there):
+            session.tell(messages.notification("notifications/resources/updated", {"uri": there}))
 
     # --- prompts and completion ---------------------------------------------------------------
 
@@ -289,7 +330,7 @@ def _check_powers(requests: dict[str, Any], reply: Reply) -> None:
             raise Refused(MISSING_CAPABILITY, "The client lacks what the server needs.", data)
 
 
-def _is_wanted(note: dict[str, Any], reply: Reply) -> bool:
+def is_wanted(note: dict[str, Any], reply: Reply) -> bool:
     """A note of a log that is as grave as the client wants it."""
     if note["method"] != "notifications/message":
         return True

@@ -51,7 +51,7 @@ class McpDoor:
         self._run = run
         self._bodies = bodies
         self._sessions = Sessions(gate.runtime)
-        self._answering = Answering(gate, run)
+        self._answering = Answering(gate, run, self._sessions)
 
     def add(self, router: web.UrlDispatcher, check: Callable[[web.Request], None]) -> None:
         """`check`: raises for who may not ask here."""
@@ -139,7 +139,7 @@ class McpDoor:
         result = {
             "protocolVersion": session.version,
             "serverInfo": ME,
-            **self._answering.described(),
+            **self._answering.described(stateless=False),
         }
         body = messages.answer(message.id, result)
         headers = {HEADER: session.name}
@@ -180,7 +180,7 @@ class McpDoor:
             raise
         except Exception as error:
             return await reply.refuse(fault(error))
-        if result.get("requestState") and not result.get("inputRequests"):
+        if reply.is_unheard:
             self._undelivered(reply)
         return await reply.end(result)
 

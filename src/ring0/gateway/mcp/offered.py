@@ -92,11 +92,12 @@ class Offered:
             code, f"There is nothing here that is called {named[:200]!r}.", {"uri": named}
         )
 
-    def capabilities(self) -> dict[str, Any]:
+    def capabilities(self, *, stateless: bool) -> dict[str, Any]:
         """As `initialize` and `server/discover` tell them."""
         found: dict[str, Any] = {"tools": {}}
         if self.with_operation("resources.read"):
-            found["resources"] = {}
+            watched = self.with_operation("resources.subscribe") and not stateless
+            found["resources"] = {"subscribe": True} if watched else {}
         if self.with_operation("prompts.get"):
             found["prompts"] = {}
         if self.with_operation("completion.complete"):

@@ -40,6 +40,10 @@ class Reply:
         self._stream: web.StreamResponse | None = None
         self.calls: list[str] = []
         """Of the gate, that were made for it."""
+        self.is_unheard = False
+        """Its client has to come back for the outcome of the last of them."""
+        self.is_told = False
+        """A server tells of its progress: its numbers are not mixed with ours."""
         self._pings = 0
         self._gone = asyncio.Event()
         if session is not None:
@@ -68,7 +72,7 @@ class Reply:
 
     async def _ping(self) -> None:
         self._pings += 1
-        if self._token is None:
+        if self._token is None or self.is_told:
             await self._write(_PING)
             return
         params = {"progressToken": self._token, "progress": self._pings, "message": "ring0: waits"}
@@ -82,7 +86,6 @@ class Reply:
         if method == "notifications/progress":
             if self._token is None:
                 return
-            self._pings += 1
             params = {**params, "progressToken": self._token}
         await self.tell(method, params)
 

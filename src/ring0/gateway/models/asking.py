@@ -11,7 +11,8 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from ring0.errors import CallInvalid, Ring0Error
+from ring0 import limits
+from ring0.errors import CallInvalid, ModelFailed, Ring0Error
 from ring0.gateway.models.earlier import Earlier
 from ring0.gateway.models.given import Given
 from ring0.gateway.models.naming import about
@@ -21,14 +22,17 @@ from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
 from ring0.models import ModelAnswer, ModelRequest, ToolCall
-from ring0.models.base import Part, estimate_tokens
+from ring0.models.base import Message, Part, checked, estimate_tokens
 from ring0.models.dialects import About, Asked, Dialect
 from ring0.models.names import NameMap
+from ring0.models.wire import one_line
 from ring0.tools.driver import Said
 from ring0.tools.mcp import bare_name
 from ring0.types import CallKind, CallState, Outcome, Request
 
 DEFAULT: Final = "default"
+EMBEDDINGS: Final = "embeddings"
+"""The model that is asked for vectors, whatever a client calls it."""
 
 
 class Asking:
@@ -40,13 +44,15 @@ class Asking:
         self._observed: set[str] = set()
         """What its own tools returned, as far as it was taken in: a conversation tells it again and
         again."""
+        self._proposed: set[str] = set()
+        """What models of the run proposed, as the agent heard it."""
         self._given = Given(run)
         self.earlier = Earlier(gate, run, self._decided)
 
-    def model_of(self, name: str) -> str:
+    def model_of(self, name: str, otherwise: str = DEFAULT) -> str:
         """The model of its manifest that answers for what a client calls `name`: the one that is
-        called so, else `default`. The answer says which it was."""
-        return name if name in self._run.models else DEFAULT
+        called so, else the other. The answer says which it was."""
+        return name if name in self._run.models else otherwise
 
     async def answer(
         self, dialect: Dialect, asked: Asked, said: Said, profile: Profile | None = None
@@ -55,6 +61,7 @@ class Asking:
 
         `said.call` is set as soon as the call has its id. Raises Ring0Error.
         """
+        _check_name(asked.model)
         question = dialect.request(asked.body)
         self._given.check(question)
         if asked.previous:
@@ -63,14 +70,22 @@ class Asking:
             self._given.learn_again(question.messages)
         await self._take_in(question)
         args: dict[str, Any] = {"dialect": dialect.name, "body": asked.body}
+        if asked.model:  # On record, and what the provider hears where the operator wrote `*`.
+            args["model"] = asked.model
         if profile is not None:
             args["profile"] = profile.name
             said.normal = {**args, "body": profile.normal(asked.body)}
-        request = Request(kind=CallKind.MODEL, name=self.model_of(asked.model), args=args)
+        name = self.model_of(asked.model, EMBEDDINGS if question.vectors else DEFAULT)
+        request = Request(kind=CallKind.MODEL, name=name, args=args)
         outcome = await self._gate.call(self._run.handle, request, said=said)
-        answer = msgspec.convert(_value(outcome), ModelAnswer)
+        answer = read_answer(_value(outcome))
         self._given.learn(answer.parts)
-        return await self._decided(answer, said.call)
+        try:
+            return await self._decided(answer, said.call)
+        except Ring0Error:
+            # It is paid for, and nobody heard it: whoever asks again asks for the same.
+            self._run.unheard(said.call)
+            raise
 
     def estimate(self, dialect: Dialect, asked: Asked) -> int:
         """About how many tokens the question has: nobody is asked, and it costs nothing. Raises
@@ -90,6 +105,7 @@ class Asking:
     async def _take_in(self, request: ModelRequest) -> None:
         """Takes in what is new of it: the run's label rises before a model reads it."""
         calls: dict[str, ToolCall] = {}
+        results: list[tuple[ToolCall, Message]] = []
         for message in request.messages:
             calls.update((call.id, call) for call in message.tool_calls)
             if message.role == "tool":
@@ -100,17 +116,26 @@ class Asking:
                         " made.",
                         todo="Send the message that proposed it before.",
                     )
-                await self._observe(call, message.content, message.is_error)
+                results.append((call, message))
+        checked(request)  # What no model is asked leaves nothing behind.
+        for call, message in results:
+            await self._observe(call, message.content, message.is_error)
 
     async def _observe(self, call: ToolCall, result: str, failed: bool) -> None:
-        key = self._run.digest_of(values.canonical([call.id, call.name, call.args, result]))
+        args: dict[str, Any] = {"call": call.id, "args": call.args, "result": result}
+        args["failed"] = failed
+        # Agents shorten and rewrite what was said: that is no offence, but it can be seen.
+        args["proposed"] = self._digest(call) in self._proposed
+        key = self._run.digest_of(values.canonical([call.name, args]))
         if key in self._observed:
             return
-        args = {"call": call.id, "args": call.args, "result": result, "failed": failed}
         request = Request(kind=CallKind.OBSERVED, name=call.name, args=args)
         said = Said(id=f"{self._run.id}/~{key[:24]}/r")
         _value(await self._gate.call(self._run.handle, request, said=said))
         self._observed.add(key)
+
+    def _digest(self, call: ToolCall) -> str:
+        return self._run.digest_of(values.canonical([call.id, call.name, call.args]))
 
     # --- what the model proposes --------------------------------------------------------------
 
@@ -126,6 +151,7 @@ class Asking:
             )
         )
         kept = tuple(one for one in judged if isinstance(one, ToolCall))
+        self._proposed.update(map(self._digest, kept))
         words = "".join(one for one in judged if isinstance(one, str))
         ids = {call.id for call in kept}
         parts = tuple(one for one in answer.parts if one.kind != "call" or one.text in ids)
@@ -149,10 +175,13 @@ class Asking:
             return replace(call, args=_value(outcome)["args"])
         except Told as no:
             why = " ".join(text for text in (no.what, no.why) if text)
-            return f"\n[ring0: {call.name} was not allowed. {why}]"
+            return f"\n[ring0: {one_line(call.name)} was not allowed. {why}]"
 
     def _is_kernels(self, name: str) -> bool:
-        """A tool of the kernel's, as the MCP door calls it: the agent reaches it by that alone."""
+        """A tool of the kernel's, as the MCP door calls it: the agent reaches it by that alone.
+        Where that door was never asked, it is a tool of the agent's that is called alike."""
+        if not self._run.knows_tools:
+            return False
         bare = name.split("__", 2)[2] if name.startswith("mcp__") and name.count("__") > 1 else name
         return bare in self.door_names()
 
@@ -169,6 +198,28 @@ class Asking:
         wanted = {name: bare if times[bare] == 1 else name for name, bare in wanted.items()}
         there = NameMap(wanted.values())
         return {there.there(bare): name for name, bare in wanted.items()}
+
+
+def read_answer(value: Any) -> ModelAnswer:
+    """The outcome of a call of a model. Raises ModelFailed for what was too large to be kept."""
+    try:
+        return msgspec.convert(value, ModelAnswer)
+    except msgspec.ValidationError:
+        raise ModelFailed(
+            "The model's answer could not be kept.",
+            why=f"It is larger than a call may return: {limits.RESULT_SIZE_BYTES_MAX:,} bytes.",
+            todo="Ask for less at once: `max_tokens` bounds an answer.",
+        ) from None
+
+
+def _check_name(model: str) -> None:
+    """It is told with each piece of an answer. Raises CallInvalid."""
+    if len(model) > limits.CALL_NAME_CHARS_MAX or not model.isprintable():
+        raise CallInvalid(
+            "The model's name can't be taken.",
+            why=f"It has at most {limits.CALL_NAME_CHARS_MAX} characters, and each can be seen.",
+            todo="Ask for `default`, or a model that the manifest names.",
+        )
 
 
 def _value(outcome: Outcome) -> Any:

@@ -1,6 +1,6 @@
 """Earlier answers of a run, by the ids that its clients know them by: out of the journal.
 
-An id belongs to its run. Nobody but the journal keeps what was said, so it is there after a restart.
+An id belongs to its run. Nobody but the journal keeps what was said: a restart loses nothing of it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class Earlier:
         args = msgspec.json.decode(await self._gate.store.blob(record.args))
         if args.get("dialect") != SPOKEN.name:
             raise _not_here(id_)
-        answer = msgspec.convert(outcome.value, ModelAnswer)
+        try:
+            answer = msgspec.convert(outcome.value, ModelAnswer)
+        except msgspec.ValidationError:
+            raise _not_here(id_) from None  # It was too large to be kept.
         heard = await self._decided(answer, record.id)
         asked = Asked(model=record.name, body=args["body"])
         return args["body"], heard, about(asked, record.id, record.begun_us)

@@ -4,7 +4,7 @@ the model."""
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import io
 
 import msgspec
 
@@ -22,27 +22,41 @@ class Pieces:
         self._secrets = secrets
         self._filter = StreamFilter(secrets)
         self._runtime = runtime
-        self._waiting: deque[Delta] = deque()
+        self._waiting: list[Delta | io.StringIO] = []
+        """Texts that follow on one another are one: whoever reads slowly costs what they take."""
         self._new = asyncio.Event()
-        self._over = False
+        self._over = self._left = False
         self._rest_whole = False
         """What would become a secret goes on in the next part: the rest comes with the answer."""
 
     async def take(self, delta: Delta) -> None:
         """A `models.Sink`."""
-        if self._rest_whole:
+        if self._rest_whole or self._left:
             return
-        if delta.kind == "text" and (text := self._filter.feed(delta.text)):
-            self._add(Delta(text=text))
+        if delta.kind == "text":
+            if text := self._filter.feed(delta.text):
+                self._add_text(text)
         elif delta.kind == "part" and delta.part is not None:
             self._rest_whole = self._filter.holds
             if not self._rest_whole:
                 clean, _ = self._secrets.redact(msgspec.to_builtins(delta.part))
                 self._add(Delta(kind="part", part=msgspec.convert(clean, Part)))
 
+    def _add_text(self, text: str) -> None:
+        last = self._waiting[-1] if self._waiting else None
+        if not isinstance(last, io.StringIO):
+            self._waiting.append(last := io.StringIO())
+        last.write(text)
+        self._new.set()
+
     def _add(self, delta: Delta) -> None:
         self._waiting.append(delta)
         self._new.set()
+
+    def leave(self) -> None:
+        """Nobody reads any more."""
+        self._left = True
+        self._waiting.clear()
 
     def close(self) -> None:
         """The answer is whole, or broken: nothing more comes."""
@@ -57,6 +71,9 @@ class Pieces:
             except TimeoutError:
                 return []
         self._new.clear()
-        found = list(self._waiting)
+        found = [
+            Delta(text=one.getvalue()) if isinstance(one, io.StringIO) else one
+            for one in self._waiting
+        ]
         self._waiting.clear()
         return found if found or not self._over else None

@@ -3,6 +3,7 @@
     POST /v1/chat/completions     the dialect `chat`
     POST /v1/responses            the dialect `responses`
     GET  /v1/responses/ID         an answer in it that this run was given
+    POST /v1/embeddings           the dialect `embeddings`: of the model of that name
     POST /v1/messages             the dialect `messages`
     POST /v1/messages/count_tokens       an estimate: no provider is asked
     GET  /v1/models, /v1/models/NAME     what the run may ask for
@@ -21,7 +22,7 @@ import msgspec
 from aiohttp import web
 
 from ring0 import limits
-from ring0.errors import Ring0Error
+from ring0.errors import Ring0Error, RunDead
 from ring0.gateway.bodies import Bodies, BodyRefused
 from ring0.gateway.models import profiles
 from ring0.gateway.models.asking import Asking
@@ -29,6 +30,7 @@ from ring0.gateway.models.earlier import SPOKEN
 from ring0.gateway.models.pieces import Pieces
 from ring0.gateway.models.profiles import Profile
 from ring0.gateway.told import STATUS, STATUS_ELSE
+from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
 from ring0.models import ModelAnswer
@@ -39,6 +41,7 @@ PATHS: Final = {
     "/v1/chat/completions": "chat",
     "/v1/responses": "responses",
     "/v1/messages": "messages",
+    "/v1/embeddings": "embeddings",
 }
 """The dialect that is spoken at each."""
 ESTIMATED: Final = "x-ring0-estimated"
@@ -85,12 +88,13 @@ class ModelDoors:
                 check(request)
                 return await handler(request, spoken)
             except Ring0Error as failure:
+                if _BEGUN in request:
+                    raise ConnectionResetError from failure
                 return _refusal(spoken, failure)
             except Exception as fault:  # Never a traceback, not even of our own faults.
                 if isinstance(fault, ConnectionError):
                     raise  # Nobody is there to be answered.
-                if _BEGUN in request and request.transport is not None:
-                    request.transport.abort()  # Nothing more fits into half an answer.
+                if _BEGUN in request:  # Nothing more fits into half an answer: it breaks off.
                     raise ConnectionResetError from fault
                 what = f"ring0 failed to answer: {type(fault).__name__}."
                 return _refusal(
@@ -103,18 +107,19 @@ class ModelDoors:
         asked, headers = await self._read(request, spoken)
         said = Said(again=headers.get(_AGAIN, "0") not in ("", "0"))
         profile = profiles.find(spoken.name, headers, asked.body)
-        try:
-            if asked.stream:
-                answer = await self._in_pieces(request, spoken, asked, said, profile)
-            else:
-                answer = await self._whole(request, spoken, asked, said, profile)
-        except Ring0Error:
-            raise
-        except BaseException:
-            # Whoever asks for the same next never heard the answer: it is the same call.
-            if said.call:
-                self._run.undelivered.add(said.call)
-            raise
+        tell = self._in_pieces if asked.stream else self._whole
+        # Parsed, it may take twenty times its bytes, for as long as the answer takes.
+        with self._run.weight.kept(len(values.canonical(asked.body))):
+            try:
+                answer = await tell(request, spoken, asked, said, profile)
+            except Ring0Error:
+                raise
+            except BaseException:
+                # Whoever asks for the same next never heard the answer: it is the same call.
+                self._run.unheard(said.call)
+                raise
+        if answer.status == 200:
+            self._run.heard(said.call)
         return answer
 
     async def _read(self, request: web.Request, spoken: Dialect) -> tuple[Asked, dict[str, str]]:
@@ -123,7 +128,10 @@ class ModelDoors:
         if length is None or length > limits.CALL_BODY_SIZE_BYTES_MAX:
             length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
         async with self._run.weight.room(length):
-            headers = {name.lower(): value for name, value in request.headers.items()}
+            headers: dict[str, str] = {}
+            for name, value in request.headers.items():  # The same name again goes on in its list.
+                key = name.lower()
+                headers[key] = f"{headers[key]},{value}" if key in headers else value
             return spoken.asked(await self._bodies.read(request), headers), headers
 
     async def _count(self, request: web.Request, spoken: Dialect) -> web.StreamResponse:
@@ -159,8 +167,10 @@ class ModelDoors:
         finally:
             await _ended(asking)
         if response is None:
-            return _json(body, status)
-        await response.write(_encode(body))
+            response = _json(body, status)
+            await response.prepare(request)
+        else:
+            await response.write(_encode(body))
         await response.write_eof()
         return response
 
@@ -200,18 +210,27 @@ class ModelDoors:
             await response.prepare(request)
             request[_BEGUN] = True
             await response.write(writer.begin())
-            while first is not None:
+            while first is not None and (failure := self._dead()) is None:
                 body = b"".join(map(writer.delta, first)) or writer.ping()
                 await response.write(body)
                 first = await pieces.next(limits.DOOR_PING_S)
-            failure = _failure(asking)
+            failure = self._dead() or _failure(asking)
             await response.write(
                 writer.error(failure) if failure is not None else writer.end(asking.result())
             )
             await response.write_eof()
             return response
         finally:
+            pieces.leave()
             await _ended(asking)
+
+    def _dead(self) -> Ring0Error | None:
+        """Of a run that was killed nothing more goes out, though it has come."""
+        try:
+            self._gate.handles.check(self._run.handle)
+        except RunDead as dead:
+            return dead
+        return None
 
     # --- which there are ----------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from ring0.errors import ManifestInvalid
+from ring0.models.base import ANY_MODEL
 from ring0.types import AgentManifest, Effect, Grant, Integrity, ToolManifest
 
 CODE_MAY_SAY: Final = {
@@ -96,6 +97,12 @@ def _within_its_folder(declared: AgentManifest, folder: Path) -> None:
                 f"The agent's code sends the model {name!r} to {model.base_url[:200]!r}.",
                 why="The operator's key would go there.",
                 todo=f"Write an agent.toml with [models.{name}]: that is the operator's word.",
+            )
+        if model.model == ANY_MODEL:
+            raise ManifestInvalid(
+                f"The agent's code lets the model {name!r} be any model.",
+                why="Which models the operator's key pays for is the operator's word.",
+                todo=f"Write an agent.toml with [models.{name}], or name one model.",
             )
         if model.key:
             raise ManifestInvalid(

@@ -132,7 +132,7 @@ def _own(folder: Path) -> Iterator[str]:
         path = folder / name
         if not path.exists():
             continue
-        if False:
+        if not os.path.realpath(path).startswith(within):
             # Whoever wrote it (a checkout may bring its own) would choose what is shown.
             raise ManifestInvalid(
                 f"The Python environment {folder} can't be shown to a sandbox.",
@@ -142,13 +142,25 @@ def _own(folder: Path) -> Iterator[str]:
         yield str(path)
 
 
-def beside(script: Path) -> tuple[str, ...]:
-    """The Python files and packages in the folder of a script, which it may import: names."""
+def imported(command: tuple[str, ...], files: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """What Python may import by itself for `python SCRIPT` (`files`: those of the command line) and
+    for `python -m MODULE`: what else lies beside it, by its path in `folder`."""
+    script = next((name for name in files if name.endswith(_SCRIPT)), "")
+    if not script and "-m" not in command:
+        return ()
+    place = Path(script).parent
+    return tuple(
+        path for name in beside(folder / place) if (path := str(place / name)) not in files
+    )
+
+
+def beside(folder: Path) -> tuple[str, ...]:
+    """The names of the Python files and packages in a folder."""
     from ring0.kernel.agent.agents import LEFT_OUT, NEVER_READ
 
     return tuple(
         path.name
-        for path in sorted(script.parent.iterdir())
+        for path in sorted(folder.iterdir())
         if path.name not in LEFT_OUT | NEVER_READ
         and not path.is_symlink()
         and ((path.suffix == _SCRIPT and path.is_file()) or (path / "__init__.py").is_file())

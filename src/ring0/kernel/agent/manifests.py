@@ -313,6 +313,10 @@ def secrets_of(
     return named
 
 
+MODEL_URLS = ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
+"""Variables of the environment that say where models are."""
+
+
 def model_of(
     name: str, manifest: AgentManifest, config: Config, environment: Mapping[str, str]
 ) -> ModelConfig | None:

@@ -28,6 +28,7 @@ from ring0.runtime import Runtime
 from ring0.tools.functions import Function
 from ring0.tools.registry import Means
 from ring0.tools.sandbox import Exit, Mount, Sandbox, SandboxLimits, SandboxSpec
+from ring0.tools.sandbox.mounts import has_place
 from ring0.types import AgentManifest, Frozen, SandboxProfile, ToolManifest
 
 _NO_KEY = "ring0-needs-no-key"
@@ -102,7 +103,8 @@ def _spec(
 def _host_mounts(profile: SandboxProfile, folder: str, home: Path) -> list[Mount]:
     mounts = []
     for name in profile.read:
-        path = (Path(folder) / os.path.expanduser(name)).resolve()
+        named = os.path.join(os.path.abspath(folder), os.path.expanduser(name))
+        path = Path(named).resolve()
         if not path.exists():
             raise ManifestInvalid(
                 f"[sandbox] read names {name!r}, and {path} is not there.",
@@ -122,6 +124,9 @@ def _host_mounts(profile: SandboxProfile, folder: str, home: Path) -> list[Mount
                 todo="Name less.",
             )
         mounts.append(Mount(str(path), str(path)))
+        # Where a link is on the way, a program knows it by that name.
+        if named == os.path.normpath(named) != str(path) and has_place(named):
+            mounts.append(Mount(str(path), named))
     return mounts
 
 

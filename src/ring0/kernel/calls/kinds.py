@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from ring0 import limits, memory, models
+from ring0 import limits, memory
 from ring0.errors import LimitReached
 from ring0.identity import narrowing
+from ring0.kernel.calls.models import Model
+from ring0.kernel.calls.ports import Ports
 from ring0.kernel.calls.proposals import Observed, Proposal
 from ring0.kernel.calls.waits import Sleep, Wait
-from ring0.kernel.steps.slots import bucket_tokens
 from ring0.runtime import Runtime
 from ring0.store import Store
 from ring0.tools.driver import CallContext, Prepared, Result
 from ring0.tools.registry import Tool
-from ring0.types import CallKind, Effect, Integrity, Label, ModelConfig, Run, Scope, ToolManifest
+from ring0.types import CallKind, Effect, Integrity, Label, Scope, ToolManifest
 
 _SYSTEM = Label(integrity=Integrity.SYSTEM)
-
-
-class Ports(msgspec.Struct):
-    """What these drivers need of the kernel, each as a plain function."""
-
-    provider: Callable[[Run, str], models.Provider]
-    model_config: Callable[[Run, str], ModelConfig]
-    spawn: Callable[[Run, str, str, str, list[str] | None], Awaitable[str]]
-    """(parent, agent, task, call id, grant) to the child's id; the same call gives the same
-    child."""
-    model_needs: Callable[[ModelConfig], tuple[tuple[str, ...], str]]
-    """The slots and the bucket that a call of this model takes."""
-    reserve_again: Callable[[Run, str, Prepared], Awaitable[None]]
-    """(run, call, prepared): as much once more, before another attempt. Raises LimitReached."""
-    wait: Callable[[CallContext, dict[str, Any]], Awaitable[Result]]
-    """What became of the children that a `wait` names, once that is clear."""
-    receive: Callable[[CallContext, float | None], Awaitable[Result]]
-    """The next message to the run; waits for it, at most so many seconds."""
-    sleep: Callable[[CallContext, int], Awaitable[None]]
-    """Until then (microseconds since 1970)."""
 
 
 def _schema(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -162,100 +142,6 @@ class Recall(_Kind):
                 for episode in found
             ],
         )
-
-
-def _with_notice(request: models.ModelRequest, notice: str) -> models.ModelRequest:
-    """What goes to the provider: the kernel's word comes last, so that the model hears it now."""
-    if not notice:
-        return request
-    word = models.Message(role="system", content=notice)
-    return msgspec.structs.replace(request, messages=(*request.messages, word))
-
-
-class Model(_Kind):
-    """`model`: one answer of the model of that name. Its text is as untrusted as what it read."""
-
-    manifest = ToolManifest(
-        name="model",
-        description="Ask a model.",
-        effect=Effect.IDEMPOTENT,
-        schema=_schema(
-            {},
-            {
-                "messages": {"type": "array", "minItems": 1},
-                "tools": {"type": "array"},
-                "max_tokens": {"type": "integer", "minimum": 1},
-                # As the door of another dialect gives it.
-                "dialect": {"type": "string"},
-                "body": {"type": "object"},
-                "profile": {"type": "string"},
-            },
-        ),
-    )
-
-    def __init__(self, ports: Ports) -> None:
-        self._ports = ports
-
-    async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
-        request = _with_notice(models.parse_request(args), context.notice)
-        said = [args, context.notice] if context.notice else args
-        encoded = msgspec.json.encode(said, order="sorted")
-        config = self._ports.model_config(context.run, context.name)
-        needs, bucket = self._ports.model_needs(config)
-        # A byte is at least one token's worth, and no answer is longer than it may be.
-        return Prepared(
-            driver_bytes=encoded,
-            state=request,
-            reserve_microusd=_price(config).cost_microusd(len(encoded), request.max_tokens),
-            reserve_tokens=len(encoded) + request.max_tokens,
-            features=request.features,
-            slots=needs,
-            bucket=bucket,
-            bucket_tokens=bucket_tokens(len(encoded), request.max_tokens),
-        )
-
-    async def execute(
-        self, args: dict[str, Any], prepared: Prepared, context: CallContext
-    ) -> Result:
-        provider = self._ports.provider(context.run, context.name)
-
-        async def again() -> None:
-            await self._ports.reserve_again(context.run, context.call, prepared)
-
-        sinks = (context.sink,) if context.sink is not None else ()
-        answer = await provider.answer(prepared.state, context.call, again, *sinks)
-        cost, tokens = prepared.reserve_microusd, prepared.reserve_tokens
-        if not answer.estimated:
-            price = _price(self._ports.model_config(context.run, context.name))
-            read = answer.tokens_in + answer.tokens_extra
-            cost = price.cost_microusd(read, answer.tokens_out, answer.tokens_cached)
-            tokens = answer.tokens_in + answer.tokens_out
-        label = Label(
-            integrity=context.run.label.integrity,
-            confidentiality=context.run.label.confidentiality,
-            sources=(f"model {context.name}@{context.call}",),
-        )
-        return Result(
-            value=msgspec.to_builtins(answer),
-            label=label,
-            cost_microusd=cost,
-            tokens=tokens,
-            remember=answer.text or "",
-            remember_role="answer",
-        )
-
-
-def _price(config: ModelConfig) -> models.Price:
-    price = models.price_of(config)
-    if price is None:
-        raise LimitReached(
-            f"The price of the model {config.model!r} is not known.",
-            why="Spending can't be bounded without a price, and a budget without money is for what"
-            " costs nothing.",
-            todo="Set price_in_microusd_per_mtok and price_out_microusd_per_mtok for the model:"
-            " both 0 where it is free.",
-        )
-    return price
 
 
 class Spawn(_Kind):

@@ -7,7 +7,7 @@ request, and into which: tools/egress.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,15 +35,15 @@ class Outside:
         config: Config,
         secret: Callable[[str], str],
         runtime: Runtime,
-        model_url: str = "",
+        model_urls: Iterable[str] = (),
         token: Token | None = None,
         refused: Callable[[str, str], None] | None = None,
         jwt: Jwt | None = None,
         is_live: Callable[[str, int], bool] | None = None,
     ) -> None:
-        """`model_url`: where the model of the environment is, if it names one. `refused`: a host
-        did not take this login's token. `is_live`: whether a run goes on, under that epoch. Raises
-        ManifestInvalid, InvalidInput for what ring0.toml says of them."""
+        """`model_urls`: where the models of the environment are, as far as it says. `refused`: a
+        host did not take this login's token. `is_live`: whether a run goes on, under that epoch.
+        Raises ManifestInvalid, InvalidInput for what ring0.toml says of them."""
         self._runtime = runtime
         self._secret = secret
         self._token = token
@@ -54,7 +54,7 @@ class Outside:
         self._plain = config.network.plain_credentials
         self._authorities = config.network.authorities
         addresses = [model.base_url for model in config.models.values()]
-        found = [urlsplit(address).hostname for address in (*addresses, model_url)]
+        found = [urlsplit(address).hostname for address in (*addresses, *model_urls)]
         self._models = [host for host in found if host]
         if self._authorities:
             _ = self.egress  # What can't be read is said now, not in the middle of a run.

@@ -58,6 +58,7 @@ class Observed:
                 "args": {"type": "object"},
                 "result": {"type": "string"},
                 "failed": {"type": "boolean"},
+                "proposed": {"type": "boolean"},
             },
             "required": ["call", "result"],
             "additionalProperties": False,
@@ -72,11 +73,13 @@ class Observed:
     async def execute(
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
-        """Whoever made it, it came through a process that nobody can vouch for."""
+        """Whoever made it, it came through a process that nobody can vouch for. `proposed`: a model
+        of the run did propose the call, just so; agents rewrite what was said."""
+        made_up = () if args.get("proposed") else ("no model proposed it",)
         label = Label(
             integrity=Integrity.UNTRUSTED,
             confidentiality=context.run.label.confidentiality,
-            sources=(f"{context.name}@{context.call}",),
+            sources=(f"{context.name}@{context.call}", *made_up),
         )
         text = f"{context.name} -> {args['result']}"
         return Result(value=None, label=label, remember=text[: limits.EPISODE_CHARS_MAX])

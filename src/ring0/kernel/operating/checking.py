@@ -15,7 +15,7 @@ from ring0.guardrails.redact import Secrets
 from ring0.identity import Vault, narrowing
 from ring0.identity.vault import secret_name
 from ring0.kernel import identities
-from ring0.kernel.agent import manifests
+from ring0.kernel.agent import chains, manifests
 from ring0.kernel.agent.config_identity import IdentityTable, listening_at
 from ring0.kernel.agent.config_notify import places_of
 from ring0.kernel.agent.manifests import Config
@@ -35,6 +35,7 @@ def check(config: Config, environment: Mapping[str, str], vault: Vault, runtime:
     identities.check(config.identity)
     for name, model in config.models.items():
         _check_address(name, model.base_url)
+        chains.fallbacks(name, model, config.models.get)
     # Made and thrown away: credentials, ranges and authorities are read here, not midway.
     outside = Outside(config, secret, runtime)
     if config.network.authorities:

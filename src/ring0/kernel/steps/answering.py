@@ -309,4 +309,7 @@ class Answering:
             return None
         if approval.kind is CallKind.TOOL:
             return live.tools.get(shown.tool)
+        proposed = live.tools.get(shown.tool) if approval.kind is CallKind.PROPOSAL else None
+        if proposed is not None and proposed.manifest.where == "agent":
+            return proposed
         return self._kinds.get(approval.kind)

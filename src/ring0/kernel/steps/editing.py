@@ -20,7 +20,7 @@ from ring0.store import Store
 from ring0.tools.registry import Tool
 from ring0.types import CallKind, Edit, Integrity, Origin
 
-KINDS: Final = frozenset({CallKind.TOOL, CallKind.ASK})
+KINDS: Final = frozenset({CallKind.TOOL, CallKind.PROPOSAL, CallKind.ASK})
 """Whose arguments say all that is done."""
 
 

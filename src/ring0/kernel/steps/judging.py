@@ -49,6 +49,12 @@ def find(
     with name it too. Raises CallDenied: what is not named is not there."""
     if request.kind in AT_DOORS:
         return _at_a_door(run, request, kinds, said)
+    if request.kind is CallKind.MODEL and said is None and _is_of_a_door(request.args):
+        raise CallDenied(
+            "Nobody can ask a model in a provider's own words here.",
+            why="What they hold is looked at by the door at which models are asked in them.",
+            todo="Ask there, or with `messages` as the native API has them.",
+        )
     tool = _in_manifest(run, request, kinds, within)
     if run.narrowed is not None or scope is not None:
         asked = narrowing.subject(request.kind, request.name)
@@ -57,6 +63,10 @@ def find(
         if scope is not None and not scope.allows(asked):
             raise _not_granted(asked, "the token", scope.told())
     return tool
+
+
+def _is_of_a_door(args: object) -> bool:
+    return isinstance(args, dict) and "dialect" in args
 
 
 def _not_granted(asked: str, where: str, named: str) -> CallDenied:
@@ -78,8 +88,11 @@ def _at_a_door(
             todo="Ask a model.",
         )
     tool = run.tools.get(request.name)
-    declared = request.kind is CallKind.PROPOSAL and tool is not None
-    return tool if declared and tool is not None else kinds[request.kind]
+    # One of the kernel's is carried out where the agent itself asks for it, never because a model
+    # proposes it.
+    if request.kind is CallKind.PROPOSAL and tool is not None and tool.manifest.where == "agent":
+        return tool
+    return kinds[request.kind]
 
 
 def _in_manifest(
@@ -224,8 +237,9 @@ async def judge(
     """Prepares (a dry run, where it mutates), traces the arguments, and asks Cedar."""
     tool = held.tool
     assert tool is not None
+    # A model may call a tool of no manifest anything, `proposal` too.
     is_tool = held.kind is CallKind.TOOL or (
-        held.kind is CallKind.PROPOSAL and tool.manifest.name == held.name
+        held.kind is CallKind.PROPOSAL and tool is run.tools.get(held.name)
     )
     if held.kind in (CallKind.TOOL, CallKind.PROPOSAL):
         _check_keys(held)

@@ -18,11 +18,20 @@ from ring0.runtime import Runtime
 from ring0.scheduler.admission import Admission
 from ring0.scheduler.buckets import Bucket
 from ring0.scheduler.queue import FairQueue
-from ring0.types import CallKind, ModelConfig
+from ring0.types import CallKind, Frozen, ModelConfig
 
 CALL = "call"
 SANDBOX = "sandbox"
 TAKE_SLOTS = frozenset({CallKind.TOOL, CallKind.MODEL})
+
+
+class Needs(Frozen, frozen=True, kw_only=True):
+    """What a call takes while it is carried out, beside the slot that every call has."""
+
+    slots: tuple[str, ...]
+    bucket: str
+    tokens: int
+    """The estimate that it reserves in its bucket."""
 
 
 class ModelSlots:
@@ -43,12 +52,14 @@ class ModelSlots:
             if requests or tokens:
                 admission.add_bucket(Bucket(name, requests, tokens))
 
-    def of(self, model: ModelConfig) -> tuple[tuple[str, ...], str]:
-        """The slots and the bucket of a call. What ring0.toml says of a bucket stands."""
+    def of(self, model: ModelConfig, called: str = "") -> tuple[tuple[str, ...], str]:
+        """The slots and the bucket of a call; `called`: what the provider calls a model that has
+        any name (`*`). What ring0.toml says of a bucket stands. Such a model has one bucket for all
+        names: a client can't get around it with another."""
         bucket = bucket_name(model)
         if model.requests_per_min or model.tokens_per_min:
             self._admission.add_bucket(Bucket(bucket, model.requests_per_min, model.tokens_per_min))
-        named = f"{model.provider}/{model.model}"
+        named = f"{model.provider}/{called or model.model}"
         provider = f"model:{_at(model)}"
         if named in self._bounded:
             return (provider, f"model:{named}"), bucket

@@ -137,6 +137,26 @@ class Turns:
         )
         return await self._admission.take(ticket, lambda: run.row.deadline_us)
 
+    async def pass_on(self, run: LiveRun, call: str, needs: slots.Needs, unspent: bool) -> None:
+        """A call that is under way goes on elsewhere: what it has goes to others, `unspent` or
+        not, and it waits for its turn there with nothing in its hands.
+
+        Raises Busy where the queue is full, LimitReached where the deadline is over.
+        """
+        assert self._admission is not None
+        before = self._tickets.pop(call)
+        self._admission.give_back(before, 0 if unspent else None)
+        ticket = self._tickets[call] = Ticket(
+            tenant=before.tenant,
+            root=before.root,
+            run=before.run,
+            priority=before.priority,
+            slots=(slots.CALL, *needs.slots),
+            bucket=needs.bucket,
+            tokens=needs.tokens,
+        )
+        await self._admission.take(ticket, lambda: run.row.deadline_us)
+
     def carried_out(self, held: Held, result: Result | Ring0Error | None = None) -> None:
         """The driver is done, or nobody knows whether it is: its slots and what it touched go to
         others. What is left (the record, a person who settles it) needs none."""

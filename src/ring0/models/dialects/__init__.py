@@ -70,22 +70,14 @@ class Writer(Protocol):
         """The end of a stream that is broken."""
 
 
-class Dialect(Protocol):
+class AtProvider(Protocol):
     """One way to ask a model over HTTP."""
 
     @property
     def name(self) -> str: ...
 
-    @property
-    def path(self) -> str:
+    def path(self, model: str, *, stream: bool) -> str:
         """Beneath a provider's base address: `/chat/completions`."""
-
-    def asked(self, body: Any, headers: Mapping[str, str]) -> Asked:
-        """A client's JSON, and what of its headers belongs to the question (by lower-case name).
-        Raises CallInvalid, naming the field."""
-
-    def request(self, body: dict[str, Any]) -> ModelRequest:
-        """The `body` of an `Asked` as a request, `native` included. Raises CallInvalid."""
 
     def headers(self, key: str) -> dict[str, str]:
         """With which a provider is asked; `key` may be empty."""
@@ -105,6 +97,17 @@ class Dialect(Protocol):
 
     def reader(self, request: ModelRequest, model: str, names: NameMap) -> Reader: ...
 
+
+class Dialect(AtProvider, Protocol):
+    """One that clients speak, too: a door answers in it."""
+
+    def asked(self, body: Any, headers: Mapping[str, str]) -> Asked:
+        """A client's JSON, and what of its headers belongs to the question (by lower-case name).
+        Raises CallInvalid, naming the field."""
+
+    def request(self, body: dict[str, Any]) -> ModelRequest:
+        """The `body` of an `Asked` as a request, `native` included. Raises CallInvalid."""
+
     def write_answer(self, answer: ModelAnswer, about: About) -> dict[str, Any]:
         """The body for a client."""
 
@@ -115,17 +118,27 @@ class Dialect(Protocol):
 
 
 def dialect(name: str) -> Dialect:
-    """The dialect of that name. Raises KeyError."""
+    """The dialect of that name that clients speak. Raises KeyError."""
+    return _all()[name]
+
+
+def at_provider(name: str) -> AtProvider:
+    """The dialect of that name that providers speak. Raises KeyError."""
+    if name == "gemini":
+        from ring0.models.dialects.gemini import Gemini
+
+        return Gemini()
     return _all()[name]
 
 
 def _all() -> dict[str, Dialect]:
     if not _KNOWN:
         from ring0.models.dialects.chat import Chat
+        from ring0.models.dialects.embeddings import Embeddings
         from ring0.models.dialects.messages import Messages
         from ring0.models.dialects.responses import Responses
 
-        _KNOWN.update({one.name: one for one in (Chat(), Messages(), Responses())})
+        _KNOWN.update({one.name: one for one in (Chat(), Messages(), Responses(), Embeddings())})
     return _KNOWN
 
 

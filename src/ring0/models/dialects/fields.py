@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ring0 import limits
 from ring0.errors import CallInvalid
 
 FIELD_SHOWN_CHARS_MAX: Final = 80
@@ -116,6 +117,10 @@ class Table:
         if word == "[]":
             if not isinstance(value, list):
                 raise self._refused(where, "it is a list")
+            if len(value) > limits.MODEL_LIST_ITEMS_MAX:
+                raise self._refused(
+                    where, f"more than {limits.MODEL_LIST_ITEMS_MAX:,} are too many"
+                )
             return [
                 self._object(one, rest, f"{where}[{number}]", features)
                 for number, one in enumerate(value)

@@ -30,7 +30,8 @@ def _server(weights: str) -> Any:
     params.model.path = weights
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = 1
-    params.cpuparams.n_threads = max(1, min(THREADS_MAX, len(os.sched_getaffinity(0))))
+    # Its threads wait for each other at work: where others use a core too, more of them are slower.
+    params.cpuparams.n_threads = max(1, min(THREADS_MAX, len(os.sched_getaffinity(0)) // 2))
     params.warmup = False
     return xllamacpp.Server(params)
 

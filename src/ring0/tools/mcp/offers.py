@@ -6,7 +6,7 @@ this moment, labelled as such. Each operation reads, and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -61,6 +61,20 @@ OPERATIONS: Final[Mapping[str, _Operation]] = {
         required=("uri",),
         asks=True,
     ),
+    "resources.subscribe": _Operation(
+        part="resources",
+        method="resources/subscribe",
+        title="tell of a resource when it changes",
+        properties={"uri": _TEXT},
+        required=("uri",),
+    ),
+    "resources.unsubscribe": _Operation(
+        part="resources",
+        method="resources/unsubscribe",
+        title="tell of a resource no more",
+        properties={"uri": _TEXT},
+        required=("uri",),
+    ),
     "prompts.list": _Operation(
         part="prompts", method="prompts/list", title="name the prompts", lists="prompts"
     ),
@@ -99,6 +113,9 @@ OPERATIONS: Final[Mapping[str, _Operation]] = {
 }
 
 
+_WATCHES: Final = frozenset({"resources.subscribe", "resources.unsubscribe"})
+
+
 class McpOffer:
     """One operation of one server."""
 
@@ -108,6 +125,7 @@ class McpOffer:
         self.operation = operation
         self.through = said.through
         self.asks = about.asks
+        self.watches = operation in _WATCHES
         self._server = server
         self._pin = pin
         self._about = about
@@ -153,6 +171,9 @@ class McpOffer:
         async def ask(session: Session) -> Reached:
             if self._about.lists:
                 return await self._all(session, given)
+            if self.watches:
+                on = self.operation == "resources.subscribe"
+                return await self._server.watch(context.run.id, session, params["uri"], on=on)
             more = given.params if given else {}
             return await session.ask(self._about.method, {**params, **more}, given)
 
@@ -197,6 +218,11 @@ class McpOffer:
             todo="Ask for one that you know.",
         )
 
+    def hear(self, run: str, updated: Callable[[str], None]) -> None:
+        """`updated` is told of each resource of its server that has changed and that the run
+        watches."""
+        self._server.hear(run, updated)
+
     async def close(self) -> None:
         """Ends the server, for all that it offers. Any number of times."""
         await self._server.close()
@@ -209,7 +235,11 @@ def _is_alone(said: Settings) -> bool:
 
 def offers(server: Server, pin: Pin) -> list[McpOffer]:
     """What the operator lets the server serve beside tools."""
-    serves = server.settings.serves
+    said = server.settings
+    # A server elsewhere speaks only in answer to a request: it can't tell of a change.
+    left_out = _WATCHES if said.url else frozenset()
     return [
-        McpOffer(server, pin, name) for name, about in OPERATIONS.items() if about.part in serves
+        McpOffer(server, pin, name)
+        for name, about in OPERATIONS.items()
+        if about.part in said.serves and name not in left_out
     ]

@@ -34,7 +34,7 @@ from ring0.types import Integrity, Label, ToolManifest
 
 if TYPE_CHECKING:
     from ring0.tools.mcp.http import Send
-    from ring0.tools.mcp.session import Session
+    from ring0.tools.mcp.session import Reached, Session
 
 T = TypeVar("T")
 
@@ -65,6 +65,8 @@ class _Live(msgspec.Struct, kw_only=True):
     outlet: Outlet | None = None
     code: tuple[Unit, ...] = ()
     laid: LaidOut
+    watched: frozenset[str] = frozenset()
+    """Resources of which the run wants to hear when they change."""
     suspect: bool = False
     """A call was cancelled, and nobody has looked since whether it still answers."""
 
@@ -90,6 +92,7 @@ class Server:
         self._reach = reach
         self._program: Program | None = None
         self._live: dict[str, _Live] = {}
+        self._hearing: dict[str, Callable[[str], None]] = {}
 
     async def call(
         self, pin: Pin, ask: Callable[[Session], Awaitable[T]], wall_s: float,
@@ -112,6 +115,27 @@ class Server:
             label = context.run.label.join(Label(integrity=Integrity.UNTRUSTED)).join(laid)
             collected = await self._collected(live, context.workspace, label)
             return Done(answer=answer, collected=collected, label=laid)
+
+    def hear(self, run: str, updated: Callable[[str], None]) -> None:
+        """`updated` is told of each resource that has changed and that the run watches."""
+        self._hearing[run] = updated
+
+    async def watch(self, run: str, session: Session, uri: str, *, on: bool) -> Reached:
+        """Whether the run hears of that resource. Raises ToolFailed, Gone."""
+        live = self._live[run]
+        wanted = live.watched | {uri} if on else live.watched - {uri}
+        if len(wanted) > limits.MCP_WATCHED_MAX:
+            raise ToolFailed(
+                f"{limits.MCP_WATCHED_MAX} resources of {self.instance} are watched already.",
+                todo="Watch fewer.",
+            )
+        reached = await session.watch(wanted, lambda changed: self._updated(run, changed))
+        live.watched = wanted
+        return reached
+
+    def _updated(self, run: str, uri: str) -> None:
+        if (hears := self._hearing.get(run)) is not None:
+            hears(uri)
 
     async def close(self) -> None:
         """Ends it for every run. Any number of times."""
@@ -185,6 +209,9 @@ class Server:
         try:
             session = await self._open(live, context.run.id, context.sandboxes)
             await self._compare(live, session, pin)
+            if live.watched:  # By the one that ended.
+                run = context.run.id
+                await session.watch(live.watched, lambda uri: self._updated(run, uri))
         except BaseException:
             await self._end(live)
             raise

@@ -7,6 +7,7 @@ turns what goes wrong into errors that say so. It knows nothing of sandboxes, pi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -80,6 +81,8 @@ class Session:
         self._client: Client | None = None
         self._stop = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._watched: frozenset[str] = frozenset()
+        self._listening: asyncio.Task[None] | None = None
         self.listed_us = 0
         """When its tools were last asked for."""
 
@@ -246,6 +249,57 @@ class Session:
             raise self._wants_more()
         return Reached(result=result, error=error, notes=notes)
 
+    async def watch(self, uris: frozenset[str], updated: Callable[[str], None]) -> Reached:
+        """From now on `updated` is told when one of these resources has changed, and of no other.
+        Raises ToolFailed where the server tells nobody, Gone."""
+        client = self._client
+        assert client is not None, "it is open"
+        self._wire.judge.updated = lambda uri: updated(uri) if uri in uris else None
+        if client.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            await self._listen_to(uris)
+        else:
+            for uri in sorted(uris - self._watched):
+                await self.ask("resources/subscribe", {"uri": uri}, None)
+            for uri in sorted(self._watched - uris):
+                await self.ask("resources/unsubscribe", {"uri": uri}, None)
+        self._watched = uris
+        return Reached()
+
+    async def _listen_to(self, uris: frozenset[str]) -> None:
+        """One request that stays open, in place of the last. Returns when it is acknowledged."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait({self._listening})
+            self._listening = None
+        if not uris:
+            return
+        known = self._wire.judge.acknowledged
+        known.clear()
+        listening = self._runtime.start(self._listen(uris), name="mcp listens")
+        heard = asyncio.ensure_future(known.wait())
+        try:
+            await asyncio.wait(
+                {listening, heard},
+                timeout=limits.MCP_CANCEL_GRACE_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            heard.cancel()
+        if not known.is_set():
+            listening.cancel()
+            raise self._refuses("it does not tell when a resource changes")
+        self._listening = listening
+
+    async def _listen(self, uris: frozenset[str]) -> None:
+        client = self._client
+        assert client is not None, "it is open"
+        params = {"notifications": {"resourceSubscriptions": sorted(uris)}}
+        request = Request[Any, str](method="subscriptions/listen", params=params)
+        try:
+            await client.session.send_request(request, _Plain)
+        except _TROUBLE:
+            pass  # Nothing is told any more; whoever needs it reads again.
+
     def _refuses(self, said: str) -> ToolFailed:
         refused = ToolFailed(
             f"{self._instance} refuses the call: {said}",
@@ -285,6 +339,8 @@ class Session:
 
     async def close(self) -> None:
         """Any number of times."""
+        if self._listening is not None:
+            self._listening.cancel()
         self._stop.set()
         if self._keeper is not None and not self._keeper.done():
             await asyncio.wait({self._keeper}, timeout=limits.MCP_CANCEL_GRACE_S)

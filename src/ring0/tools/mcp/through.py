@@ -82,6 +82,14 @@ def speak_for(message: dict[str, Any], meta: dict[str, Any]) -> None:
             told[key] = value
 
 
+def updated_of(message: dict[str, Any]) -> str:
+    """The resource that a notification says has changed; empty for every other."""
+    params = message.get("params")
+    uri = params.get("uri") if isinstance(params, dict) else None
+    is_one = message.get("method") == "notifications/resources/updated"
+    return uri if is_one and isinstance(uri, str) else ""
+
+
 def note_of(message: dict[str, Any]) -> dict[str, Any] | None:
     """A notification that is told with the result; None for every other."""
     method, params = message.get("method"), message.get("params")

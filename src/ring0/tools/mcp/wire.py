@@ -25,6 +25,7 @@ from ring0.tools.mcp.wording import clean
 
 _READ_SIZE_BYTES: Final = 64 * limits.KIB
 _CHANGED: Final = "notifications/tools/list_changed"
+_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 _EXCERPT_CHARS: Final = 120
 _FREE: Final = frozenset({"structuredContent", "inputSchema", "outputSchema", "_meta"})
 """What the library takes as it is; all else it compares with each thing that it might be, and
@@ -49,6 +50,10 @@ class Judge:
         """For whom it is asked (`through.Round.meta`); None: for the kernel."""
         self.notes: list[dict[str, Any]] | None = None
         """What it says on the way; None: nobody wants to hear it."""
+        self.updated: Callable[[str], None] | None = None
+        """Told the address of a resource that has changed."""
+        self.acknowledged = asyncio.Event()
+        """It has agreed to tell of changes."""
         self.broken = ""
         """Why nothing more is taken from this server; empty: it is taken."""
         self._asked: dict[str | int, str] = {}
@@ -103,6 +108,10 @@ class Judge:
                 raise self.fault("it sends more than is taken during one call")
             self.list_changed = self.list_changed or method == _CHANGED
             if number is None:
+                if method == _ACKNOWLEDGED:
+                    self.acknowledged.set()
+                if self.updated is not None and (uri := through.updated_of(value)):
+                    self.updated(uri)
                 if self.notes is not None and (note := through.note_of(value)) is not None:
                     self.notes.append(note)
                 return None

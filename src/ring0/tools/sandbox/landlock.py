@@ -84,7 +84,8 @@ def check(spec: SandboxSpec) -> None:
             why="Without a network of its own it may make no socket at all.",
             todo="Allow user namespaces, so that the tier `ns` is there (`ring0 doctor`).",
         )
-    moved = next((m for m in spec.mounts if os.path.realpath(m.source) != m.target), None)
+    real = os.path.realpath
+    moved = next((m for m in spec.mounts if real(m.source) != real(m.target)), None)
     if moved is not None:
         raise SandboxUnavailable(
             f"A sandbox of the tier landlock can't show {moved.source} as {moved.target}.",

@@ -71,6 +71,11 @@ def is_systems(path: str) -> bool:
     return any(_within(path, folder) for folder in _SYSTEM)
 
 
+def has_place(target: str) -> bool:
+    """Can a mount be put there? Not where a sandbox has something of its own."""
+    return target != "/" and not any(_within(target, ours) for ours in _OURS)
+
+
 def plan(mounts: tuple[Mount, ...]) -> Plan:
     """Check what a caller asks for and put it, with `runtime_mounts()`, in the order of making.
 
@@ -137,7 +142,7 @@ def _check(mount: Mount) -> None:
             why="It is, or holds, a home folder or a place where secrets are kept.",
             todo="Mount the folder that is needed, and only that.",
         )
-    if mount.target == "/" or any(_within(mount.target, ours) for ours in _OURS):
+    if not has_place(mount.target):
         raise InvalidInput(
             f"A mount can't be placed at {mount.target}.",
             why=f"The sandbox has its own {', '.join(_OURS)}.",

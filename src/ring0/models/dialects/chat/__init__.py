@@ -20,13 +20,15 @@ class Chat:
     """The dialect `chat`."""
 
     name: Final = "chat"
-    path: Final = "/chat/completions"
 
     def asked(self, body: Any, headers: Mapping[str, str]) -> Asked:
         return request.asked(body)
 
     def request(self, body: dict[str, Any]) -> ModelRequest:
         return request.read(body)
+
+    def path(self, model: str, *, stream: bool) -> str:
+        return "/chat/completions"
 
     def headers(self, key: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {key}"} if key else {}

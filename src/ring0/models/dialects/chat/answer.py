@@ -23,6 +23,7 @@ from ring0.models.wire import (
     count,
     one_line,
     request_chars,
+    tool_name,
     unreadable,
 )
 
@@ -123,6 +124,8 @@ def made(
     """The answer of these pieces, however they came. Raises ModelFailed."""
     if len(proposed) > TOOL_CALLS_MAX:
         raise unreadable(f"it proposes more than {TOOL_CALLS_MAX} calls")
+    if finish == "length" and proposed and not (proposed[-1].function.arguments or "").strip():
+        raise unreadable("its last call was cut short")  # Not one without arguments.
     taken = call_ids(request)
     calls: list[ToolCall] = []
     for one in proposed:
@@ -156,9 +159,9 @@ def _part_of(said: int | None, whole: int) -> int:
 
 
 def _call(call: Proposed, place: int, names: NameMap, taken: set[str]) -> ToolCall:
-    name = names.back(call.function.name)
-    if not name or len(name) > limits.CALL_NAME_CHARS_MAX or call.type != "function":
-        raise unreadable(f"its call {place} is not a named function")
+    if call.type != "function":
+        raise unreadable(f"its call {place} is of the type {call.type!r}")
+    name = tool_name(names.back(call.function.name), f"its call {place}")
     args = arguments(call.function.arguments, name)
     return ToolCall(id=call_id(call.id, taken), name=name, args=args)
 

@@ -54,7 +54,7 @@ def read(body: dict[str, Any]) -> ModelRequest:
         remote = remote or far
     return ModelRequest(
         messages=tuple(messages),
-        tools=tuple(_tool(one["function"]) for one in found.get("tools", ())),
+        tools=tuple(_tool(one.get("function", {})) for one in found.get("tools", ())),
         max_tokens=found.get("max_completion_tokens")
         or found.get("max_tokens")
         or limits.MODEL_ANSWER_TOKENS_DEFAULT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, Final
 
 import msgspec
@@ -53,15 +54,30 @@ class _Chunk(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
+class _Call:
+    """One that comes in pieces, as many as there may be."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = io.StringIO()
+        self.arguments = io.StringIO()
+
+    def whole(self) -> Proposed:
+        function = Function(name=self.name.getvalue(), arguments=self.arguments.getvalue())
+        return Proposed(function=function, id=self.id)
+
+
 class ChatReader:
     """Puts a provider's pieces together."""
 
     def __init__(self, request: ModelRequest, model: str, names: NameMap) -> None:
         self._request, self._model, self._names = request, model, names
         self._events = sse.Events()
-        self._text: list[str] = []
-        self._refusal: list[str] = []
-        self._calls: dict[int, Proposed] = {}
+        self._text = io.StringIO()
+        self._refusal = io.StringIO()
+        self._calls: dict[tuple[int, int], _Call] = {}
+        """By place, and in the order in which they came: some servers give each the first place."""
+        self._newest: dict[int, tuple[int, int]] = {}
         self._finish = ""
         self._usage: Usage | None = None
         self._size = 0
@@ -82,9 +98,9 @@ class ChatReader:
         if not (self._done or self._finish):
             raise unreadable("its stream was cut short")
         return whole.made(
-            "".join(self._text),
-            "".join(self._refusal),
-            [self._calls[index] for index in sorted(self._calls)],
+            self._text.getvalue(),
+            self._refusal.getvalue(),
+            [self._calls[place].whole() for place in sorted(self._calls)],
             self._finish,
             None,
             self._usage,
@@ -116,22 +132,24 @@ class ChatReader:
         for call in piece.tool_calls or ():
             self._call(call)
         if piece.refusal:
-            self._refusal.append(piece.refusal)
+            self._refusal.write(piece.refusal)
         if piece.content:
-            self._text.append(piece.content)
+            self._text.write(piece.content)
             return [Delta(text=piece.content)]
         return []
 
     def _call(self, piece: _CallPiece) -> None:
-        if piece.index not in self._calls:
+        place = self._newest.get(piece.index)
+        if place is None or (piece.id and self._calls[place].id not in ("", piece.id)):
             if len(self._calls) >= TOOL_CALLS_MAX:
                 raise unreadable(f"it proposes more than {TOOL_CALLS_MAX} calls")
-            self._calls[piece.index] = Proposed(function=Function(name="", arguments=""))
-        call, function = self._calls[piece.index], piece.function or _FunctionPiece()
+            place = self._newest[piece.index] = (piece.index, len(self._calls))
+            self._calls[place] = _Call()
+        call, function = self._calls[place], piece.function or _FunctionPiece()
         self._grow(len(function.name or "") + len(function.arguments or ""))
         call.id = piece.id or call.id
-        call.function.name += function.name or ""
-        call.function.arguments = (call.function.arguments or "") + (function.arguments or "")
+        call.name.write(function.name or "")
+        call.arguments.write(function.arguments or "")
 
     def _grow(self, chars: int) -> None:
         self._size += chars

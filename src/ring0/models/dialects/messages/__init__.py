@@ -24,13 +24,15 @@ class Messages:
     """The dialect `messages`."""
 
     name: Final = "messages"
-    path: Final = "/messages"
 
     def asked(self, body: Any, headers: Mapping[str, str]) -> Asked:
         return request.asked(body, headers)
 
     def request(self, body: dict[str, Any]) -> ModelRequest:
         return request.read(body)
+
+    def path(self, model: str, *, stream: bool) -> str:
+        return "/messages"
 
     def headers(self, key: str) -> dict[str, str]:
         return {"anthropic-version": VERSION, **({"x-api-key": key} if key else {})}

@@ -23,10 +23,10 @@ from ring0.models.wire import (
     count,
     one_line,
     request_chars,
+    tool_name,
     unreadable,
 )
 
-BLOCKS_MAX: Final = 1_024
 STOPS: Final = {
     "end_turn": "end",
     "pause_turn": "end",
@@ -168,6 +168,9 @@ def made(
 ) -> ModelAnswer:
     """The answer of these blocks, however they came. Raises ModelFailed."""
     parts, calls = _parts(blocks, request, names)
+    last = blocks[-1].input.strip() if blocks and blocks[-1].type == "tool_use" else "whole"
+    if last in ("", "{}") and STOPS.get(ending.stop_reason or "") == "length":
+        raise unreadable("its last call was cut short")  # Not one without arguments.
     chars = sum(len(part.text) for part in parts) + sum(len(one.input) for one in blocks)
     read_before, kept = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     said_in = None if usage.input_tokens is None else usage.input_tokens + read_before + kept
@@ -202,8 +205,8 @@ def made(
 def _parts(
     blocks: list[Block], request: ModelRequest, names: NameMap
 ) -> tuple[list[Part], list[ToolCall]]:
-    if len(blocks) > BLOCKS_MAX:
-        raise unreadable(f"it has more than {BLOCKS_MAX} blocks")
+    if len(blocks) > limits.ANSWER_BLOCKS_MAX:
+        raise unreadable(f"it has more than {limits.ANSWER_BLOCKS_MAX} blocks")
     parts: list[Part] = []
     calls: list[ToolCall] = []
     taken = call_ids(request)
@@ -226,9 +229,7 @@ def _parts(
 def _call(one: Block, place: int, names: NameMap, taken: set[str]) -> ToolCall:
     if place > TOOL_CALLS_MAX:
         raise unreadable(f"it proposes more than {TOOL_CALLS_MAX} calls")
-    name = names.back(one.fields["name"])
-    if not name or len(name) > limits.CALL_NAME_CHARS_MAX:
-        raise unreadable(f"its call {place} names no tool")
+    name = tool_name(names.back(one.fields["name"]), f"its call {place}")
     return ToolCall(id=call_id(one.fields["id"], taken), name=name, args=arguments(one.input, name))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +12,7 @@ from ring0.errors import ModelFailed
 from ring0.models import sse
 from ring0.models.base import Delta, ModelAnswer, ModelRequest, Part
 from ring0.models.dialects.messages import answer as whole
-from ring0.models.dialects.messages.answer import BLOCKS_MAX, Block, Ending, Usage
+from ring0.models.dialects.messages.answer import Block, Ending, Usage
 from ring0.models.dialects.messages.request import opaque_part
 from ring0.models.names import NameMap
 from ring0.models.wire import one_line, unreadable
@@ -52,7 +53,7 @@ class MessagesReader:
         self._events = sse.Events()
         self._blocks: list[Block] = []
         self._open: Block | None = None
-        self._pieces: dict[str, list[str]] = {}
+        self._pieces: dict[str, io.StringIO] = {}
         """Of the open block, by field."""
         self._usage = Usage()
         self._ending = Ending()
@@ -112,8 +113,8 @@ class MessagesReader:
     def _begin(self, event: _Event) -> list[Delta]:
         if self._open is not None or event.index != len(self._blocks):
             raise unreadable("its blocks do not come one after the other")
-        if event.index >= BLOCKS_MAX:
-            raise unreadable(f"it has more than {BLOCKS_MAX} blocks")
+        if event.index >= limits.ANSWER_BLOCKS_MAX:
+            raise unreadable(f"it has more than {limits.ANSWER_BLOCKS_MAX} blocks")
         self._grow(len(event.content_block))
         self._open, self._pieces = whole.block(event.content_block), {}
         self._called = self._called or self._open.type == "tool_use"
@@ -130,8 +131,9 @@ class MessagesReader:
         if kind == "citations_delta":
             self._grow(len(msgspec.json.encode(event.delta)))
             cited = self._open.fields.get("citations")
-            cited = cited if isinstance(cited, list) else []
-            self._open.fields["citations"] = [*cited, event.delta.get("citation")]
+            if not isinstance(cited, list):
+                cited = self._open.fields["citations"] = []
+            cited.append(event.delta.get("citation"))
             return []
         field = _JOINED.get(kind) if isinstance(kind, str) else None
         if field is None:
@@ -140,7 +142,7 @@ class MessagesReader:
         if not isinstance(piece, str):
             raise unreadable(f"a {kind} has no {field}")
         self._grow(len(piece))
-        self._pieces.setdefault(field, []).append(piece)
+        self._pieces.setdefault(field, io.StringIO()).write(piece)
         if field == "text" and self._open.type == "text" and piece:
             return [Delta(text=piece)]
         return []
@@ -150,7 +152,7 @@ class MessagesReader:
         if block is None or event.index != len(self._blocks):
             raise unreadable("a block ends that did not begin")
         for field, pieces in self._pieces.items():
-            joined = "".join(pieces)
+            joined = pieces.getvalue()
             if field == "partial_json":
                 _call_with(block, joined)
             else:
@@ -190,6 +192,3 @@ def _broken(error: Any) -> ModelFailed:
         why=one_line(what) or "It does not say why.",
         todo="ask again; see the provider's status",
     )
-
-
-__all__ = ["MessagesReader"]

@@ -22,13 +22,15 @@ class Responses:
     """The dialect `responses`."""
 
     name: Final = "responses"
-    path: Final = "/responses"
 
     def asked(self, body: Any, headers: Mapping[str, str]) -> Asked:
         return request.asked(body)
 
     def request(self, body: dict[str, Any]) -> ModelRequest:
         return request.read(body)
+
+    def path(self, model: str, *, stream: bool) -> str:
+        return "/responses"
 
     def headers(self, key: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {key}"} if key else {}

@@ -30,6 +30,7 @@ from ring0.models.wire import (
     count,
     one_line,
     request_chars,
+    tool_name,
     unreadable,
 )
 
@@ -128,7 +129,7 @@ def made(
     """The answer of these items, however they came. Raises ModelFailed."""
     if body.error is not None or body.status not in ("completed", "incomplete"):
         raise unreadable(f"its status is {body.status}: {said_error(body.error)}")
-    gathered = _Gathered(names, call_ids(request))
+    gathered = _Gathered(names, call_ids(request), body.status == "incomplete")
     for number, item in enumerate(output):
         gathered.take(item, number)
     parts, calls = gathered.parts, gathered.calls
@@ -178,7 +179,9 @@ def _part_of(said: int | None, whole: int) -> int:
 class _Gathered:
     """The items of one response as parts and calls. Raises ModelFailed."""
 
-    def __init__(self, names: NameMap, taken: set[str]) -> None:
+    def __init__(self, names: NameMap, taken: set[str], incomplete: bool) -> None:
+        """`incomplete`: a call without arguments is one that was cut short."""
+        self._incomplete = incomplete
         self.parts: list[Part] = []
         self.calls: list[ToolCall] = []
         self.chars = 0
@@ -189,6 +192,7 @@ class _Gathered:
 
     def take(self, item: dict[str, Any], number: int) -> None:
         kind = item.get("type")
+        kind = kind if isinstance(kind, str) else ""
         if kind == "message":
             self._message(_as(item, _Message, number))
         elif kind in ("function_call", "custom_tool_call"):
@@ -218,10 +222,9 @@ class _Gathered:
     def _call(self, item: _Called, *, custom: bool) -> None:
         if len(self.calls) >= TOOL_CALLS_MAX:
             raise unreadable(f"it proposes more than {TOOL_CALLS_MAX} calls")
-        name = self._names.back(item.name)
-        if not name or len(name) > limits.CALL_NAME_CHARS_MAX:
-            raise unreadable(f"its call {len(self.calls) + 1} names no tool")
-        if item.status == "incomplete":
+        name = tool_name(self._names.back(item.name), f"its call {len(self.calls) + 1}")
+        none = not (item.arguments or item.input).strip()
+        if item.status == "incomplete" or (none and self._incomplete):
             raise unreadable(f"its call of {one_line(name)} was cut short")
         args = {INPUT: item.input} if custom else arguments(item.arguments, name)
         call = ToolCall(id=call_id(item.call_id, self._taken), name=name, args=args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ring0 import errors, limits
@@ -80,7 +81,7 @@ def read(body: dict[str, Any]) -> ModelRequest:
     """Raises CallInvalid. What is asked of the provider as features is told, not judged."""
     found, features = TABLE.rebuild(body)
     for one in found.get("include", ()):
-        if one not in _INCLUDED:
+        if not isinstance(one, str) or one not in _INCLUDED:
             raise refused("include", f"it names some of {', '.join(sorted(_INCLUDED))}")
     told = _Conversation(found.get("instructions", ""))
     for number, item in enumerate(items(found.get("input", ""))):
@@ -197,14 +198,15 @@ def _made(
     return Message(
         role=role,  # type: ignore[arg-type]
         content="".join(part.text for part in parts if part.kind == "text"),
-        # Texts, then calls: that needs no parts.
-        parts=() if kinds == sorted(kinds, reverse=True) and _PLAIN >= set(kinds) else tuple(parts),
+        parts=() if _is_plain(kinds) else tuple(parts),
         tool_calls=tuple(calls or ()),
         tool_call_id=tool_call_id,
     )
 
 
-_PLAIN: Final = frozenset({"text", "call"})
+def _is_plain(kinds: Sequence[str]) -> bool:
+    """Texts, then calls: that needs no parts."""
+    return list(kinds) == sorted(kinds, reverse=True) and set(kinds) <= {"text", "call"}
 
 
 def reasoning(item: dict[str, Any]) -> Part:

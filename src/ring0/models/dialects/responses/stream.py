@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, Final
 
 import msgspec
@@ -36,7 +37,7 @@ class ResponsesReader:
     def __init__(self, request: ModelRequest, model: str, names: NameMap) -> None:
         self._request, self._model, self._names = request, model, names
         self._events = sse.Events()
-        self._told: list[str] = []
+        self._told = io.StringIO()
         self._items: dict[int, dict[str, Any]] = {}
         self._end: Body | None = None
         self._size = 0
@@ -53,7 +54,7 @@ class ResponsesReader:
             raise unreadable("its stream was cut short")
         items = [self._items[index] for index in sorted(self._items)] or self._end.output
         answer = whole.made(self._end, items, self._request, self._model, self._names)
-        if not answer.text.startswith("".join(self._told)):
+        if not answer.text.startswith(self._told.getvalue()):
             raise unreadable("its pieces are not those of its text")
         return answer
 
@@ -82,7 +83,7 @@ class ResponsesReader:
         if not delta:
             return []
         self._grow(len(delta))
-        self._told.append(delta)
+        self._told.write(delta)
         return [Delta(text=delta)]
 
     def _begun(self, event: _Event) -> list[Delta]:
