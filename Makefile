@@ -36,15 +36,15 @@ test: setup
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup
-	$(BIN)/ruff check src tests bench scripts
-	$(BIN)/ruff format --check src tests bench scripts
+	$(BIN)/ruff check src tests bench scripts compat examples
+	$(BIN)/ruff format --check src tests bench scripts compat examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/lint_runtime.py
 
 format: setup
-	$(BIN)/ruff check --fix-only src tests bench scripts
-	$(BIN)/ruff format src tests bench scripts
+	$(BIN)/ruff check --fix-only src tests bench scripts compat examples
+	$(BIN)/ruff format src tests bench scripts compat examples
 
 bench: setup
 	@$(BIN)/ring0 bench gate $(ARGS)
@@ -59,7 +59,7 @@ rivals:
 # Programs of other frameworks, unmodified, under ring0: docs/compatibility.md. Installs each client into
 # an environment of its own (1.2 GB in all). `make compat ARGS="--client smolagents"` for some.
 compat: setup
-	@$(BIN)/python scripts/compat.py $(ARGS)
+	@$(BIN)/python scripts/client_matrix.py $(ARGS)
 
 # kill -9 at every named point and at 600 random moments, power loss, stopped processes: an hour or
 # more. `make crash ARGS="--kills 20"` for fewer; `make test` has a short version.

@@ -49,12 +49,14 @@ async def _run() -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="ring0-bench-", dir=Path.cwd()) as folder:
         async with _stub() as stub, _kernel(Path(folder), stub) as (kernel, process, start_s):
+            idle = _rss_bytes(process.pid)
             async with _rival(Path(folder), stub) as rival:
                 rows += await _doors(stub, kernel, rival)
             rows += await _first_event(stub, kernel)
             rows += await _growing(stub, kernel)
             rss = _rss_bytes(process.pid)
-        rows.append(row("kernel.memory", rss / 1e6, "MB", 1))
+        rows.append(row("kernel.memory.at-start", idle / 1e6, "MB", 1))
+        rows.append(row("kernel.memory.after-all-calls", rss / 1e6, "MB", 1))
         rows.append(row("kernel.start", start_s * 1e3, "ms", 1))
     return rows
 

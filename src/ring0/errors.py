@@ -37,6 +37,10 @@ class Ring0Error(Exception):
             parts.append(f"Do: {self.todo}")
         return "\n".join(parts)
 
+    def as_line(self) -> str:
+        """All of it, for whoever shows nothing but a message."""
+        return " ".join(part for part in (self.what, self.why, self.todo) if part)
+
     def as_dict(self) -> dict[str, str]:
         """The error as it goes through a door or into `--json`."""
         return {"code": self.code, "whose": self.whose, "what": self.what, "why": self.why,

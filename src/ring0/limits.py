@@ -792,6 +792,25 @@ ANSWER_ID_CHARS: Final = 24
 """Of the digest of a call's id that an answer at a model door is called by."""
 MODEL_CALL_ID_CHARS_MAX: Final = 256
 """Of what a provider calls a tool call that its model proposes; a longer one is given another."""
+MODEL_MESSAGES_MAX: Final = 4_096
+MODEL_TOOLS_MAX: Final = 256
+"""That one question offers."""
+MODEL_ANSWERS_MAX: Final = 1
+"""That one question asks for at once."""
+MODEL_TOOL_CALLS_MAX: Final = 64
+"""That one answer proposes."""
+MODEL_ERROR_CHARS_MAX: Final = 300
+"""Of what a provider says of an error."""
+MODEL_FIELD_CHARS_MAX: Final = 80
+"""Of a field's name that is refused at a model door, as the error shows it."""
+MODEL_RETRY_AFTER_S_MAX: Final = 60
+"""A provider that asks for more is not waited for: the error says how long it asked."""
+EMBEDDING_TEXTS_MAX: Final = 2_048
+"""Of one question for vectors."""
+EMBEDDING_DIMENSIONS_MAX: Final = 16_384
+"""Numbers of one vector."""
+LOCAL_MODEL_TEXT_CHARS_MAX: Final = 240
+"""Of each text in what a local model is made to write in a form."""
 MODEL_LIST_ITEMS_MAX: Final = 16_384
 """Of one list in a request at a model door: messages, parts of one, tools."""
 MODEL_CALLS_SAID_MAX: Final = 4_096
@@ -805,8 +824,6 @@ GEMINI_SCHEMA_PLACES_MAX: Final = 10_000
 """Of a tool's schema with its references unfolded, as Gemini is sent it."""
 MODEL_CHAIN_MAX: Final = 8
 """Models that one call may ask in turn: the one that is asked for, and its fallbacks."""
-MODEL_CALLED_CHARS_MAX: Final = 128
-"""Of a model's name as its client has it."""
 MODEL_MEDIA_PARTS_MAX: Final = 128
 MODEL_MEDIA_SIZE_BYTES_MAX: Final = 3 * MIB
 """Images, sounds and files of one question, together, as base64."""
@@ -817,6 +834,8 @@ DOOR_PING_S: Final = 10
 
 MCP_DOOR_ID_CHARS_MAX: Final = 256
 """Of the id that a client gives its request."""
+MCP_DOOR_CAPABILITIES_SIZE_BYTES_MAX: Final = 16 * KIB
+"""Of what a client says that it can: a session keeps it."""
 MCP_DOOR_PAGE_ITEMS_MAX: Final = 100
 """Tools, resources or prompts in one answer."""
 MCP_DOOR_SESSIONS_MAX: Final = 64

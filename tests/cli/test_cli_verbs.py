@@ -38,6 +38,8 @@ VERBS = (
     ("reload",),
     ("doctor",),
     ("bench", "none"),
+    ("openapi",),
+    ("init", "agent.py"),
     ("cron", "list"),
     ("hook", "list"),
     ("memory", "search", "x"),

@@ -113,6 +113,15 @@ def part(arguments: str = "", index: int = 0, **more: Any) -> dict[str, Any]:
     return piece(tool_calls=[one])
 
 
+def history(*results: tuple[str, str, str], name: str = "look") -> dict[str, Any]:
+    """A conversation with calls (id, arguments) and what came of them."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
+    for id_, arguments, result in results:
+        messages.append({"role": "assistant", "tool_calls": [call(name, arguments, id_)]})
+        messages.append({"role": "tool", "tool_call_id": id_, "content": result})
+    return {**HELLO, "messages": messages}
+
+
 class Hostile:
     """Doors, their provider, and what asks at them."""
 
@@ -124,12 +133,13 @@ class Hostile:
 
     async def post(self, body: Any = HELLO, path: str = CHAT, **more: Any) -> tuple[int, Any]:
         sent = {"data": body} if isinstance(body, bytes) else {"json": body}
-        async with self.session.post(path, **sent, **more) as response:
+        async with asyncio.timeout(25), self.session.post(path, **sent, **more) as response:
             return response.status, json.loads(await response.read())
 
     async def stream(self, body: Any = HELLO, path: str = CHAT) -> tuple[int, list[Any]]:
         """The status, and the data of the events; of a refusal, its body."""
-        async with self.session.post(path, json={**body, "stream": True}) as response:
+        ask = self.session.post(path, json={**body, "stream": True})
+        async with asyncio.timeout(25), ask as response:
             raw = await response.read()
             if response.content_type != "text/event-stream":
                 return response.status, [json.loads(raw)]

@@ -147,6 +147,10 @@ STREAMS: Final[dict[str, list[Any]]] = {
 }
 
 
+BARE: Final = {"tools": [{"type": "function"}], "include": [[]], "stop": [{}], "input": [{}]}
+"""Fields that lack what all others have in them."""
+
+
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """All that can be put in the place of, by how it is reached."""
     if at:
@@ -239,6 +243,9 @@ async def test_a_question_with_anything_anywhere_is_no_fault(tmp_path: Path, cli
             sent = {**changed(body, luck), "stream": luck.random() < 0.3}
             raw = await ask(h, path, sent)
             assert is_no_fault(raw), (number, json.dumps(sent), raw)
+        for field, value in BARE.items():
+            raw = await ask(h, path, {**body, field: value})
+            assert is_no_fault(raw), (field, raw)
         assert h.w.run.weight.bytes == 0 and not h.w.run.result.done()
 
 

@@ -58,11 +58,17 @@ async def test_what_is_no_message_is_told_and_what_follows_is_answered(tmp_path:
         )  # fmt: skip
         ping = {"jsonrpc": "2.0", "id": 9, "method": "initialize",
                 "params": {"protocolVersion": LEGACY, "capabilities": {}}}  # fmt: skip
-        lines = b"garbage\n[]\n\n\xff\xfe\n" + json.dumps(ping).encode() + b"\n"
+        odd = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": [1]}
+        broken = {"jsonrpc": "2.0", "id": 8, "method": "ping",
+                  "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "a\r\nb: c"}}}  # fmt: skip
+        lines = b"garbage\n[]\n\n\xff\xfe\n"
+        lines += b"".join(json.dumps(one).encode() + b"\n" for one in (odd, broken, ping))
         out, _ = await asyncio.wait_for(process.communicate(lines), 20)
         said = [json.loads(line) for line in out.splitlines()]
-        assert [one.get("id") for one in said] == [None, None, None, 9]
-        assert all("error" in one for one in said[:3]) and "result" in said[3]
+        assert [one.get("id") for one in said[:3]] == [None, None, None]
+        assert all("error" in one for one in said[:3])
+        by_id = {one["id"]: one for one in said[3:]}
+        assert "error" in by_id[8] and "result" in by_id[9] and len(said) == 5
 
 
 async def test_a_door_that_is_gone_is_an_error_and_no_silence(tmp_path: Path) -> None:

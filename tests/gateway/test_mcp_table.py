@@ -82,6 +82,14 @@ def test_every_request_that_is_taken_has_somebody_who_answers() -> None:
     assert set(answers._handlers) == taken
 
 
+async def test_a_method_that_is_refused_says_why(tmp_path: Path) -> None:
+    async with spoken(tmp_path) as s:
+        session = await s.session()
+        for name in ("tasks/get", "sampling/createMessage"):
+            error = (await session.ask(name))["error"]
+            assert error["code"] == -32601 and error["message"].endswith(METHODS[name].why)
+
+
 @pytest.mark.parametrize(
     "name", ["", "tools/List", "tools/call ", "rpc.discover", "../call", "x" * 500]
 )

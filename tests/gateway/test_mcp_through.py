@@ -17,7 +17,7 @@ from mcp_doors import Session, Spoken, spoken
 
 from ring0 import limits
 from ring0.gateway.mcp.answering import is_wanted
-from ring0.gateway.mcp.modern import Client
+from ring0.gateway.mcp.stateless import Client
 from ring0.runtime import Runtime
 from ring0.tools.mcp import Server, drivers, pins, settings
 from ring0.types import ApprovalState, CallState, Effect, Integrity, Operator

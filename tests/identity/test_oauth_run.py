@@ -17,7 +17,7 @@ from ring0.errors import ManifestInvalid
 from ring0.identity import Vault
 from ring0.identity.refreshing import access_name, refresh_name
 from ring0.kernel.boot import open_kernel
-from ring0.models.openai import OpenAIProvider
+from ring0.models.http import HttpProvider
 from ring0.runtime import Runtime
 from ring0.tools.mcp.settings import Settings
 from ring0.types import AgentManifest, ModelConfig
@@ -164,7 +164,7 @@ async def test_a_models_key_that_is_set_anew_is_used_from_the_next_call_on(tmp_p
         Vault(tmp_path).set("OPENAI_API_KEY", "sk-second-of-two", 2)
         await kernel.keeping.reload()
         after = kernel.providers.of(manifest, "m")
-        assert isinstance(before, OpenAIProvider) and isinstance(after, OpenAIProvider)
+        assert isinstance(before, HttpProvider) and isinstance(after, HttpProvider)
         keys = [one._redact.authorization()["Authorization"] for one in (before, after)]
         assert keys == ["Bearer sk-first-of-two", "Bearer sk-second-of-two"]
     finally:

@@ -284,6 +284,7 @@ def test_calls_without_ids_get_their_own() -> None:
         says({"inlineData": {"mimeType": "image/png", "data": "x"}}),
         says({"functionCall": {"name": ""}}),
         says({"functionCall": {"name": "n" * 200}}),
+        says({"functionCall": {"name": "re\u202efund"}}),
         says({"functionCall": {"name": "ping", "args": [1]}}),
         says({"functionCall": {"name": "ping", "willContinue": True}}),
         says(*[CALL] * 65),

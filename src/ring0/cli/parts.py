@@ -63,14 +63,24 @@ def reasons(verdict: Verdict) -> Text:
 def arguments(kind: CallKind, args: Any) -> str:
     """A call's arguments on one line."""
     if kind is CallKind.MODEL and isinstance(args, dict):
-        messages = args.get("messages") or [{}]
-        last = messages[-1] if isinstance(messages[-1], dict) else {}
-        return f"{output.count(len(messages), 'message')}; last, {last.get('role', '?')}: " + line(
-            str(last.get("content") or ""), 100
-        )
+        return _question(args)
     if isinstance(args, dict):
         return line(" ".join(f"{key}={escaped(part, 300)}" for key, part in args.items()), 400)
     return escaped(args, 400)
+
+
+def _question(args: dict[str, Any]) -> str:
+    """What a model is asked, by the SDK or at a door of whatever dialect."""
+    body = args.get("body", args)
+    said = (body.get("messages") or body.get("input")) if isinstance(body, dict) else None
+    messages = said if isinstance(said, list) and said else [{"role": "user", "content": said}]
+    last = messages[-1] if isinstance(messages[-1], dict) else {}
+    who = last.get("role") or last.get("type") or "?"
+    told = last.get("content") or last.get("output") or ""
+    if isinstance(told, list):  # Pieces: their texts.
+        told = " ".join(str(one.get("text") or one.get("type")) for one in told if one)
+    count = output.count(len(messages), "message")
+    return f"{count}; last, {line(str(who), 20)}: {line(str(told), 100)}"
 
 
 def brief(call: Call, value: Any) -> str:

@@ -77,7 +77,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run an agent in its sandbox: FILE.py "task", or any program: -- CMD ARGS."""
-    from ring0.cli.starting import agent_of_command, agent_of_file
+    from ring0.cli.starting import agent_of_command, agent_of_file, typed_to
 
     place = place_of(context, write=True)
     command = command_of(context)
@@ -86,6 +86,7 @@ def run(
     file, task = _words(list(words or ()), task, manifest is not None, command is not None)
     search = place.environment.get("PATH", "")
     if command is not None:
+        task = task or typed_to(command, _here())
         bare = agent_of_command(command, manifest, _here(), search)
     else:
         bare = agent_of_file(file, manifest, search)

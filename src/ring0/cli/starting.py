@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from ring0 import limits
 from ring0.errors import AgentInvalid, InvalidInput, ManifestInvalid
 from ring0.kernel.agent import environments, manifests, processes
 from ring0.kernel.agent.agents import Family
@@ -97,6 +98,14 @@ def agent_of_command(
     found = _command(found, folder, search)
     processes.check_command(found.command)
     return Bare(found)
+
+
+def typed_to(command: tuple[str, ...], here: Path) -> str:
+    """The task of a program that is given none: what was typed to it, after its own file. Whoever
+    typed it is the one that the run acts for."""
+    files = processes.command_code(command, here)
+    own = min((n for n, word in enumerate(command) if os.path.normpath(word) in files), default=0)
+    return " ".join(command[own + 1 :])[: limits.TASK_SIZE_BYTES_MAX // 4]
 
 
 def _command(manifest: AgentManifest, here: Path, search: str) -> AgentManifest:

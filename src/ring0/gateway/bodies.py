@@ -22,6 +22,15 @@ class BodyRefused(CallInvalid):
         self.status = status
 
 
+def size_of(request: web.Request) -> int:
+    """What its body may weigh, before it is read: the most there is where it does not say, and
+    nothing where it is refused unread."""
+    size = request.content_length
+    if size is None:
+        return limits.CALL_BODY_SIZE_BYTES_MAX
+    return size if size <= limits.CALL_BODY_SIZE_BYTES_MAX else 0
+
+
 class Bodies:
     """Reads those of one door."""
 

@@ -29,9 +29,9 @@ from ring0.errors import (
     TokenInvalid,
 )
 from ring0.gateway import native
-from ring0.gateway.bodies import Bodies, BodyRefused
+from ring0.gateway.bodies import Bodies, BodyRefused, size_of
 from ring0.gateway.listening import Listening
-from ring0.gateway.told import STATUS, Told
+from ring0.gateway.told import STATUS, STATUS_ELSE, Told, fault
 from ring0.identity.tokens import Scope
 from ring0.kernel.agent.config_identity import listening_at
 from ring0.kernel.kernel import Kernel
@@ -114,13 +114,12 @@ class CallDoor:
                 body = await handler(request, scope)
                 return web.Response(body=body, content_type="application/json")
             except Ring0Error as failure:
-                status = getattr(failure, "status", 0) if isinstance(failure, BodyRefused) else 0
+                status = failure.status if isinstance(failure, BodyRefused) else 0
                 return _refusal(failure, status)
-            except Exception as fault:  # Never a traceback, not even of our own faults.
-                if isinstance(fault, ConnectionError):
-                    raise  # Nobody is there to be answered.
-                what = f"ring0 failed to answer: {type(fault).__name__}."
-                return _refusal(Ring0Error(what, why="A fault of ring0.", todo="Report it."), 500)
+            except ConnectionError:
+                raise  # Nobody is there to be answered.
+            except Exception as error:
+                return _refusal(fault(error), 500)
 
         return answer
 
@@ -141,11 +140,8 @@ class CallDoor:
         run = self._gate.live.get(scope.issued.run)
         if run is None:  # It is just being let go of.
             raise TokenDead("The token is dead.", why="Its run has ended.", todo="Nothing.")
-        length = request.content_length
-        if length is None or length > limits.CALL_BODY_SIZE_BYTES_MAX:
-            length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
         with self._room(run.id) as bodies:
-            async with run.weight.room(length):
+            async with run.weight.room(size_of(request)):
                 asked = native.to_request(await bodies.read(request))
             scope.check()  # The body may have taken its time.
             outcome = await self._gate.call(run.handle, asked, scope=scope)
@@ -208,6 +204,6 @@ def _shown(request: web.Request) -> str:
 def _refusal(error: Ring0Error, status: int = 0) -> web.Response:
     return web.Response(
         body=native.refusal(error),
-        status=status or _STATUS.get(error.code, 422),
+        status=status or _STATUS.get(error.code, STATUS_ELSE),
         content_type="application/json",
     )

@@ -21,11 +21,11 @@ from aiohttp import web
 from ring0 import limits
 from ring0.errors import NotFound, Ring0Error, RunDead
 from ring0.gateway import native, openapi, peers
-from ring0.gateway.bodies import Bodies, BodyRefused
+from ring0.gateway.bodies import Bodies, BodyRefused, size_of
 from ring0.gateway.listening import Listening
 from ring0.gateway.mcp.http import McpDoor
 from ring0.gateway.models.routes import PATHS, ModelDoors
-from ring0.gateway.told import STATUS, STATUS_ELSE, Told
+from ring0.gateway.told import STATUS, STATUS_ELSE, Told, fault
 from ring0.kernel.gate import Gate
 from ring0.kernel.identities import Identities
 from ring0.kernel.live import LiveRun
@@ -99,11 +99,10 @@ class Door:
                 return _refusal(failure, failure.status)
             except Ring0Error as failure:
                 return _refusal(failure)
-            except Exception as fault:  # Never a traceback, not even of our own faults.
-                if isinstance(fault, ConnectionError):
-                    raise  # Nobody is there to be answered.
-                what = f"ring0 failed to answer: {type(fault).__name__}."
-                return _refusal(Ring0Error(what, why="A fault of ring0.", todo="Report it."), 500)
+            except ConnectionError:
+                raise  # Nobody is there to be answered.
+            except Exception as error:
+                return _refusal(fault(error), 500)
 
         return answer
 
@@ -133,10 +132,7 @@ class Door:
             raise RunDead("This door belongs to another process.", todo="Use your own.")
 
     async def call(self, request: web.Request) -> bytes:
-        length = request.content_length
-        if length is None or length > limits.CALL_BODY_SIZE_BYTES_MAX:
-            length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
-        async with self._run.weight.room(length):
+        async with self._run.weight.room(size_of(request)):
             asked = native.to_request(await self._bodies.read(request))
         # Nothing is awaited until the call itself has that weight.
         outcome = await self._gate.call(self._run.handle, asked)

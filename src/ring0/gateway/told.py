@@ -22,6 +22,12 @@ STATUS: Final = {
 STATUS_ELSE: Final = 422
 
 
+def fault(error: Exception) -> Ring0Error:
+    """What is told of a fault of ours: of which kind it is, and never a traceback."""
+    what = f"ring0 failed to answer: {type(error).__name__}."
+    return Ring0Error(what, why="A fault of ring0.", todo="Report it.")
+
+
 class Told(Ring0Error):
     """An outcome's error, handed on as it stands in the journal."""
 

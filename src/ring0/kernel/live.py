@@ -206,8 +206,8 @@ class LiveRun:
         """Calls without a path whose connection broke before their answer had gone out."""
         self._heard: set[str] = set()
         """Calls without a path whose answer went out whole."""
-        self.knows_tools = False
-        """Its MCP door told it which tools there are."""
+        self.listed: set[str] = set()
+        """Tools of which its MCP door told it, as they are called there."""
         self._occurrences: Counter[str] = Counter()
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
         self.weight = Weight()

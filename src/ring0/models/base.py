@@ -18,9 +18,6 @@ from ring0.types import Frozen, ModelConfig
 
 ANY_MODEL: Final = "*"
 """A configuration's model that is asked under whatever name its client has for it."""
-MESSAGES_MAX: Final = 4_096
-TOOLS_MAX: Final = 256
-ANSWERS_MAX: Final = 1
 MEDIA: Final = ("image", "audio", "file")
 """Parts that nobody here looks into."""
 _MEDIA_TYPE: Final = re.compile(r"[a-z]+/[A-Za-z0-9][A-Za-z0-9.+-]{0,99}")
@@ -219,13 +216,14 @@ def parse_request(args: object) -> ModelRequest:
 
 def checked(request: ModelRequest) -> ModelRequest:
     """The request, where its messages and tools fit together. Raises `CallInvalid`."""
-    if not request.messages or len(request.messages) > MESSAGES_MAX:
-        raise _refused(f"there must be 1 to {MESSAGES_MAX:,} messages")
+    if not request.messages or len(request.messages) > limits.MODEL_MESSAGES_MAX:
+        raise _refused(f"there must be 1 to {limits.MODEL_MESSAGES_MAX:,} messages")
     if not 1 <= request.max_tokens <= limits.MODEL_ANSWER_SIZE_BYTES_MAX:
         raise _refused(f"max_tokens is {request.max_tokens}")
-    if not 1 <= request.answers <= ANSWERS_MAX:
+    if not 1 <= request.answers <= limits.MODEL_ANSWERS_MAX:
         raise _refused(
-            f"n is {request.answers}: at most {ANSWERS_MAX} answer can be asked for at once"
+            f"n is {request.answers}: at most {limits.MODEL_ANSWERS_MAX} answer can be asked for at"
+            " once"
         )
     _check_tools(request.tools)
     _check_messages(request.messages)
@@ -234,8 +232,8 @@ def checked(request: ModelRequest) -> ModelRequest:
 
 
 def _check_tools(tools: tuple[ToolOffer, ...]) -> None:
-    if len(tools) > TOOLS_MAX:
-        raise _refused(f"more than {TOOLS_MAX} tools are offered")
+    if len(tools) > limits.MODEL_TOOLS_MAX:
+        raise _refused(f"more than {limits.MODEL_TOOLS_MAX} tools are offered")
     seen: set[str] = set()
     for tool in tools:
         if not tool.name or len(tool.name) > limits.CALL_NAME_CHARS_MAX:

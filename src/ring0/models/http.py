@@ -34,8 +34,6 @@ from ring0.runtime import Runtime
 from ring0.types import ModelConfig
 
 RETRY_DELAY_S_FIRST: Final = 0.5
-RETRY_AFTER_S_MAX: Final = 60.0
-"""A provider that asks for more is not waited for: the error says how long it asked."""
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504, 529})
 _TOO_MANY: Final = 429
 _CHUNK_BYTES: Final = 64 * limits.KIB
@@ -261,7 +259,7 @@ class HttpProvider:
     def _delay_s(self, attempt: int, asked_s: float | None) -> float | None:
         """How long to wait; None where the provider asks for longer than we wait."""
         if asked_s is not None:
-            return asked_s if asked_s <= RETRY_AFTER_S_MAX else None
+            return asked_s if asked_s <= limits.MODEL_RETRY_AFTER_S_MAX else None
         jitter = 1 + self._runtime.random_bytes(1)[0] / 255
         return float(RETRY_DELAY_S_FIRST * 2**attempt * jitter)
 

@@ -6,18 +6,39 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Collection
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from ring0 import errors, limits
-from ring0.models.base import ModelRequest, estimate_tokens
+from ring0.models.base import ModelAnswer, ModelRequest, estimate_tokens
 
-TOOL_CALLS_MAX: Final = 64
-ERROR_CHARS_MAX: Final = 300
+T = TypeVar("T")
+
 _ID: Final = re.compile(rf"[\x21-\x7e]{{1,{limits.MODEL_CALL_ID_CHARS_MAX}}}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+
+
+def decoded(decode: Callable[[bytes], T], data: bytes) -> T:
+    """What a provider sent, in the shape that `decode` reads. Raises ModelFailed."""
+    try:
+        return decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise unreadable(str(error)) from None
+
+
+class Size:
+    """How much of one answer has come, in whatever pieces."""
+
+    def __init__(self) -> None:
+        self.chars = 0
+
+    def grow(self, chars: int) -> None:
+        """Raises ModelFailed where the answer has no end."""
+        self.chars += chars
+        if self.chars > limits.MODEL_ANSWER_SIZE_BYTES_MAX:
+            raise unreadable(f"it is larger than {limits.MODEL_ANSWER_SIZE_BYTES_MAX:,} bytes")
 
 
 def arguments(text: str | None, name: str) -> dict[str, Any]:
@@ -102,6 +123,17 @@ def count(said: int | None, chars: int) -> tuple[int, bool]:
     return said, False
 
 
+def part_of(said: int | None, whole: int) -> int:
+    """A count of some of what was counted, if it can be true; else none."""
+    return said if said is not None and 0 <= said <= whole else 0
+
+
+def native_of(answer: ModelAnswer, dialect: str) -> dict[str, Any]:
+    """What it says in that dialect alone; in another's words nothing."""
+    said = answer.native
+    return said.body if said is not None and said.dialect == dialect else {}
+
+
 def request_chars(request: ModelRequest) -> int:
     return len(msgspec.json.encode(request))
 
@@ -116,7 +148,7 @@ def error_text(body: bytes) -> str:
             return one_line(message)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    return one_line(body[: 4 * ERROR_CHARS_MAX].decode("utf-8", "replace"))
+    return one_line(body[: 4 * limits.MODEL_ERROR_CHARS_MAX].decode("utf-8", "replace"))
 
 
 def error_told(body: bytes) -> str:
@@ -128,7 +160,7 @@ def error_told(body: bytes) -> str:
     return error_text(body) if isinstance(found, dict) and found.get("error") else ""
 
 
-def one_line(text: str, chars_max: int = ERROR_CHARS_MAX) -> str:
+def one_line(text: str, chars_max: int = limits.MODEL_ERROR_CHARS_MAX) -> str:
     """Hostile text for an error: no control or direction characters, cut where it is long."""
     cleaned = _CONTROL.sub(" ", text[: 4 * chars_max]).strip()
     return cleaned if len(cleaned) <= chars_max else cleaned[: chars_max - 1] + "…"

@@ -72,7 +72,7 @@ class Shim:
         stateless = _is_stateless(message)
         if message.get("method") == "notifications/cancelled" and not self._session:
             # In the stateless era an answer that nobody waits for any more is the cancel.
-            task = self._tasks.get(_key((message.get("params") or {}).get("requestId")))
+            task = self._tasks.get(_key(_params(message).get("requestId")))
             if task is not None:
                 task.cancel()
             return
@@ -124,8 +124,8 @@ class Shim:
         if not _is_stateless(message):
             session = {_SESSION: self._session, "Mcp-Protocol-Version": self._version}
             return {**headers, **{name: value for name, value in session.items() if value}}
-        method, params = str(message.get("method", "")), message["params"]
-        headers["Mcp-Protocol-Version"] = str(params["_meta"][_VERSION])
+        method, params = str(message.get("method", "")), _params(message)
+        headers["Mcp-Protocol-Version"] = _coded(str(params["_meta"][_VERSION]))
         headers["Mcp-Method"] = _coded(method)
         if (field := _NAMED_BY.get(method)) and isinstance(params.get(field), str):
             headers["Mcp-Name"] = _coded(params[field])
@@ -158,9 +158,13 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             data = []
 
 
-def _is_stateless(message: dict[str, Any]) -> bool:
+def _params(message: dict[str, Any]) -> dict[str, Any]:
     params = message.get("params")
-    meta = params.get("_meta") if isinstance(params, dict) else None
+    return params if isinstance(params, dict) else {}
+
+
+def _is_stateless(message: dict[str, Any]) -> bool:
+    meta = _params(message).get("_meta")
     return isinstance(meta, dict) and _VERSION in meta
 
 

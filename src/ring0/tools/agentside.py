@@ -1,7 +1,8 @@
 """`use = "agent"`: a tool of the agent's own process that its manifest tells the kernel of.
 
 What models propose of it is judged like a call of a tool of the kernel's: by its effect, by where
-its critical arguments came from. Nothing here carries it out: the agent does.
+its critical arguments came from. Nothing here carries it out, and so nothing takes it back: the
+agent does the one, and a person sees that nobody does the other.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from ring0.types import Effect, Integrity, Label, ToolManifest
 class _Table(msgspec.Struct, forbid_unknown_fields=True):
     use: str
     effect: Effect = Effect.ONCE
-    reversal: str = "irreversible"
     critical: tuple[str, ...] = ()
     polls: bool = False
     description: str = ""
@@ -35,14 +35,14 @@ class AgentSide:
         except msgspec.ValidationError as error:
             raise ManifestInvalid(
                 f"[tools.{instance}] is not of the right form: {error}.",
-                todo="It has: use, effect, reversal, critical, polls, description, schema.",
+                todo="It has: use, effect, critical, polls, description, schema.",
             ) from None
+        _check_critical(instance, table)
         self.manifest = ToolManifest(
             name=instance,
             description=table.description or f"{instance}, in the agent's own process.",
             schema=table.schema,
             effect=table.effect,
-            reversal=table.reversal,
             critical=table.critical,
             polls=table.polls,
             where="agent",
@@ -64,3 +64,15 @@ class AgentSide:
     ) -> Result:
         """The arguments as they may go to the agent."""
         return Result(value={"args": args}, label=Label(integrity=Integrity.SYSTEM), remember="")
+
+
+def _check_critical(instance: str, table: _Table) -> None:
+    """A name that is mistyped would leave the argument unjudged. Raises ManifestInvalid."""
+    known: Any = table.schema.get("properties")
+    for argument in table.critical if isinstance(known, dict) else ():
+        if argument not in known:
+            raise ManifestInvalid(
+                f"[tools.{instance}] calls {argument[:80]!r} critical, and its schema has no such"
+                " argument.",
+                todo="Correct the name.",
+            )

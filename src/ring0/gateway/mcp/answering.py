@@ -14,20 +14,21 @@ from ring0 import __version__, limits
 from ring0.errors import ToolFailed
 from ring0.gateway.mcp import content, messages, offered
 from ring0.gateway.mcp import state as states
-from ring0.gateway.mcp.calling import Asked, Calling, round_of
+from ring0.gateway.mcp.calling import Calling, ComeBack, round_of
 from ring0.gateway.mcp.messages import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     MISSING_CAPABILITY,
+    SERVER_ERROR,
     Message,
     Refused,
 )
-from ring0.gateway.mcp.modern import SERVER_INFO
 from ring0.gateway.mcp.offered import Offered, page
 from ring0.gateway.mcp.reply import Reply
 from ring0.gateway.mcp.sessions import LEVELS, Sessions
 from ring0.gateway.mcp.state import State
+from ring0.gateway.mcp.stateless import SERVER_INFO
 from ring0.gateway.mcp.table import METHODS, STATELESS
 from ring0.gateway.models.asking import Asking
 from ring0.gateway.told import Told
@@ -95,9 +96,9 @@ class Answering:
             raise Refused(METHOD_NOT_FOUND, f"No server of this run has {message.method}.")
         try:
             result = await self._handlers[message.method](message.params, reply)
-        except Asked as asked:
+        except ComeBack as later:
             reply.is_unheard = True
-            return {"resultType": "input_required", "requestState": asked.state}
+            return {"resultType": "input_required", "requestState": later.state}
         if reply.session is not None:
             return {key: value for key, value in result.items() if key != "resultType"}
         fresh = _FRESH if message.method in _CACHED else {}
@@ -110,7 +111,6 @@ class Answering:
         return {"capabilities": capabilities, "instructions": _INSTRUCTIONS}
 
     def _offered(self) -> Offered:
-        self._run.knows_tools = True
         return Offered(self._run, self._asking.door_names())
 
     # --- what the door knows ------------------------------------------------------------------
@@ -131,7 +131,9 @@ class Answering:
         return {}
 
     async def _list_tools(self, params: dict[str, Any], reply: Reply) -> dict[str, Any]:
-        return _paged("tools", self._offered().tools(), params, "name")
+        found = _paged("tools", self._offered().tools(), params, "name")
+        self._run.listed.update(tool["name"] for tool in found["tools"])
+        return found
 
     # --- tools --------------------------------------------------------------------------------
 
@@ -194,7 +196,9 @@ class Answering:
             given = {**given, "responses": await _answers(requests, reply)}
             given["state"] = str(result.get("requestState") or "")
             state = None
-        raise Refused(-32000, f"The server asked more than {limits.MCP_DOOR_ROUNDS_MAX} times.")
+        raise Refused(
+            SERVER_ERROR, f"The server asked more than {limits.MCP_DOOR_ROUNDS_MAX} times."
+        )
 
     def _next_state(self, name: str, result: dict[str, Any]) -> str:
         upstream = str(result.get("requestState") or "")
@@ -253,8 +257,9 @@ class Answering:
     def _changed(self, server: McpOffer, uri: str) -> None:
         """Told to whoever asked for it. It says no more than what they know: which one."""
         there = offered.called(server, {"uri": uri}, "uri")["uri"]
+        told = messages.notification("notifications/resources/updated", {"uri": there})
         for session in self._sessions.of_resource(there):
-            session.tell(messages.notification("notifications/resources/updated", {"uri": there}))
+            session.tell(told)
 
     # --- prompts and completion ---------------------------------------------------------------
 
@@ -314,11 +319,10 @@ class Answering:
 
 async def _answers(requests: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """What the client says to each of a server's questions, in the handshake era."""
-    keys = list(requests)
-    found = [
-        await reply.ask(requests[key]["method"], requests[key].get("params", {})) for key in keys
-    ]
-    return dict(zip(keys, found, strict=True))
+    return {
+        key: await reply.ask(asked["method"], asked.get("params", {}))
+        for key, asked in requests.items()
+    }
 
 
 def _check_powers(requests: dict[str, Any], reply: Reply) -> None:

@@ -23,8 +23,8 @@ from ring0.tools.mcp.through import ROUND, Round
 from ring0.types import ApprovalState, CallKind, CallState, Outcome, Request
 
 
-class Asked(Exception):
-    """The client has to come back: the outcome is not there yet."""
+class ComeBack(Exception):
+    """The outcome is not there yet: its client has to ask again, with this state."""
 
     def __init__(self, state: str) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class Calling:
         self._run = run
 
     async def call(self, name: str, args: Any, reply: Reply, state: State | None = None) -> Outcome:
-        """A tool's outcome. `state`: what the client came back with. Raises Asked, Told, GivenUp,
-        Ring0Error."""
+        """A tool's outcome. `state`: what the client came back with. Raises ComeBack, Told,
+        GivenUp, Ring0Error."""
         said = Said()
         if state is not None and state.call:
             said.id = f"{self._run.id}/{state.call}"
@@ -69,13 +69,13 @@ class Calling:
         return outcome
 
     def _come_back(self, call: str, name: str, args: Any, asking: asyncio.Future[Outcome]) -> None:
-        """Raises Asked where the call waits for a person: a slow tool is held."""
+        """Raises ComeBack where the call waits for a person: a slow tool is held."""
         approval = self._run.approvals.get(call)
         if asking.done() or approval is None or approval.state is not ApprovalState.PENDING:
             return
         given = args.get(ROUND, {}) if isinstance(args, dict) else {}
         state = State(tool=name, call=call.removeprefix(f"{self._run.id}/"), round=given)
-        raise Asked(states.sealed(self._run, state))
+        raise ComeBack(states.sealed(self._run, state))
 
 
 def round_of(params: dict[str, Any], reply: Reply, state: State | None) -> dict[str, Any]:
@@ -93,4 +93,6 @@ def round_of(params: dict[str, Any], reply: Reply, state: State | None) -> dict[
 def progress_token(params: dict[str, Any]) -> Any:
     meta = params.get("_meta")
     token = meta.get("progressToken") if isinstance(meta, dict) else None
-    return token if type(token) in (str, int) else None
+    # It is told again with each sign of life.
+    is_short = not isinstance(token, str) or len(token) <= limits.MCP_DOOR_ID_CHARS_MAX
+    return token if type(token) in (str, int) and is_short else None

@@ -36,8 +36,7 @@ def result_of(value: Any, notice: str, *, parts_of: bool, stateless: bool) -> di
 
 def failure_of(error: Ring0Error, notice: str) -> dict[str, Any]:
     """For the model to read, and to do better."""
-    words = " ".join(part for part in (error.what, error.why, error.todo) if part)
-    content = [_text(words)]
+    content = [_text(error.as_line())]
     if notice:
         content.append(_text(f"[ring0: {notice}]"))
     return {"content": content, "isError": True, "_meta": {_ERROR: error.as_dict()}}

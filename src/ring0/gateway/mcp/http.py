@@ -18,21 +18,24 @@ from aiohttp import web
 
 from ring0 import limits
 from ring0.errors import CallDenied, CallInvalid, Ring0Error
-from ring0.gateway.bodies import Bodies, BodyRefused
-from ring0.gateway.mcp import messages, modern
+from ring0.gateway.bodies import Bodies, BodyRefused, size_of
+from ring0.gateway.mcp import messages, stateless
 from ring0.gateway.mcp.answering import ME, Answering
 from ring0.gateway.mcp.calling import progress_token
 from ring0.gateway.mcp.messages import (
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
+    SERVER_ERROR,
+    SESSION_NOT_FOUND,
     Message,
     Refused,
 )
-from ring0.gateway.mcp.modern import Client
-from ring0.gateway.mcp.reply import GivenUp, Reply, fault, refusal, stream
+from ring0.gateway.mcp.reply import GivenUp, Reply, refusal, refused_of, stream
 from ring0.gateway.mcp.sessions import HEADER, Session, Sessions
-from ring0.gateway.mcp.table import HANDSHAKE, method_of
+from ring0.gateway.mcp.stateless import Client
+from ring0.gateway.mcp.table import HANDSHAKE, METHODS, method_of
+from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
 
@@ -76,10 +79,10 @@ class McpDoor:
                 return refusal(Refused.of(error, PARSE_ERROR))
             except Ring0Error as error:
                 return refusal(Refused.of(error), status=403)
+            except ConnectionError:
+                raise  # Nobody is there to be answered.
             except Exception as error:
-                if isinstance(error, ConnectionError):
-                    raise  # Nobody is there to be answered.
-                return refusal(fault(error), status=500)
+                return refusal(refused_of(error), status=500)
 
         return answer
 
@@ -88,23 +91,23 @@ class McpDoor:
     async def _post(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json":
             raise Refused(INVALID_REQUEST, "The body is sent as `application/json`.")
-        length = request.content_length
-        if length is None or length > limits.CALL_BODY_SIZE_BYTES_MAX:
-            length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
-        async with self._run.weight.room(length):
+        async with self._run.weight.room(size_of(request)):
             message = messages.read(await self._bodies.read(request))
-        if _is_stateless(request, message):
-            return await self._stateless(request, message)
-        return await self._in_session(request, message)
+        # All of it stays for as long as it is answered; in between nothing is awaited.
+        size = request.content_length or len(values.canonical(message.params))
+        with self._run.weight.kept(size):
+            if _is_stateless(request, message):
+                return await self._stateless(request, message)
+            return await self._in_session(request, message)
 
     async def _stateless(self, request: web.Request, message: Message) -> web.StreamResponse:
         if message.method and message.id is None:  # There is nothing that one could tell us.
-            modern.check_version(request.headers.get(modern.VERSION_HEADER, ""))
+            stateless.check_version(request.headers.get(stateless.VERSION_HEADER, ""))
             return web.Response(status=202)
         if not message.method or message.id is None:
             raise Refused(INVALID_REQUEST, "A client answers nothing in this era.")
         try:
-            client = modern.client_of(message, request)
+            client = stateless.client_of(message, request)
         except Refused as refused:
             return refusal(refused, message.id)
         return await self._answered(request, message, client, None)
@@ -115,7 +118,7 @@ class McpDoor:
         session = self._session(request)
         if session is None:
             return refusal(_no_session(request), message.id, status=_session_status(request))
-        version = request.headers.get(modern.VERSION_HEADER, session.version)
+        version = request.headers.get(stateless.VERSION_HEADER, session.version)
         if version != session.version:
             what = f"The session speaks {session.version}, and the request {version[:40]!r}."
             return refusal(Refused(INVALID_REQUEST, what), message.id)
@@ -134,7 +137,7 @@ class McpDoor:
             self._gate.handles.check(self._run.handle)
             session = self._sessions.open(message.params)
         except (Refused, Ring0Error) as error:
-            return refusal(fault(error), message.id)
+            return refusal(refused_of(error), message.id)
         assert message.id is not None
         result = {
             "protocolVersion": session.version,
@@ -157,9 +160,8 @@ class McpDoor:
     ) -> web.StreamResponse:
         assert message.id is not None
         if method_of(message.method, "handshake" if session else "stateless") is None:
-            what = f"This door has no method {message.method[:80]!r}."
             status = 200 if session else 404
-            return refusal(Refused(METHOD_NOT_FOUND, what), message.id, status=status)
+            return refusal(_no_method(message.method), message.id, status=status)
         token = progress_token(message.params)
         reply = Reply(request, message.id, client, session, token)
         try:
@@ -179,7 +181,7 @@ class McpDoor:
         except (GivenUp, ConnectionError):
             raise
         except Exception as error:
-            return await reply.refuse(fault(error))
+            return await reply.refuse(refused_of(error))
         if reply.is_unheard:
             self._undelivered(reply)
         return await reply.end(result)
@@ -199,7 +201,9 @@ class McpDoor:
         if "text/event-stream" not in request.headers.get("Accept", ""):
             return web.Response(status=406)
         if session.streaming:
-            return refusal(Refused(-32000, "The session has such a stream already."), status=409)
+            return refusal(
+                Refused(SERVER_ERROR, "The session has such a stream already."), status=409
+            )
         session.streaming = True
         response = stream()
         try:
@@ -230,16 +234,22 @@ class McpDoor:
 
 def _is_stateless(request: web.Request, message: Message) -> bool:
     """The header says it; where there is none, the body does."""
-    version = request.headers.get(modern.VERSION_HEADER)
+    version = request.headers.get(stateless.VERSION_HEADER)
     meta: Any = message.params.get("_meta")
     if version is None:
-        return isinstance(meta, dict) and modern.VERSION in meta
+        return isinstance(meta, dict) and stateless.VERSION in meta
     return version not in HANDSHAKE
+
+
+def _no_method(name: str) -> Refused:
+    what = f"This door has no method {name[:80]!r}."
+    why = METHODS[name].why if name in METHODS else ""
+    return Refused(METHOD_NOT_FOUND, f"{what} {why}".strip())
 
 
 def _no_session(request: web.Request) -> Refused:
     if HEADER in request.headers:
-        return Refused(-32001, "There is no such session here: begin with `initialize`.")
+        return Refused(SESSION_NOT_FOUND, "There is no such session here: begin with `initialize`.")
     return Refused(INVALID_REQUEST, f"{HEADER} is missing: begin with `initialize`.")
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import Ring0Error
+from ring0.models import sse
 from ring0.types import Frozen
 
 PARSE_ERROR: Final = -32700
@@ -18,6 +19,8 @@ INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
+SERVER_ERROR: Final = -32000
+SESSION_NOT_FOUND: Final = -32001
 RESOURCE_NOT_FOUND: Final = -32002
 HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
@@ -50,8 +53,7 @@ class Refused(Exception):
     @classmethod
     def of(cls, error: Ring0Error, code: int = INTERNAL_ERROR) -> Refused:
         """One of ours, word for word."""
-        words = " ".join(part for part in (error.what, error.why, error.todo) if part)
-        return cls(code, words, {"ring0": error.as_dict()})
+        return cls(code, error.as_line(), {"ring0": error.as_dict()})
 
 
 class Message(Frozen, frozen=True, kw_only=True):
@@ -113,5 +115,5 @@ def request(number: Id, method: str, params: dict[str, Any]) -> bytes:
 
 
 def event(message: bytes) -> bytes:
-    """As Server-Sent Events have it."""
-    return b"event: message\ndata: " + message + b"\n\n"
+    """As a stream has it."""
+    return sse.event(message, "message")

@@ -11,9 +11,10 @@ from aiohttp import web
 from ring0 import limits
 from ring0.errors import Ring0Error
 from ring0.gateway.mcp import messages
-from ring0.gateway.mcp.messages import STATUS, Id, Refused
-from ring0.gateway.mcp.modern import Client
+from ring0.gateway.mcp.messages import SERVER_ERROR, STATUS, Id, Refused
 from ring0.gateway.mcp.sessions import Session
+from ring0.gateway.mcp.stateless import Client
+from ring0.gateway.told import fault
 
 _JSON: Final = "application/json"
 _STREAM: Final = "text/event-stream"
@@ -105,10 +106,10 @@ class Reply:
         finally:
             answer.cancel()
         if over:
-            raise Refused(-32000, f"The client did not answer {method}.")
+            raise Refused(SERVER_ERROR, f"The client did not answer {method}.")
         said = answer.result()
         if said.error is not None:
-            raise Refused(-32000, f"The client refuses {method}.", said.error)
+            raise Refused(SERVER_ERROR, f"The client refuses {method}.", said.error)
         return said.result
 
     # --- its end ------------------------------------------------------------------------------
@@ -150,23 +151,17 @@ def stream() -> web.StreamResponse:
     return web.StreamResponse(headers=headers)
 
 
-def refusal(
-    refused: Refused, number: Id | None = None, status: int = 0, **headers: str
-) -> web.Response:
+def refusal(refused: Refused, number: Id | None = None, status: int = 0) -> web.Response:
     """An error with a status of its own: nothing was streamed yet."""
     return web.Response(
         body=messages.refusal(number, refused),
         status=status or STATUS.get(refused.code, 400),
         content_type=_JSON,
-        headers=headers,
     )
 
 
-def fault(error: Exception) -> Refused:
-    """Never a traceback, not even of our own faults."""
+def refused_of(error: Exception) -> Refused:
+    """Whatever went wrong, as the protocol has it."""
     if isinstance(error, Refused):
         return error
-    if isinstance(error, Ring0Error):
-        return Refused.of(error)
-    what = f"ring0 failed to answer: {type(error).__name__}."
-    return Refused.of(Ring0Error(what, why="A fault of ring0.", todo="Report it."))
+    return Refused.of(error if isinstance(error, Ring0Error) else fault(error))

@@ -10,8 +10,8 @@ from collections import deque
 from typing import Any, Final
 
 from ring0 import limits
-from ring0.gateway.mcp.messages import Id, Message, Refused
-from ring0.gateway.mcp.modern import Client
+from ring0.gateway.mcp.messages import SERVER_ERROR, Id, Message, Refused
+from ring0.gateway.mcp.stateless import Client, check_capabilities
 from ring0.gateway.mcp.table import HANDSHAKE, LATEST
 from ring0.runtime import Runtime
 
@@ -48,8 +48,10 @@ class Session:
         self._number = 0
 
     def tell(self, message: bytes) -> None:
-        """For whoever listens; the oldest go where nobody does."""
-        self._waiting.append(message)
+        """For whoever listens, once however often it comes meanwhile; the oldest go where nobody
+        does."""
+        if message not in self._waiting:
+            self._waiting.append(message)
         self.news.set()
 
     def told(self) -> list[bytes]:
@@ -93,18 +95,17 @@ class Sessions:
 
     def open(self, params: dict[str, Any]) -> Session:
         """For a client that says `initialize`. The oldest idle one goes where there are too
-        many. Raises Refused where none is idle."""
+        many. Raises Refused where none is idle, or the client says too much of itself."""
+        capabilities = params.get("capabilities")
+        capabilities = capabilities if isinstance(capabilities, dict) else {}
+        check_capabilities(capabilities)
         if len(self._open) >= limits.MCP_DOOR_SESSIONS_MAX:
             idle = [one for one in self._open.values() if not one.given_up and not one.streaming]
             if not idle:
-                raise Refused(-32000, f"{limits.MCP_DOOR_SESSIONS_MAX} sessions are at work.")
+                raise Refused(SERVER_ERROR, f"{limits.MCP_DOOR_SESSIONS_MAX} sessions are at work.")
             self.close(idle[0].name)
         asked = params.get("protocolVersion")
-        capabilities = params.get("capabilities")
-        client = Client(
-            capabilities=capabilities if isinstance(capabilities, dict) else {},
-            log_level=LEVELS[0],
-        )
+        client = Client(capabilities=capabilities, log_level=LEVELS[0])
         name = self._runtime.random_bytes(_NAME_BYTES).hex()
         version = asked if asked in HANDSHAKE else LATEST
         session = self._open[name] = Session(name, version, client)

@@ -35,7 +35,7 @@ class Method(Frozen, frozen=True, kw_only=True):
     operation: str = ""
     """The operation of an upstream server that it becomes; empty: `tools/call` says it itself."""
     why: str = ""
-    """It is refused, or what the door does with it."""
+    """It is refused."""
 
 
 def _call(name: str, operation: str, *eras: Era) -> Method:

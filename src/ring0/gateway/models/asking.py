@@ -8,14 +8,13 @@ import asyncio
 from collections import Counter
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
 from ring0 import limits
-from ring0.errors import CallInvalid, ModelFailed, Ring0Error
+from ring0.errors import CallInvalid, Ring0Error
+from ring0.gateway.models.answers import DEFAULT, about, read_answer
 from ring0.gateway.models.earlier import Earlier
 from ring0.gateway.models.given import Given
-from ring0.gateway.models.naming import about
 from ring0.gateway.models.profiles import Profile
 from ring0.gateway.told import Told
 from ring0.kernel import values
@@ -30,9 +29,11 @@ from ring0.tools.driver import Said
 from ring0.tools.mcp import bare_name
 from ring0.types import CallKind, CallState, Outcome, Request
 
-DEFAULT: Final = "default"
 EMBEDDINGS: Final = "embeddings"
 """The model that is asked for vectors, whatever a client calls it."""
+_AT_DOOR: Final = "mcp__ring0__"
+"""How clients that mark a tool with its server call those of the MCP door, by the name that it has
+in the run's MCP configuration (`mcp.json`). Another server's tool may be called as ours is."""
 
 
 class Asking:
@@ -64,10 +65,21 @@ class Asking:
         _check_name(asked.model)
         question = dialect.request(asked.body)
         self._given.check(question)
-        if asked.previous:
-            asked = await self.earlier.going_on(asked)
-            question = dialect.request(asked.body)
+        if not asked.previous:
+            return await self._answer(dialect, asked, question, said, profile)
+        async with self.earlier.gone_on(asked) as whole:
+            question = dialect.request(whole.body)
             self._given.learn_again(question.messages)
+            return await self._answer(dialect, whole, question, said, profile)
+
+    async def _answer(
+        self,
+        dialect: Dialect,
+        asked: Asked,
+        question: ModelRequest,
+        said: Said,
+        profile: Profile | None,
+    ) -> ModelAnswer:
         await self._take_in(question)
         args: dict[str, Any] = {"dialect": dialect.name, "body": asked.body}
         if asked.model:  # On record, and what the provider hears where the operator wrote `*`.
@@ -178,38 +190,34 @@ class Asking:
             return f"\n[ring0: {one_line(call.name)} was not allowed. {why}]"
 
     def _is_kernels(self, name: str) -> bool:
-        """A tool of the kernel's, as the MCP door calls it: the agent reaches it by that alone.
-        Where that door was never asked, it is a tool of the agent's that is called alike."""
-        if not self._run.knows_tools:
+        """A tool of the kernel's, as the MCP door told the agent of it: the agent reaches it by
+        that alone. One that the door never told of, or that the manifest says is the agent's own,
+        is a tool of the agent's that is called alike."""
+        bare = name.removeprefix(_AT_DOOR)
+        if any(self._is_agents(one) for one in (name, bare)):
             return False
-        bare = name.split("__", 2)[2] if name.startswith("mcp__") and name.count("__") > 1 else name
-        return bare in self.door_names()
+        return bare in self._run.listed and bare in self.door_names()
+
+    def _is_agents(self, name: str) -> bool:
+        tool = self._run.tools.get(name)
+        return tool is not None and tool.manifest.where == "agent"
 
     def door_names(self) -> dict[str, str]:
         """What the run's tools are called at its MCP door, to their own names: `crm__query` to
-        `crm.query`. One that lives in the agent has none."""
+        `crm.query`. One that lives in the agent has none, and keeps its own to itself: models know
+        it by that."""
         wanted = {
             name: bare_name(tool.driver) or name
             for name, tool in self._run.tools.items()
             if tool.manifest.where == "kernel"
         }
         # None takes another's name: where two want the same, each keeps its own.
-        times = Counter([*wanted, *(bare for name, bare in wanted.items() if bare != name)])
+        agents = [name for name, tool in self._run.tools.items() if tool.manifest.where == "agent"]
+        bares = (bare for name, bare in wanted.items() if bare != name)
+        times = Counter([*agents, *wanted, *bares])
         wanted = {name: bare if times[bare] == 1 else name for name, bare in wanted.items()}
-        there = NameMap(wanted.values())
+        there = NameMap([*wanted.values(), *agents])
         return {there.there(bare): name for name, bare in wanted.items()}
-
-
-def read_answer(value: Any) -> ModelAnswer:
-    """The outcome of a call of a model. Raises ModelFailed for what was too large to be kept."""
-    try:
-        return msgspec.convert(value, ModelAnswer)
-    except msgspec.ValidationError:
-        raise ModelFailed(
-            "The model's answer could not be kept.",
-            why=f"It is larger than a call may return: {limits.RESULT_SIZE_BYTES_MAX:,} bytes.",
-            todo="Ask for less at once: `max_tokens` bounds an answer.",
-        ) from None
 
 
 def _check_name(model: str) -> None:
@@ -228,6 +236,3 @@ def _value(outcome: Outcome) -> Any:
         return outcome.value
     assert outcome.error is not None
     raise Told(outcome.error, outcome.notice)
-
-
-__all__ = ["Asking", "Ring0Error"]

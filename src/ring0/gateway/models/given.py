@@ -8,12 +8,15 @@ learnt anew from the answers, so that a replay knows as much.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, Final
 
 from ring0.errors import CallDenied
 from ring0.kernel import values
 from ring0.kernel.live import LiveRun
 from ring0.models import ModelRequest
 from ring0.models.base import Message, Part
+
+_CITED_BY: Final = "encrypted_index"
 
 
 class Given:
@@ -25,7 +28,7 @@ class Given:
 
     def learn(self, parts: Iterable[Part]) -> None:
         """Those of an answer."""
-        self._digests.update(self._digest(part) for part in parts if part.kind == "opaque")
+        self._digests.update(self._digest(blob) for part in parts for blob in _blobs(part))
 
     def learn_again(self, messages: Iterable[Message]) -> None:
         """Those of a conversation that the journal has."""
@@ -36,7 +39,7 @@ class Given:
         """Raises CallDenied for one that this run was never given."""
         for number, message in enumerate(request.messages):
             for part in message.parts:
-                if part.kind == "opaque" and self._digest(part) not in self._digests:
+                if any(self._digest(blob) not in self._digests for blob in _blobs(part)):
                     raise CallDenied(
                         f"Message {number} has a block that nobody here can read"
                         f" ({str(part.native.get('type', 'opaque'))[:40]}), and this run was never"
@@ -46,5 +49,14 @@ class Given:
                         todo="Leave it out: a model goes on without what it thought before.",
                     )
 
-    def _digest(self, part: Part) -> str:
-        return self._run.digest_of(values.canonical(part.blob or part.native))
+    def _digest(self, blob: Any) -> str:
+        return self._run.digest_of(values.canonical(blob))
+
+
+def _blobs(part: Part) -> list[Any]:
+    """What of it nobody here can read: all of an opaque one, and what a text's citations were
+    found by."""
+    if part.kind == "opaque":
+        return [part.blob or part.native]
+    cited = part.native.get("citations", ()) if part.kind == "text" else ()
+    return [one[_CITED_BY] for one in cited if isinstance(one, dict) and one.get(_CITED_BY)]

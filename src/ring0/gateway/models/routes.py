@@ -23,13 +23,13 @@ from aiohttp import web
 
 from ring0 import limits
 from ring0.errors import Ring0Error, RunDead
-from ring0.gateway.bodies import Bodies, BodyRefused
+from ring0.gateway.bodies import Bodies, BodyRefused, size_of
 from ring0.gateway.models import profiles
 from ring0.gateway.models.asking import Asking
 from ring0.gateway.models.earlier import SPOKEN
 from ring0.gateway.models.pieces import Pieces
 from ring0.gateway.models.profiles import Profile
-from ring0.gateway.told import STATUS, STATUS_ELSE
+from ring0.gateway.told import STATUS, STATUS_ELSE, fault
 from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
@@ -91,15 +91,12 @@ class ModelDoors:
                 if _BEGUN in request:
                     raise ConnectionResetError from failure
                 return _refusal(spoken, failure)
-            except Exception as fault:  # Never a traceback, not even of our own faults.
-                if isinstance(fault, ConnectionError):
-                    raise  # Nobody is there to be answered.
+            except ConnectionError:
+                raise  # Nobody is there to be answered.
+            except Exception as error:
                 if _BEGUN in request:  # Nothing more fits into half an answer: it breaks off.
-                    raise ConnectionResetError from fault
-                what = f"ring0 failed to answer: {type(fault).__name__}."
-                return _refusal(
-                    spoken, Ring0Error(what, why="A fault of ring0.", todo="Report it."), 500
-                )
+                    raise ConnectionResetError from error
+                return _refusal(spoken, fault(error), 500)
 
         return answer
 
@@ -118,16 +115,11 @@ class ModelDoors:
                 # Whoever asks for the same next never heard the answer: it is the same call.
                 self._run.unheard(said.call)
                 raise
-        if answer.status == 200:
-            self._run.heard(said.call)
         return answer
 
     async def _read(self, request: web.Request, spoken: Dialect) -> tuple[Asked, dict[str, str]]:
         """The question, and the headers by lower-case name."""
-        length = request.content_length
-        if length is None or length > limits.CALL_BODY_SIZE_BYTES_MAX:
-            length = limits.CALL_BODY_SIZE_BYTES_MAX if length is None else 0  # Refused unread.
-        async with self._run.weight.room(length):
+        async with self._run.weight.room(size_of(request)):
             headers: dict[str, str] = {}
             for name, value in request.headers.items():  # The same name again goes on in its list.
                 key = name.lower()
@@ -172,13 +164,17 @@ class ModelDoors:
         else:
             await response.write(_encode(body))
         await response.write_eof()
+        if status == 200:
+            self._run.heard(said.call)
         return response
 
     def _body(
         self, spoken: Dialect, asked: Asked, said: Said, asking: asyncio.Future[ModelAnswer]
     ) -> tuple[dict[str, Any], int]:
         try:
-            return spoken.write_answer(asking.result(), self._asking.about(asked, said)), 200
+            answer = asking.result()
+            self._gate.handles.check(self._run.handle)  # Of a run that was killed nothing goes out.
+            return spoken.write_answer(answer, self._asking.about(asked, said)), 200
         except Ring0Error as failure:
             status = _status(failure)
             return spoken.error(failure, status), status
@@ -219,6 +215,8 @@ class ModelDoors:
                 writer.error(failure) if failure is not None else writer.end(asking.result())
             )
             await response.write_eof()
+            if failure is None:
+                self._run.heard(said.call)
             return response
         finally:
             pieces.leave()

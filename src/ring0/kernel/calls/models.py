@@ -58,7 +58,7 @@ class Model:
                 "dialect": {"type": "string"},
                 "body": {"type": "object"},
                 "profile": {"type": "string"},
-                "model": {"type": "string", "maxLength": limits.MODEL_CALLED_CHARS_MAX},
+                "model": {"type": "string", "maxLength": limits.CALL_NAME_CHARS_MAX},
             },
             "required": [],
             "additionalProperties": False,
@@ -213,7 +213,7 @@ class _Asking:
         told = ModelFailed(
             f"None of {len(self._unanswered)} models answered.",
             why=" ".join(f"{one.model}: {one.why}" for one in self._unanswered),
-            todo="see the providers' status, the models' names, their addresses and keys",
+            todo="See the providers' status, the models' names, their addresses and keys.",
         )
         told.unspent = self._unspent
         return told

@@ -34,9 +34,13 @@ def check_live(run: LiveRun, held: Held) -> None:
 
 def check_same(run: LiveRun, held: Held, record: Call) -> None:
     """What is on record was asked in the same words, and has an outcome where nothing goes live.
-    Raises ReplayDiverged, RunDead; CallInvalid for one that came with a token."""
+    Raises ReplayDiverged, RunDead; CallInvalid for one that came with a token, or that a client
+    came back to."""
     if record.request_digest != held.digest:
-        if held.scope is not None:  # Its holder's slip: the run itself asked for nothing else.
+        polled = held.kind is CallKind.TOOL and held.said is not None and held.said.id != ""
+        # Its holder's slip, or a client's that came back for a call with other words than it made
+        # it with: the run itself asked for nothing else.
+        if held.scope is not None or polled:
             raise CallInvalid(
                 f"{held.id} was {record.kind} {record.name} with other arguments.",
                 why="A call id names one call for ever.",

@@ -26,7 +26,6 @@ import msgspec
 from ring0 import limits
 from ring0.errors import CallInvalid
 
-FIELD_SHOWN_CHARS_MAX: Final = 80
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "any": (object,),
     "text": (str,),
@@ -67,10 +66,10 @@ class Table:
         fields = self._shapes[shape]
         found: dict[str, Any] = {}
         for key, value in body.items():
-            where = f"{place}.{key[:FIELD_SHOWN_CHARS_MAX]}" if place else key
+            where = f"{place}.{key[: limits.MODEL_FIELD_CHARS_MAX]}" if place else key
             rule = fields.get(key)
             if rule is None:
-                raise self._unknown(where[-4 * FIELD_SHOWN_CHARS_MAX :], fields)
+                raise self._unknown(where[-4 * limits.MODEL_FIELD_CHARS_MAX :], fields)
             taken = self._field(value, rule, where, features)
             if taken is not _LEFT_OUT:
                 found[key] = taken
@@ -85,7 +84,7 @@ class Table:
                 name for name, full in zip(known, self._shapes, strict=True) if name != full
             )
             raise CallInvalid(
-                f"{place}: there is no type {str(kind)[:FIELD_SHOWN_CHARS_MAX]!r} here.",
+                f"{place}: there is no type {str(kind)[: limits.MODEL_FIELD_CHARS_MAX]!r} here.",
                 why=f"ring0 takes of {self._dialect}: {types}.",
                 todo="Leave it out.",
             )
@@ -139,7 +138,7 @@ class Table:
 
     def _refused(self, where: str, why: str) -> CallInvalid:
         return CallInvalid(
-            f"{where[-4 * FIELD_SHOWN_CHARS_MAX :]} can't be taken.",
+            f"{where[-4 * limits.MODEL_FIELD_CHARS_MAX :]} can't be taken.",
             why=f"{why[:1].upper()}{why[1:]}.",
             todo="Correct it, or leave it out.",
         )

@@ -19,8 +19,6 @@ from ring0.models.wire import arguments, call_id, call_ids, unreadable
 _TOOL: Final = "tool"
 _ARGUMENTS: Final = "arguments"
 _ANSWER: Final = "answer"
-_TEXT_CHARS_MAX: Final = 240
-"""Of each text in what is forced into a form."""
 
 
 def payload(request: ModelRequest, names: NameMap) -> dict[str, Any]:
@@ -134,5 +132,5 @@ def _bounded(schema: Any) -> Any:
         return schema
     found = {key: _bounded(value) for key, value in schema.items()}
     if schema.get("type") == "string" and not {"maxLength", "enum", "pattern"} & schema.keys():
-        found["maxLength"] = _TEXT_CHARS_MAX
+        found["maxLength"] = limits.LOCAL_MODEL_TEXT_CHARS_MAX
     return found

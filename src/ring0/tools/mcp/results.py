@@ -42,7 +42,9 @@ def value_of(name: str, answer: Answer, promised: Promise | None) -> Any:
         _check_promise(name, answer.structured, promised)
     value: Any
     if answer.structured is not None:
-        value = {"value": answer.structured, "parts": rest} if rest else answer.structured
+        # One that looks like parts is told apart from them: whoever shows it must not be fooled.
+        marked = rest or (isinstance(answer.structured, dict) and "parts" in answer.structured)
+        value = {"value": answer.structured, "parts": rest} if marked else answer.structured
     elif not rest and len(texts) == 1:
         value = texts[0]
     else:

@@ -114,9 +114,7 @@ class McpTool:
         try:
             value = value_of(name, done.answer, self._promised)
         except ToolFailed as error:
-            if not self._server.settings.contained and self.manifest.effect is Effect.ONCE:
-                raise _as_known(error, done.answer.failed, name) from None
-            raise
+            raise self._known(error, done.answer.failed) from None
         return self._result(value, done, context)
 
     async def _through(self, args: dict[str, Any], context: CallContext) -> Result:
@@ -129,8 +127,17 @@ class McpTool:
         )  # fmt: skip
         from ring0.tools.mcp.results import reached_call
 
-        value = reached_call(self.manifest.name, done.answer, self._promised)
+        try:
+            value = reached_call(self.manifest.name, done.answer, self._promised)
+        except ToolFailed as error:
+            raise self._known(error, bool(done.answer.result.get("isError"))) from None
         return self._result(value, done, context)
+
+    def _known(self, error: ToolFailed, failed: bool) -> Ring0Error:
+        """What is known of an effect whose answer can't be used. `failed`: the server says so."""
+        if not self._server.settings.contained and self.manifest.effect is Effect.ONCE:
+            return _as_known(error, failed, self.manifest.name)
+        return error
 
     def _result(self, value: Any, done: Done[Any], context: CallContext) -> Result:
         name, collected = self.manifest.name, done.collected

@@ -16,12 +16,14 @@ from ring0.models.dialects import About
 from ring0.models.dialects.chat.request import as_call
 from ring0.models.names import NameMap
 from ring0.models.wire import (
-    TOOL_CALLS_MAX,
     arguments,
     call_id,
     call_ids,
     count,
+    decoded,
+    native_of,
     one_line,
+    part_of,
     request_chars,
     tool_name,
     unreadable,
@@ -87,12 +89,12 @@ class _Body(msgspec.Struct):
     usage: Usage | None = None
 
 
+_decode = msgspec.json.Decoder(_Body).decode
+
+
 def read(body: bytes, request: ModelRequest, model: str, names: NameMap) -> ModelAnswer:
     """Raises `ModelFailed` for what is not one."""
-    try:
-        parsed = msgspec.json.decode(body, type=_Body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise unreadable(str(error)) from None
+    parsed = decoded(_decode, body)
     if len(parsed.choices) != 1:
         raise unreadable(f"it has {len(parsed.choices)} choices, one was asked for")
     choice = parsed.choices[0]
@@ -122,8 +124,8 @@ def made(
     names: NameMap,
 ) -> ModelAnswer:
     """The answer of these pieces, however they came. Raises ModelFailed."""
-    if len(proposed) > TOOL_CALLS_MAX:
-        raise unreadable(f"it proposes more than {TOOL_CALLS_MAX} calls")
+    if len(proposed) > limits.MODEL_TOOL_CALLS_MAX:
+        raise unreadable(f"it proposes more than {limits.MODEL_TOOL_CALLS_MAX} calls")
     if finish == "length" and proposed and not (proposed[-1].function.arguments or "").strip():
         raise unreadable("its last call was cut short")  # Not one without arguments.
     taken = call_ids(request)
@@ -148,14 +150,10 @@ def made(
         model=one_line(model, limits.CALL_NAME_CHARS_MAX),
         estimated=guessed_in or guessed_out,
         stop="tools" if calls else STOPS.get(finish, "end"),  # type: ignore[arg-type]
-        tokens_cached=_part_of(cached.cached_tokens, tokens_in),
-        tokens_reasoning=_part_of(reasoned.reasoning_tokens, tokens_out),
+        tokens_cached=part_of(cached.cached_tokens, tokens_in),
+        tokens_reasoning=part_of(reasoned.reasoning_tokens, tokens_out),
         native=Native(dialect="chat", body=extra) if extra else None,
     )
-
-
-def _part_of(said: int | None, whole: int) -> int:
-    return said if said is not None and 0 <= said <= whole else 0
 
 
 def _call(call: Proposed, place: int, names: NameMap, taken: set[str]) -> ToolCall:
@@ -174,7 +172,7 @@ def _length(call: Proposed) -> int:
 
 
 def write(answer: ModelAnswer, about: About) -> dict[str, Any]:
-    native = answer.native.body if answer.native and answer.native.dialect == "chat" else {}
+    native = native_of(answer, "chat")
     refusal = native.get("refusal")
     message: dict[str, Any] = {
         "role": "assistant",
@@ -215,7 +213,7 @@ def finish(answer: ModelAnswer) -> str:
 
 def error(failed: Ring0Error, status: int) -> dict[str, Any]:
     """As OpenAI's clients read it: the message has to say it all."""
-    told = failed.as_dict()
-    message = " ".join(told[key] for key in ("what", "why", "todo") if told.get(key))
     kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": told["code"]}}
+    return {
+        "error": {"message": failed.as_line(), "type": kind, "param": None, "code": failed.code}
+    }

@@ -16,7 +16,7 @@ from ring0.models.dialects.chat import answer as whole
 from ring0.models.dialects.chat.answer import Function, Proposed, Usage
 from ring0.models.dialects.chat.request import as_call
 from ring0.models.names import NameMap
-from ring0.models.wire import TOOL_CALLS_MAX, one_line, unreadable
+from ring0.models.wire import Size, decoded, native_of, one_line, unreadable
 
 DONE: Final = b"[DONE]"
 
@@ -80,7 +80,7 @@ class ChatReader:
         self._newest: dict[int, tuple[int, int]] = {}
         self._finish = ""
         self._usage: Usage | None = None
-        self._size = 0
+        self._size = Size()
         self._done = False
 
     def feed(self, chunk: bytes) -> list[Delta]:
@@ -110,10 +110,7 @@ class ChatReader:
         )
 
     def _take(self, data: bytes) -> list[Delta]:
-        try:
-            chunk = _decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise unreadable(str(error)) from None
+        chunk = decoded(_decode, data)
         if chunk.error is not None:
             raise unreadable(f"its stream says: {one_line(str(chunk.error))}")
         self._model = chunk.model or self._model
@@ -128,7 +125,7 @@ class ChatReader:
         return found
 
     def _piece(self, piece: _Piece) -> list[Delta]:
-        self._grow(len(piece.content or "") + len(piece.refusal or ""))
+        self._size.grow(len(piece.content or "") + len(piece.refusal or ""))
         for call in piece.tool_calls or ():
             self._call(call)
         if piece.refusal:
@@ -141,20 +138,15 @@ class ChatReader:
     def _call(self, piece: _CallPiece) -> None:
         place = self._newest.get(piece.index)
         if place is None or (piece.id and self._calls[place].id not in ("", piece.id)):
-            if len(self._calls) >= TOOL_CALLS_MAX:
-                raise unreadable(f"it proposes more than {TOOL_CALLS_MAX} calls")
+            if len(self._calls) >= limits.MODEL_TOOL_CALLS_MAX:
+                raise unreadable(f"it proposes more than {limits.MODEL_TOOL_CALLS_MAX} calls")
             place = self._newest[piece.index] = (piece.index, len(self._calls))
             self._calls[place] = _Call()
         call, function = self._calls[place], piece.function or _FunctionPiece()
-        self._grow(len(function.name or "") + len(function.arguments or ""))
+        self._size.grow(len(function.name or "") + len(function.arguments or ""))
         call.id = piece.id or call.id
         call.name.write(function.name or "")
         call.arguments.write(function.arguments or "")
-
-    def _grow(self, chars: int) -> None:
-        self._size += chars
-        if self._size > limits.MODEL_ANSWER_SIZE_BYTES_MAX:
-            raise unreadable(f"it is larger than {limits.MODEL_ANSWER_SIZE_BYTES_MAX:,} bytes")
 
 
 class ChatWriter:
@@ -184,8 +176,7 @@ class ChatWriter:
 
     def end(self, answer: ModelAnswer) -> bytes:
         found = b""
-        native = answer.native.body if answer.native and answer.native.dialect == "chat" else {}
-        if refusal := native.get("refusal"):
+        if refusal := native_of(answer, "chat").get("refusal"):
             found += self._chunk({"refusal": refusal})
         elif rest := answer.text[self._sent :]:
             found += self._chunk({"content": rest})

@@ -23,12 +23,10 @@ from ring0.models.dialects import About, Asked
 from ring0.models.dialects.chat.answer import error as error_body
 from ring0.models.dialects.fields import Table
 from ring0.models.names import NameMap
-from ring0.models.wire import count, one_line, refused, request_chars, unreadable
+from ring0.models.wire import count, decoded, one_line, refused, request_chars, unreadable
 
 NAME: Final = "embeddings"
 TABLE: Final = Table(NAME)
-TEXTS_MAX: Final = 2_048
-DIMENSIONS_MAX: Final = 16_384
 _FLOAT_BYTES: Final = 4
 _FORMATS: Final = ("float", "base64")
 
@@ -48,6 +46,9 @@ class _Body(msgspec.Struct):
     usage: _Usage | None = None
 
 
+_decode = msgspec.json.Decoder(_Body).decode
+
+
 class Embeddings:
     """The dialect `embeddings`."""
 
@@ -61,8 +62,8 @@ class Embeddings:
         found, _ = TABLE.rebuild(body)
         if found.get("encoding_format", "float") not in _FORMATS:
             raise refused("encoding_format", f"it is one of {', '.join(_FORMATS)}")
-        if not 1 <= found.get("dimensions", 1) <= DIMENSIONS_MAX:
-            raise refused("dimensions", f"there are 1 to {DIMENSIONS_MAX:,}")
+        if not 1 <= found.get("dimensions", 1) <= limits.EMBEDDING_DIMENSIONS_MAX:
+            raise refused("dimensions", f"there are 1 to {limits.EMBEDDING_DIMENSIONS_MAX:,}")
         return ModelRequest(
             messages=tuple(Message(role="user", content=text) for text in _texts(found)),
             max_tokens=1,
@@ -89,10 +90,7 @@ class Embeddings:
     def read_answer(
         self, body: bytes, request: ModelRequest, model: str, names: NameMap
     ) -> ModelAnswer:
-        try:
-            parsed = msgspec.json.decode(body, type=_Body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise unreadable(str(error)) from None
+        parsed = decoded(_decode, body)
         by_place = {one.index: one.embedding for one in parsed.data}
         assert request.native is not None
         texts = len(_texts(request.native.body))
@@ -144,8 +142,8 @@ def _texts(body: dict[str, Any]) -> list[str]:
     """Raises CallInvalid."""
     found = body.get("input")
     texts = [found] if isinstance(found, str) else found
-    if not isinstance(texts, list) or not 1 <= len(texts) <= TEXTS_MAX:
-        raise refused("input", f"it is a text, or a list of 1 to {TEXTS_MAX:,}")
+    if not isinstance(texts, list) or not 1 <= len(texts) <= limits.EMBEDDING_TEXTS_MAX:
+        raise refused("input", f"it is a text, or a list of 1 to {limits.EMBEDDING_TEXTS_MAX:,}")
     if not all(isinstance(text, str) and text for text in texts):
         # Tokens hide from whoever judges what is said in them.
         raise refused("input", "each is a text with something in it: tokens are not taken")
@@ -156,7 +154,8 @@ def _packed(vector: list[float] | str) -> str:
     """As base64 of 32-bit floats, the lowest byte first. Raises ModelFailed."""
     try:
         numbers = _numbers(vector) if isinstance(vector, str) else vector
-        if not 1 <= len(numbers) <= DIMENSIONS_MAX or not all(map(math.isfinite, numbers)):
+        fits = 1 <= len(numbers) <= limits.EMBEDDING_DIMENSIONS_MAX
+        if not fits or not all(map(math.isfinite, numbers)):
             raise ValueError("a number is none, or there are none or too many")
         return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
     except (ValueError, OverflowError, struct.error) as error:

@@ -15,13 +15,16 @@ from ring0.errors import ModelFailed
 from ring0.models.base import Delta, ModelAnswer, ModelRequest, Native, ToolCall
 from ring0.models.names import NameMap
 from ring0.models.wire import (
-    TOOL_CALLS_MAX,
+    Size,
     arguments,
     call_id,
     call_ids,
     count,
+    decoded,
     one_line,
+    part_of,
     request_chars,
+    tool_name,
     unreadable,
 )
 
@@ -122,14 +125,11 @@ class Gathered:
         self._taken = call_ids(request)
         self._usage = _Usage()
         self._finish = self._message = self._blocked = ""
-        self._size = 0
+        self._size = Size()
 
     def take(self, data: bytes) -> list[Delta]:
         """What one body brings. Raises ModelFailed."""
-        try:
-            body = _decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise unreadable(str(error)) from None
+        body = decoded(_decode, data)
         if body.error is not None:
             raise unreadable(f"it says: {one_line(str(body.error))}")
         self._model = body.model_version or self._model
@@ -176,7 +176,7 @@ class Gathered:
 
     def _part(self, part: _Part) -> list[Delta]:
         signature = part.thought_signature or ""
-        self._grow(len(part.text or "") + len(signature))
+        self._size.grow(len(part.text or "") + len(signature))
         if part.function_call is not None:
             self._call(part.function_call, signature)
             return []
@@ -194,12 +194,12 @@ class Gathered:
 
     def _call(self, said: _Call, signature: str) -> None:
         place = len(self._calls) + 1
-        name = self._names.back(said.name)
-        if place > TOOL_CALLS_MAX:
-            raise unreadable(f"it proposes more than {TOOL_CALLS_MAX} calls")
-        if not name or len(name) > limits.CALL_NAME_CHARS_MAX or said.will_continue:
-            raise unreadable(f"its call {place} is not a named function, whole")
-        self._grow(len(said.args) + len(name))
+        if place > limits.MODEL_TOOL_CALLS_MAX:
+            raise unreadable(f"it proposes more than {limits.MODEL_TOOL_CALLS_MAX} calls")
+        name = tool_name(self._names.back(said.name), f"its call {place}")
+        if said.will_continue:
+            raise unreadable(f"its call {place} is not whole")
+        self._size.grow(len(said.args) + len(name))
         try:
             args = bytes(said.args).decode()
         except UnicodeDecodeError as error:
@@ -224,7 +224,7 @@ class Gathered:
         if said_out is not None or (said_in is not None and not told):
             said_out = (said_out or 0) + thoughts  # Zeros are left out.
         tokens_in, guessed_in = count(said_in, request_chars(self._request))
-        tokens_out, guessed_out = count(said_out, self._size)
+        tokens_out, guessed_out = count(said_out, self._size.chars)
         heard = sum(
             one.token_count
             for one in usage.prompt_tokens_details or ()
@@ -235,19 +235,10 @@ class Gathered:
             "tokens_in": tokens_in,
             "tokens_out": tokens_out,
             "estimated": guessed_in or guessed_out,
-            "tokens_cached": _part_of(usage.cached_content_token_count, tokens_in),
+            "tokens_cached": part_of(usage.cached_content_token_count, tokens_in),
             "tokens_extra": -(-min(heard, tokens_in) * more // of),
-            "tokens_reasoning": _part_of(thoughts, tokens_out),
+            "tokens_reasoning": part_of(thoughts, tokens_out),
         }
-
-    def _grow(self, chars: int) -> None:
-        self._size += chars
-        if self._size > limits.MODEL_ANSWER_SIZE_BYTES_MAX:
-            raise unreadable(f"it is larger than {limits.MODEL_ANSWER_SIZE_BYTES_MAX:,} bytes")
-
-
-def _part_of(said: int | None, whole: int) -> int:
-    return said if said is not None and 0 <= said <= whole else 0
 
 
 def _broken(why: str) -> ModelFailed:

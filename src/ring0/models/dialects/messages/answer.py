@@ -16,12 +16,13 @@ from ring0.models.dialects import About
 from ring0.models.dialects.messages.request import ThreadRefused, opaque_part, text_part
 from ring0.models.names import NameMap
 from ring0.models.wire import (
-    TOOL_CALLS_MAX,
     arguments,
     call_id,
     call_ids,
     count,
+    native_of,
     one_line,
+    part_of,
     request_chars,
     tool_name,
     unreadable,
@@ -184,7 +185,7 @@ def made(
         "stop_sequence": ending.stop_sequence,
         "stop_details": ending.stop_details,
         "context_management": edits,
-        "cache_creation_input_tokens": _part_of(kept, tokens_in),
+        "cache_creation_input_tokens": part_of(kept, tokens_in),
     }
     return ModelAnswer(
         text="".join(part.text for part in parts if part.kind == "text"),
@@ -195,9 +196,9 @@ def made(
         estimated=guessed_in or guessed_out,
         parts=tuple(parts),
         stop=stop,  # type: ignore[arg-type]
-        tokens_cached=_part_of(read_before, tokens_in),
-        tokens_extra=_extra(usage, _part_of(kept, tokens_in)),
-        tokens_reasoning=_part_of(details.thinking_tokens, tokens_out),
+        tokens_cached=part_of(read_before, tokens_in),
+        tokens_extra=_extra(usage, part_of(kept, tokens_in)),
+        tokens_reasoning=part_of(details.thinking_tokens, tokens_out),
         native=Native(dialect="messages", body={k: v for k, v in native.items() if v}),
     )
 
@@ -227,20 +228,16 @@ def _parts(
 
 
 def _call(one: Block, place: int, names: NameMap, taken: set[str]) -> ToolCall:
-    if place > TOOL_CALLS_MAX:
-        raise unreadable(f"it proposes more than {TOOL_CALLS_MAX} calls")
+    if place > limits.MODEL_TOOL_CALLS_MAX:
+        raise unreadable(f"it proposes more than {limits.MODEL_TOOL_CALLS_MAX} calls")
     name = tool_name(names.back(one.fields["name"]), f"its call {place}")
     return ToolCall(id=call_id(one.fields["id"], taken), name=name, args=arguments(one.input, name))
-
-
-def _part_of(said: int | None, whole: int) -> int:
-    return said if said is not None and 0 <= said <= whole else 0
 
 
 def _extra(usage: Usage, kept: int) -> int:
     """What is kept for five minutes costs a quarter more, for an hour as much again."""
     hour = usage.cache_creation.ephemeral_1h_input_tokens if usage.cache_creation else 0
-    hour = _part_of(hour, kept)
+    hour = part_of(hour, kept)
     return -(-(kept - hour) // 4) + hour
 
 
@@ -288,13 +285,8 @@ def written(part: Part, answer: ModelAnswer) -> dict[str, Any]:
     return {"type": "text", "text": part.text, "citations": cited}
 
 
-def native(answer: ModelAnswer) -> dict[str, Any]:
-    same = answer.native is not None and answer.native.dialect == "messages"
-    return answer.native.body if same and answer.native else {}
-
-
 def ended(answer: ModelAnswer) -> dict[str, Any]:
-    said = native(answer)
+    said = native_of(answer, "messages")
     reason = said.get("stop_reason", "")
     if STOPS.get(reason) != answer.stop:  # Calls of it may have been taken out since.
         reason = _STOPS_THERE[answer.stop]
@@ -306,12 +298,14 @@ def ended(answer: ModelAnswer) -> dict[str, Any]:
 
 
 def edits(answer: ModelAnswer) -> dict[str, Any]:
-    done = native(answer).get("context_management")
+    done = native_of(answer, "messages").get("context_management")
     return {"context_management": done} if done else {}
 
 
 def told_usage(answer: ModelAnswer) -> dict[str, Any]:
-    kept = _part_of(native(answer).get("cache_creation_input_tokens"), answer.tokens_in)
+    kept = part_of(
+        native_of(answer, "messages").get("cache_creation_input_tokens"), answer.tokens_in
+    )
     before = min(answer.tokens_cached, answer.tokens_in - kept)
     return {
         "input_tokens": answer.tokens_in - kept - before,
@@ -324,10 +318,8 @@ def told_usage(answer: ModelAnswer) -> dict[str, Any]:
 
 def error(failed: Ring0Error, status: int) -> dict[str, Any]:
     """As Anthropic's clients read it: the message has to say it all."""
-    told = failed.as_dict()
-    message = " ".join(told[key] for key in ("what", "why", "todo") if told.get(key))
     kind = _ERRORS.get(status, "invalid_request_error" if status < 500 else "api_error")
-    body: dict[str, Any] = {"type": kind, "message": message}
+    body: dict[str, Any] = {"type": kind, "message": failed.as_line()}
     if isinstance(failed, ThreadRefused):  # Clients that hear this go on without one.
         body["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
     return {"type": "error", "error": body}

@@ -159,7 +159,7 @@ def _result(block: dict[str, Any], place: str) -> Message:
     return Message(
         role="tool",
         content="".join(part.text for part in parts if part.kind == "text"),
-        parts=parts if any(part.kind != "text" for part in parts) else (),
+        parts=parts if any(part.kind != "text" or part.native for part in parts) else (),
         tool_call_id=block.get("tool_use_id", ""),
         is_error=block.get("is_error", False),
     )
@@ -169,7 +169,7 @@ def _message(role: str, parts: tuple[Part, ...]) -> Message:
     return Message(
         role=role,  # type: ignore[arg-type]
         content="".join(part.text for part in parts if part.kind == "text"),
-        parts=parts if any(part.kind != "text" for part in parts) else (),
+        parts=parts if any(part.kind != "text" or part.native for part in parts) else (),
     )
 
 

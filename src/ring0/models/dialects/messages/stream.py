@@ -15,7 +15,7 @@ from ring0.models.dialects.messages import answer as whole
 from ring0.models.dialects.messages.answer import Block, Ending, Usage
 from ring0.models.dialects.messages.request import opaque_part
 from ring0.models.names import NameMap
-from ring0.models.wire import one_line, unreadable
+from ring0.models.wire import Size, one_line, unreadable
 
 _JOINED: Final = {
     "text_delta": "text",
@@ -58,7 +58,7 @@ class MessagesReader:
         self._usage = Usage()
         self._ending = Ending()
         self._edits: dict[str, Any] | None = None
-        self._size = 0
+        self._size = Size()
         self._called = False
         """A tool call has begun: what follows it comes with the whole answer."""
         self._done = False
@@ -115,7 +115,7 @@ class MessagesReader:
             raise unreadable("its blocks do not come one after the other")
         if event.index >= limits.ANSWER_BLOCKS_MAX:
             raise unreadable(f"it has more than {limits.ANSWER_BLOCKS_MAX} blocks")
-        self._grow(len(event.content_block))
+        self._size.grow(len(event.content_block))
         self._open, self._pieces = whole.block(event.content_block), {}
         self._called = self._called or self._open.type == "tool_use"
         if self._open.type != "text":
@@ -129,7 +129,7 @@ class MessagesReader:
             raise unreadable("a piece belongs to no block")
         kind = event.delta.get("type")
         if kind == "citations_delta":
-            self._grow(len(msgspec.json.encode(event.delta)))
+            self._size.grow(len(msgspec.json.encode(event.delta)))
             cited = self._open.fields.get("citations")
             if not isinstance(cited, list):
                 cited = self._open.fields["citations"] = []
@@ -141,7 +141,7 @@ class MessagesReader:
         piece = event.delta.get(field)
         if not isinstance(piece, str):
             raise unreadable(f"a {kind} has no {field}")
-        self._grow(len(piece))
+        self._size.grow(len(piece))
         self._pieces.setdefault(field, io.StringIO()).write(piece)
         if field == "text" and self._open.type == "text" and piece:
             return [Delta(text=piece)]
@@ -169,11 +169,6 @@ class MessagesReader:
         for name in Usage.__struct_fields__ if usage else ():
             if (said := getattr(usage, name)) is not None:
                 setattr(self._usage, name, said)
-
-    def _grow(self, chars: int) -> None:
-        self._size += chars
-        if self._size > limits.MODEL_ANSWER_SIZE_BYTES_MAX:
-            raise unreadable(f"it is larger than {limits.MODEL_ANSWER_SIZE_BYTES_MAX:,} bytes")
 
 
 def _call_with(block: Block, joined: str) -> None:

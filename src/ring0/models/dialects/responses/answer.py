@@ -23,17 +23,20 @@ from ring0.models.dialects.responses.request import (
 )
 from ring0.models.names import NameMap
 from ring0.models.wire import (
-    TOOL_CALLS_MAX,
     arguments,
     call_id,
     call_ids,
     count,
+    decoded,
     one_line,
+    part_of,
     request_chars,
     tool_name,
     unreadable,
 )
 
+ID_PREFIX: Final = "resp_"
+"""Of what a response is called: clients go on from it by that."""
 _ENDS: Final = {"max_output_tokens": "length", "content_filter": "filter"}
 _ENDS_THERE: Final = {there: why for why, there in _ENDS.items()}
 _REPEATED: Final[dict[str, Any]] = {
@@ -114,12 +117,12 @@ class Body(msgspec.Struct):
     incomplete_details: _Why | None = None
 
 
+_decode = msgspec.json.Decoder(Body).decode
+
+
 def read(body: bytes, request: ModelRequest, model: str, names: NameMap) -> ModelAnswer:
     """Raises `ModelFailed` for what is not one."""
-    try:
-        parsed = msgspec.json.decode(body, type=Body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise unreadable(str(error)) from None
+    parsed = decoded(_decode, body)
     return made(parsed, parsed.output, request, model, names)
 
 
@@ -150,8 +153,8 @@ def made(
         estimated=guessed_in or guessed_out,
         parts=() if _is_plain(parts) else tuple(parts),
         stop=stop,  # type: ignore[arg-type]
-        tokens_cached=_part_of(cached, tokens_in),
-        tokens_reasoning=_part_of(reasoned, tokens_out),
+        tokens_cached=part_of(cached, tokens_in),
+        tokens_reasoning=part_of(reasoned, tokens_out),
         native=Native(dialect=NAME, body={"refused": True}) if gathered.refused else None,
     )
 
@@ -170,10 +173,6 @@ def _is_plain(parts: list[Part]) -> bool:
 
 def _are_calls(parts: list[Part]) -> bool:
     return all(part.kind == "call" for part in parts)
-
-
-def _part_of(said: int | None, whole: int) -> int:
-    return said if said is not None and 0 <= said <= whole else 0
 
 
 class _Gathered:
@@ -220,8 +219,8 @@ class _Gathered:
         self.parts.append(Part(kind="text", text=text, name=name, native=native))
 
     def _call(self, item: _Called, *, custom: bool) -> None:
-        if len(self.calls) >= TOOL_CALLS_MAX:
-            raise unreadable(f"it proposes more than {TOOL_CALLS_MAX} calls")
+        if len(self.calls) >= limits.MODEL_TOOL_CALLS_MAX:
+            raise unreadable(f"it proposes more than {limits.MODEL_TOOL_CALLS_MAX} calls")
         name = tool_name(self._names.back(item.name), f"its call {len(self.calls) + 1}")
         none = not (item.arguments or item.input).strip()
         if item.status == "incomplete" or (none and self._incomplete):
@@ -336,7 +335,7 @@ def response(
     asked = about.asked
     why = _ENDS_THERE.get(answer.stop) if answer else None
     return {
-        "id": f"resp_{about.id}",
+        "id": ID_PREFIX + about.id,
         "object": "response",
         "created_at": about.created_s,
         "status": state or (status(answer) if answer else "in_progress"),

@@ -7,13 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-from ring0 import limits
 from ring0.models import sse
 from ring0.models.base import Delta, ModelAnswer, ModelRequest, Part
 from ring0.models.dialects.responses import answer as whole
 from ring0.models.dialects.responses.answer import Body
 from ring0.models.names import NameMap
-from ring0.models.wire import unreadable
+from ring0.models.wire import Size, decoded, unreadable
 
 _DONE: Final = b"[DONE]"
 
@@ -40,7 +39,7 @@ class ResponsesReader:
         self._told = io.StringIO()
         self._items: dict[int, dict[str, Any]] = {}
         self._end: Body | None = None
-        self._size = 0
+        self._size = Size()
 
     def feed(self, chunk: bytes) -> list[Delta]:
         found: list[Delta] = []
@@ -59,10 +58,7 @@ class ResponsesReader:
         return answer
 
     def _take(self, data: bytes) -> list[Delta]:
-        try:
-            event = _decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise unreadable(str(error)) from None
+        event = decoded(_decode, data)
         match event.type:
             case "response.output_text.delta":
                 return self._text(event.delta)
@@ -82,7 +78,7 @@ class ResponsesReader:
             raise unreadable("a piece of its text is none")
         if not delta:
             return []
-        self._grow(len(delta))
+        self._size.grow(len(delta))
         self._told.write(delta)
         return [Delta(text=delta)]
 
@@ -96,14 +92,9 @@ class ResponsesReader:
 
     def _done(self, event: _Event, size: int) -> list[Delta]:
         item = event.item or {}
-        self._grow(size)
+        self._size.grow(size)
         if self._items.setdefault(event.output_index, item) is not item:
             raise unreadable(f"its item {event.output_index} is done twice")
         if item.get("type") != "reasoning":
             return []
         return [Delta(kind="part", part=whole.thought(item, event.output_index))]
-
-    def _grow(self, size: int) -> None:
-        self._size += size
-        if self._size > limits.MODEL_ANSWER_SIZE_BYTES_MAX:
-            raise unreadable(f"it is larger than {limits.MODEL_ANSWER_SIZE_BYTES_MAX:,} bytes")

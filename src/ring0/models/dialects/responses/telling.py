@@ -76,10 +76,8 @@ class ResponsesWriter:
         return found + self._event(f"response.{state}", response=full)
 
     def error(self, error: Ring0Error) -> bytes:
-        told = error.as_dict()
-        message = " ".join(told[key] for key in ("what", "why", "todo") if told.get(key))
         failed = whole.response(self._about, self._output, None, "failed")
-        failed["error"] = {"code": "server_error", "message": message}
+        failed["error"] = {"code": "server_error", "message": error.as_line()}
         return self._event("response.failed", response=failed)
 
     # --- messages -----------------------------------------------------------------------------

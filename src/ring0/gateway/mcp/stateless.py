@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from ring0 import limits
 from ring0.gateway.mcp.messages import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
@@ -20,6 +21,7 @@ from ring0.gateway.mcp.messages import (
     Refused,
 )
 from ring0.gateway.mcp.table import STATELESS
+from ring0.kernel import values
 from ring0.types import Frozen
 
 META: Final = "io.modelcontextprotocol/"
@@ -55,8 +57,16 @@ def client_of(message: Message, request: web.Request) -> Client:
     if not isinstance(version, str) or not isinstance(capabilities, dict):
         raise Refused(INVALID_PARAMS, f"{VERSION} is a text and {CAPABILITIES} an object.")
     check_version(version)
+    check_capabilities(capabilities)
     level = meta.get(LOG_LEVEL, "")
     return Client(capabilities=capabilities, log_level=level if isinstance(level, str) else "")
+
+
+def check_capabilities(capabilities: dict[str, Any]) -> None:
+    """Raises Refused for more than a client has to say: parsed, it takes many times its bytes."""
+    most = limits.MCP_DOOR_CAPABILITIES_SIZE_BYTES_MAX
+    if len(values.canonical(capabilities)) > most:
+        raise Refused(INVALID_PARAMS, f"The client's capabilities have at most {most:,} bytes.")
 
 
 def check_version(version: str) -> None:

@@ -1,0 +1,57 @@
+"""What a command says of calls that came through the doors of others; and a program's task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ring0.cli import parts
+from ring0.cli.starting import typed_to
+from ring0.types import CallKind
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        ({"messages": [{"role": "user", "content": "hi"}]}, "1 message; last, user: hi"),
+        (
+            {"dialect": "chat", "body": {"messages": [{"role": "tool", "content": "42"}] * 2}},
+            "2 messages; last, tool: 42",
+        ),
+        (
+            {"dialect": "messages",
+             "body": {"messages": [{"role": "user", "content": [{"type": "text", "text": "ho"}]}]}},
+            "1 message; last, user: ho",
+        ),
+        ({"dialect": "responses", "body": {"input": "go on"}}, "1 message; last, user: go on"),
+        (
+            {"dialect": "responses",
+             "body": {"input": [{"type": "function_call_output", "output": "done"}]}},
+            "1 message; last, function_call_output: done",
+        ),
+    ],
+)  # fmt: skip
+def test_a_question_is_shown_by_its_last_words_whatever_its_dialect(
+    args: dict[str, Any], shown: str
+) -> None:
+    assert parts.arguments(CallKind.MODEL, args) == shown
+
+
+@pytest.mark.parametrize("args", [{}, {"body": 7}, {"body": {"messages": [7]}}, {"messages": []},
+                                  {"body": {"messages": [{"content": [None, {}]}]}}])  # fmt: skip
+def test_an_odd_question_is_shown_too(args: dict[str, Any]) -> None:
+    assert "message" in parts.arguments(CallKind.MODEL, args)
+
+
+def test_what_is_typed_to_a_program_after_its_own_file_is_its_task(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text("")
+    (tmp_path / "more.txt").write_text("")
+    assert typed_to(("python", "-u", "agent.py", "refund", "order 1234"), tmp_path) == (
+        "refund order 1234"
+    )
+    words = ("python", "agent.py", "read", "more.txt", "now")
+    assert typed_to(words, tmp_path) == "read more.txt now"
+    assert typed_to(("sh", "-c", "echo hi"), tmp_path) == "-c echo hi"
+    assert typed_to(("python", "agent.py"), tmp_path) == ""
