@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from compat.cases import CASES
 from compat.clients import Client
 
+BEGIN: Final = "<!-- make compat: begin -->"
+END: Final = "<!-- make compat: end -->"
 Row = dict[str, str]
 """By case, what did not hold; empty: it held."""
 
@@ -37,10 +40,6 @@ def put(page: Path, text: str) -> None:
     before, _, rest = page.read_text("utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")
-
-
-BEGIN = "<!-- make compat: begin -->"
-END = "<!-- make compat: end -->"
 
 
 def _line(why: str) -> str:

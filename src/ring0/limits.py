@@ -815,6 +815,8 @@ MODEL_LIST_ITEMS_MAX: Final = 16_384
 """Of one list in a request at a model door: messages, parts of one, tools."""
 MODEL_CALLS_SAID_MAX: Final = 4_096
 """Tool calls in the conversation that a model is asked to go on with."""
+COMMAND_COST_MICROUSD_DEFAULT: Final = 1_000_000
+"""Of a program that is run without a manifest: a dollar."""
 LOCAL_MODEL_MEMORY_BYTES: Final = 768 * MIB
 LOCAL_MODEL_ANSWER_TOKENS_MAX: Final = 512
 LOCAL_MODEL_THREADS_MAX: Final = 64

@@ -10,6 +10,7 @@ import pytest
 from model_doors import asked, events, proposes, said
 
 from ring0.errors import ModelFailed
+from ring0.identity.narrowing import Narrowed
 from ring0.types import CallKind, Operator
 
 PATH = "/v1/chat/completions"
@@ -228,3 +229,12 @@ async def test_several_answers_at_once_are_refused_and_nobody_is_paid(tmp_path: 
             status, body = await a.post(PATH, {**HELLO, "n": n})
             assert status == 422 and f"n is {n}" in body["error"]["message"]
         assert not a.model.asked
+
+
+async def test_a_tasks_grant_covers_what_a_model_proposes_too(tmp_path: Path) -> None:
+    turn = said("hm", proposes("refund", "c1", id=7))
+    async with asked(tmp_path, turn) as a:
+        a.w.run.narrowed = Narrowed((("model:default",),))
+        _, body = await a.post(PATH, {**HELLO, "tools": [TOOL]})
+        message = body["choices"][0]["message"]
+        assert "tool_calls" not in message and "is not in this run's grant" in message["content"]

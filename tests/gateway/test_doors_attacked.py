@@ -11,19 +11,21 @@ from typing import Any
 import pytest
 from kernel_world import Doing
 from mcp_doors import META, MODERN, Spoken, spoken
+from mcp_world import world as mcp_world
 from model_doors import asked, proposes, said
 
 from ring0 import limits
 from ring0.errors import EffectUnknown, ToolFailed
 from ring0.gateway.mcp import content
 from ring0.models.base import Part
+from ring0.tools.mcp.http import HttpAnswer
 from ring0.tools.mcp.results import value_of
 from ring0.tools.mcp.session import Answer
-from ring0.types import CallKind, Effect, Operator, RunState
+from ring0.types import Effect, Operator, RunState
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
-JUNK = [[] for _ in range(10_000)]
+JUNK: list[Any] = [[] for _ in range(10_000)]
 NO_PROPOSALS = (
     '@id("no")\n@reason("no")\nforbid (principal, action == Action::"proposal", resource);'
 )
@@ -132,7 +134,8 @@ async def test_a_conversation_that_an_id_names_takes_its_room_while_it_is_answer
             while len(a.model.asked) < 2:
                 await asyncio.sleep(0.005)
         assert a.w.run.weight.bytes > 200_000
-        status, told = await a.post("/v1/responses", {**on, "input": "another"})
+        async with asyncio.timeout(10):
+            status, told = await a.post("/v1/responses", {**on, "input": "another"})
         assert status == 429 and "no room" in told["error"]["message"]
         a.model.go.set()
         assert (await held)[0] == 200
@@ -290,3 +293,41 @@ def test_a_structured_answer_that_looks_like_parts_is_a_value(value: dict[str, A
     told = content.result_of(kept, "", parts_of=True, stateless=True)
     assert told["structuredContent"] == value
     assert [part["type"] for part in told["content"]] == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("result", "error"),
+    [
+        ({"content": [{"type": "text", "text": "x" * 1_100_000}]}, EffectUnknown),
+        ({"content": [{"type": "text", "text": ""}] * 300}, EffectUnknown),
+        ({"content": [{"type": "text", "text": "no"}], "isError": True}, ToolFailed),
+    ],
+)
+async def test_a_once_effect_through_the_kernel_without_a_usable_answer_is_unknown(
+    tmp_path: Path, result: dict[str, Any], error: type[Exception]
+) -> None:
+    told: dict[str, Any] = {
+        "initialize": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "fake", "version": "1"},
+        },
+        "tools/list": {"tools": [{"name": "act", "inputSchema": {"type": "object"}}]},
+        "tools/call": result,
+        "ping": {},
+    }
+
+    async def send(method: str, url: str, headers: dict[str, str], body: bytes) -> HttpAnswer:
+        value = json.loads(body) if body else {}
+        if value.get("method") not in told:
+            return HttpAnswer(status=404 if "id" in value else 202, headers={}, body=b"")
+        answer = {"jsonrpc": "2.0", "id": value["id"], "result": told[value["method"]]}
+        kind = {"content-type": "application/json"}
+        return HttpAnswer(status=200, headers=kind, body=json.dumps(answer).encode())
+
+    config = {"use": "mcp", "url": "https://mcp.example.com/mcp", "wall_s": 5, "through": True}
+    async with mcp_world(tmp_path) as here:
+        await here.approve(config, send=send)
+        with pytest.raises(error) as failed:
+            await here.call("act")
+        assert type(failed.value) is error

@@ -59,16 +59,19 @@ async def test_what_is_no_message_is_told_and_what_follows_is_answered(tmp_path:
         ping = {"jsonrpc": "2.0", "id": 9, "method": "initialize",
                 "params": {"protocolVersion": LEGACY, "capabilities": {}}}  # fmt: skip
         odd = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": [1]}
-        broken = {"jsonrpc": "2.0", "id": 8, "method": "ping",
-                  "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "a\r\nb: c"}}}  # fmt: skip
+        broken, half = (
+            {"jsonrpc": "2.0", "id": number, "method": "ping",
+             "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": version}}}
+            for number, version in ((8, "a\r\nb: c"), (7, "\ud800"))
+        )  # fmt: skip
         lines = b"garbage\n[]\n\n\xff\xfe\n"
-        lines += b"".join(json.dumps(one).encode() + b"\n" for one in (odd, broken, ping))
+        lines += b"".join(json.dumps(one).encode() + b"\n" for one in (odd, broken, half, ping))
         out, _ = await asyncio.wait_for(process.communicate(lines), 20)
         said = [json.loads(line) for line in out.splitlines()]
         assert [one.get("id") for one in said[:3]] == [None, None, None]
         assert all("error" in one for one in said[:3])
         by_id = {one["id"]: one for one in said[3:]}
-        assert "error" in by_id[8] and "result" in by_id[9] and len(said) == 5
+        assert "error" in by_id[8] and "error" in by_id[None] and "result" in by_id[9]
 
 
 async def test_a_door_that_is_gone_is_an_error_and_no_silence(tmp_path: Path) -> None:

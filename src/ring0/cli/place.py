@@ -19,6 +19,7 @@ import uvloop
 from typer.core import TyperCommand
 
 from ring0 import limits
+from ring0.cli import parts
 from ring0.cli.folder import check_home, check_journal
 from ring0.errors import Interrupted, InvalidInput, NotFound
 from ring0.kernel.undo.planning import AGENT
@@ -162,6 +163,12 @@ async def run_named(store: SqliteStore, name: str) -> Run:
     return row
 
 
+def _begins(call: str, run: str, name: str) -> bool:
+    """Whether a call that is known by its digest is meant by `name`: the beginning of it, or the
+    short form in which it is shown."""
+    return call.startswith(f"{run}/{name}") or parts.place(call) == name
+
+
 async def call_named(store: SqliteStore, run: Run | None, name: str) -> Call:
     """A call by its id, by its place in the run (`0/3`), or by its seq (`#12`). Without a run, by
     its id alone. Raises NotFound, InvalidInput."""
@@ -181,9 +188,7 @@ async def call_named(store: SqliteStore, run: Run | None, name: str) -> Call:
     for call in calls:
         if rest == call.id.removeprefix(f"{run.id}/") or name == f"#{call.seq}":
             return call
-    begun = [
-        call for call in calls if rest.startswith("~") and call.id.startswith(f"{run.id}/{rest}")
-    ]
+    begun = [call for call in calls if rest.startswith("~") and _begins(call.id, run.id, rest)]
     if len(begun) == 1:
         return begun[0]
     raise NotFound(

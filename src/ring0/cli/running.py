@@ -23,6 +23,7 @@ from ring0.cli.view import View
 from ring0.errors import Interrupted, InvalidInput, ReplayDiverged
 from ring0.gateway.holding import supervisor
 from ring0.identity import narrowing
+from ring0.kernel.agent import manifests
 from ring0.types import ENDED, LIVE, CallState, Mode, Operator, Run, RunState
 
 if TYPE_CHECKING:
@@ -71,13 +72,22 @@ def run(
             " Else all that the agent's manifest names.",
         ),
     ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--budget",
+            metavar="AMOUNTS",
+            help='What a program may use up: "5 USD, 200 calls, 10 min"; else what its manifest'
+            " says, or a dollar where it has none.",
+        ),
+    ] = "",
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the run's id and return: the daemon has it.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Run an agent in its sandbox: FILE.py "task", or any program: -- CMD ARGS."""
-    from ring0.cli.starting import agent_of_command, agent_of_file, typed_to
+    from ring0.cli.starting import agent_of_command, agent_of_file, beside, budgeted, typed_to
 
     place = place_of(context, write=True)
     command = command_of(context)
@@ -87,9 +97,13 @@ def run(
     search = place.environment.get("PATH", "")
     if command is not None:
         task = task or typed_to(command, _here())
+        if manifest is None and (manifest := beside(command, _here())) is None:
+            _say_unused(_here())
         bare = agent_of_command(command, manifest, _here(), search)
     else:
         bare = agent_of_file(file, manifest, search)
+    if budget:
+        bare = budgeted(bare, budget)
     if supervisor(place.home) is not None:
         asked = submit(place, bare, task, priority, grant, detach=detach, as_json=as_json)
         raise typer.Exit(work(lambda: asked, kept=GOES_ON))
@@ -108,6 +122,18 @@ def run(
 
     code = work(lambda: _run(place, describe, task, grant, as_json), kept=RUN_KEPT)
     raise typer.Exit(code)
+
+
+def _say_unused(folder: Path) -> None:
+    """A manifest that somebody wrote, and that is not heeded, is no small thing."""
+    if (folder / manifests.AGENT_TOML).is_file():
+        console(error=True).print(
+            output.line(
+                "The agent.toml in this folder is not about this command: it is not used."
+                " `--manifest agent.toml` uses it.",
+                400,
+            )
+        )
 
 
 def _here() -> Path:

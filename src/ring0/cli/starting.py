@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from ring0.errors import AgentInvalid, InvalidInput, ManifestInvalid
 from ring0.kernel.agent import environments, manifests, processes
 from ring0.kernel.agent.agents import Family
 from ring0.kernel.kernel import Kernel
-from ring0.types import AgentManifest
+from ring0.sdk.budget import parse_budget
+from ring0.types import AgentManifest, Budget
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,40 @@ def agent_of_command(
         raise InvalidInput("There is no command after `--`.", todo="`ring0 run -- CMD ARGS`.")
     if manifest is None:
         name = os.path.basename(command[0]) or "command"
-        found = AgentManifest(name=name, command=command, folder=str(folder))
+        found = AgentManifest(
+            name=name, command=command, folder=str(folder), budget=limits_of_commands()
+        )
     else:
         found = replace(manifests.read_agent(manifest), command=command, entry="")
     found = _command(found, folder, search)
     processes.check_command(found.command)
     return Bare(found)
+
+
+def budgeted(bare: Bare, text: str) -> Bare:
+    """With another budget, where it says one. Raises ManifestInvalid, InvalidInput."""
+    if not bare.manifest.command:
+        raise InvalidInput(
+            "--budget is for programs.",
+            why="What an @agent may use up stands in its decorator, or in its agent.toml.",
+            todo='Write it there: `@agent(budget="0.50 USD")`, or [budget] cost_usd.',
+        )
+    budget = parse_budget(text, bare.manifest.budget)
+    return dataclasses.replace(bare, manifest=replace(bare.manifest, budget=budget))
+
+
+def limits_of_commands() -> Budget:
+    """What a program may use up of which no manifest speaks: enough money for a first look."""
+    return Budget(cost_microusd=limits.COMMAND_COST_MICROUSD_DEFAULT)
+
+
+def beside(command: tuple[str, ...], folder: Path) -> Path | None:
+    """The agent.toml in that folder, where it is about this very command."""
+    path = folder / manifests.AGENT_TOML
+    if not path.is_file():
+        return None
+    said = manifests.read_agent(path).command
+    return path if said and said == command[: len(said)] else None
 
 
 def typed_to(command: tuple[str, ...], here: Path) -> str:

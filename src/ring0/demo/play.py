@@ -34,7 +34,7 @@ from ring0.kernel.undo import undoing
 from ring0.models.local.provider import NAME
 from ring0.observability import verify
 from ring0.runtime import Runtime
-from ring0.types import LIVE, Approval, Call, ModelConfig, Operator, Run, RunState, Shown
+from ring0.types import LIVE, Approval, Call, CallKind, ModelConfig, Operator, Run, RunState, Shown
 
 TASK: Final = "Work through the support tickets in the folder tickets."
 LOCAL: Final = "local"
@@ -255,7 +255,10 @@ async def _run(at: Play, answer: Answer) -> tuple[Run, LiveRun, Follower]:
         " refused. The rules that decided: "
         + ", ".join(f"{rule} {number}" for rule, number in rules.most_common())
     )
-    if row.state is not RunState.DONE and at.setting.model == LOCAL:
+    answered = [call for call in calls if call.kind is CallKind.MODEL and call.tokens]
+    if at.setting.model == LOCAL and not answered:
+        at.report(Check(False, "The local model answered nothing", line(body.get("error"), 300)))
+    elif row.state is not RunState.DONE and at.setting.model == LOCAL:
         at.screen.say(
             ("So small a model seldom comes to an end. ", "yellow"), line(body.get("error"), 300)
         )

@@ -17,6 +17,8 @@ from ring0.runtime import Runtime
 from ring0.tools.sandbox import Mount, Sandbox, SandboxLimits, SandboxSpec
 
 _PURPOSE = "model"
+_WEIGHTS = "/opt/model/weights.gguf"
+"""Where they lie inside, wherever they are outside."""
 
 
 class LocalModels:
@@ -29,9 +31,9 @@ class LocalModels:
     async def start(self, weights: Path) -> LocalProcess:
         """A `models.local.Start`. Raises SandboxUnavailable, SandboxFailed."""
         spec = SandboxSpec(
-            argv=(sys.executable, "-P", "-m", "ring0.models.local.server", str(weights)),
+            argv=(sys.executable, "-P", "-m", "ring0.models.local.server", _WEIGHTS),
             env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
-            mounts=(Mount(str(weights), str(weights)),),
+            mounts=(Mount(str(weights), _WEIGHTS),),
             limits=SandboxLimits(
                 memory_bytes=limits.LOCAL_MODEL_MEMORY_BYTES,
                 processes=limits.LOCAL_MODEL_THREADS_MAX,

@@ -86,8 +86,9 @@ def refusal(run: Run, detail: str, calls: Iterable[Call] = ()) -> LimitReached:
     return LimitReached(
         f"The budget has no room for this call: {detail}.",
         why=f"It went to: {took}." if took else "A run can't use more than it was given.",
-        todo="Ask a person for more: `ctx.ask_for_more(…, why=…)`; or ask for less. An operator"
-        f" gives more with `ring0 budget {run.id}`, or in the agent's `budget`.",
+        todo=f"An operator gives more: `ring0 budget {run.id}`; from the start by [budget] in"
+        " agent.toml, or `ring0 run --budget`. Code of the SDK asks a person:"
+        " `ctx.ask_for_more(…, why=…)`.",
     )
 
 

@@ -27,8 +27,8 @@ _TODO: Final = (
 )
 
 
-def parse_budget(text: str) -> Budget:
-    """The budget that `text` says; what it leaves out is the default of `Budget`.
+def parse_budget(text: str, usual: Budget = Budget()) -> Budget:  # noqa: B008  (frozen)
+    """The budget that `text` says; what it leaves out is as in `usual`.
 
     Raises `ManifestInvalid` for an unknown unit, a unit given twice, a fraction of what has none,
     more than may be, and anything else than a list of amounts.
@@ -42,7 +42,7 @@ def parse_budget(text: str) -> Budget:
             raise _refused(text, f"{part.strip()!r} says again what was said before")
         found[field] = amount
     try:
-        return msgspec.convert(found, Budget)
+        return msgspec.convert({**msgspec.structs.asdict(usual), **found}, Budget)
     except msgspec.ValidationError as error:
         raise _refused(text, str(error)) from None
 

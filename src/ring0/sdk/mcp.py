@@ -177,7 +177,8 @@ def _coded(value: str) -> str:
     """As a header can hold it."""
     if value.isascii() and value.isprintable() and value == value.strip() and "=?" not in value:
         return value
-    return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
+    plain = value.encode("utf-8", "replace")  # Half a surrogate pair: the door refuses the body.
+    return f"=?base64?{base64.b64encode(plain).decode()}?="
 
 
 def _version_of(body: bytes) -> str:

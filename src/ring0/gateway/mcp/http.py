@@ -38,10 +38,10 @@ from ring0.gateway.mcp.table import HANDSHAKE, METHODS, method_of
 from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
+from ring0.models import sse
 
 PATH: Final = "/mcp"
 _NEAR: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_PING: Final = b": nothing new\n\n"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -210,7 +210,7 @@ class McpDoor:
             await response.prepare(request)
             while not session.over:
                 news = session.told()
-                await response.write(b"".join(map(messages.event, news)) or _PING)
+                await response.write(b"".join(map(messages.event, news)) or sse.PING)
                 try:
                     await self._gate.runtime.wait_for(session.news.wait(), limits.DOOR_PING_S)
                 except TimeoutError:

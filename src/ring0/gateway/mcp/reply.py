@@ -15,10 +15,10 @@ from ring0.gateway.mcp.messages import SERVER_ERROR, STATUS, Id, Refused
 from ring0.gateway.mcp.sessions import Session
 from ring0.gateway.mcp.stateless import Client
 from ring0.gateway.told import fault
+from ring0.models import sse
 
 _JSON: Final = "application/json"
 _STREAM: Final = "text/event-stream"
-_PING: Final = b": the answer will come\n\n"
 
 
 class GivenUp(Exception):
@@ -74,7 +74,7 @@ class Reply:
     async def _ping(self) -> None:
         self._pings += 1
         if self._token is None or self.is_told:
-            await self._write(_PING)
+            await self._write(sse.PING)
             return
         params = {"progressToken": self._token, "progress": self._pings, "message": "ring0: waits"}
         await self.tell("notifications/progress", params)

@@ -48,7 +48,12 @@ def find(
     """The manifest of what is asked for, where the run's grants and the token that the call came
     with name it too. Raises CallDenied: what is not named is not there."""
     if request.kind in AT_DOORS:
-        return _at_a_door(run, request, kinds, said)
+        tool = _at_a_door(run, request, kinds, said)
+        asked = narrowing.subject(CallKind.TOOL, request.name)
+        left = request.kind is CallKind.OBSERVED or run.narrowed is None
+        if not left and run.narrowed is not None and not run.narrowed.allows(asked):
+            raise _not_granted(asked, "this run's grant", run.narrowed.told())
+        return tool
     if request.kind is CallKind.MODEL and said is None and _is_of_a_door(request.args):
         raise CallDenied(
             "Nobody can ask a model in a provider's own words here.",

@@ -189,7 +189,7 @@ class McpOffer:
             )
             failure.tells_of_data = True
             raise failure from None
-        from ring0.tools.mcp.results import reached_value
+        from ring0.tools.mcp.results import reached_value  # It takes the library along: slow.
 
         said = Label(
             integrity=Integrity.UNTRUSTED, sources=(f"{self.manifest.name}@{context.call}",)

@@ -73,7 +73,6 @@ _ERRORS: Final = {
 class Written(msgspec.Struct):
     """What was kept for later."""
 
-    ephemeral_5m_input_tokens: int | None = None
     ephemeral_1h_input_tokens: int | None = None
 
 
