@@ -20,6 +20,9 @@ from ring0.gateway.door import Door
 from ring0.types import AgentManifest, ModelConfig
 
 CHAT = "/v1/chat/completions"
+OTHERS_WAIT_S_MAX = 20
+"""How long a call of another run may take beside an attack: far less than one that hangs, far more
+than a slow machine needs."""
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 TOOL = {"type": "function", "function": {"name": "refund", "parameters": {"type": "object"}}}
 MAKERS = {"chat": "openai", "responses": "openai-responses", "messages": "anthropic"}

@@ -9,7 +9,20 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile import HELLO, STREAM, TOOL, answer, call, hostile, part, piece, sse, streamed, whole
+from hostile import (
+    HELLO,
+    OTHERS_WAIT_S_MAX,
+    STREAM,
+    TOOL,
+    answer,
+    call,
+    hostile,
+    part,
+    piece,
+    sse,
+    streamed,
+    whole,
+)
 
 from ring0.types import CallKind, CallState, Operator
 
@@ -117,7 +130,7 @@ async def test_a_stream_without_end_is_ended(
             assert "longer than" in await h.fails(stream=True)
             async with asyncio.timeout(5):
                 await h.provider.left.wait()  # Its connection is closed, too.
-            assert max(await other.close()) < 2
+            assert max(await other.close()) < OTHERS_WAIT_S_MAX
 
 
 async def test_an_answer_without_end_is_ended(tmp_path: Path) -> None:
@@ -134,7 +147,7 @@ async def test_an_answer_without_end_is_ended(tmp_path: Path) -> None:
         async with hostile(tmp_path / str(number), on) as h:
             other = await h.other()
             assert "larger than" in await h.fails(stream=False)
-            assert max(await other.close()) < 2
+            assert max(await other.close()) < OTHERS_WAIT_S_MAX
 
 
 async def test_headers_without_end_are_ended(tmp_path: Path) -> None:
@@ -179,7 +192,7 @@ async def test_arguments_in_a_hundred_thousand_pieces_cost_no_more_than_their_le
             if one["choices"][0]["delta"].get("tool_calls")
         ]
         assert json.loads(proposed["function"]["arguments"]) == json.loads(text)
-        assert max(await other.close()) < 2
+        assert max(await other.close()) < OTHERS_WAIT_S_MAX
 
 
 async def test_what_is_said_after_the_end_is_not_heard(tmp_path: Path) -> None:
