@@ -276,7 +276,13 @@ async def _rival(folder: Path, stub: int) -> AsyncIterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    environment = {
+        **os.environ,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        # Nobody but this benchmark can reach it.
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    }
     log = (folder / "litellm.log").open("wb")
     process = await asyncio.create_subprocess_exec(
         str(RIVAL), "--config", str(config), "--port", str(port), "--host", "127.0.0.1",
@@ -288,6 +294,10 @@ async def _rival(folder: Path, stub: int) -> AsyncIterator[int]:
                 with contextlib.suppress(OSError):
                     (await Line.open(port)).close()
                     break
+                if process.returncode is not None:
+                    raise RuntimeError(
+                        f"LiteLLM ended: {(folder / 'litellm.log').read_text()[-500:]}"
+                    )
                 await asyncio.sleep(0.2)
         yield port
     finally:
