@@ -70,7 +70,10 @@ def _fill(memory):
     os.write(next_one, b".")
     return noise
 """)
-    report = await attacked(named("many-heaps"), limits=with_memory(192))
+    for _ in range(3):  # One after the other takes its time; cut short, it says nothing.
+        report = await attacked(named("many-heaps"), limits=with_memory(192))
+        if states(report) != {"many-heaps": State.BROKEN}:
+            break
     assert states(report) == {"many-heaps": State.CLOSED} and report.held == 1, report.findings
 
 
