@@ -78,4 +78,5 @@ async def test_open_files_and_cpu_time_are_bounded() -> None:
     printed, _ = await run(*python(many), limits=SandboxLimits(open_files=32))
     assert int(printed) == 31
     _, ended = await run(*python("while True: pass"), limits=SandboxLimits(cpu_s=1))
-    assert ended == Exit(None, signal.SIGXCPU)
+    # By its own bound, or by the whole sandbox's, which is as large: whichever is noticed first.
+    assert ended in (Exit(None, signal.SIGXCPU), Exit(None, signal.SIGKILL))
