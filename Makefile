@@ -31,9 +31,10 @@ local: setup
 demo: setup
 	@$(BIN)/ring0 demo $(ARGS)
 
-# Two at a time; `ARGS="-n 0"` for one after the other.
+# Three at a time, also on two cores: a third of them is waiting. `ARGS="-n 0"` for one after the
+# other. Each process loads all tests: what Python makes of them is kept, whatever is usual here.
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --tb native --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup
 	$(BIN)/ruff check src tests bench scripts compat examples
@@ -55,6 +56,8 @@ rivals:
 	@.venv-rivals/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/requirements.txt
 	@$(PYTHON) -m venv .venv-litellm
 	@.venv-litellm/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/litellm.txt
+	@$(PYTHON) -m venv .venv-agentdojo
+	@.venv-agentdojo/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/agentdojo.txt
 
 # Programs of other frameworks, unmodified, under ring0: docs/compatibility.md. Installs each client into
 # an environment of its own (1.2 GB in all). `make compat ARGS="--client smolagents"` for some.
@@ -96,6 +99,7 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate bench/rivals/requirements.in -o bench/rivals/requirements.txt
 	for each in requirements/compat/*.in; do uv pip compile --universal --python-version 3.11 --generate-hashes --only-binary :all: --no-header --no-emit-index-url --no-annotate $$each -o $${each%.in}.txt || exit 1; done
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate bench/rivals/litellm.in -o bench/rivals/litellm.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --only-binary :all: --no-header --no-emit-index-url --no-annotate bench/rivals/agentdojo.in -o bench/rivals/agentdojo.txt
 	uv pip compile --no-deps --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/local.in -o requirements/local.txt
 
 clean:

@@ -4,8 +4,8 @@ A stub answers at once with 1 KB; it, the kernel and the rival are processes of 
 are made one after another on connections that are kept, direct, through ring0 and through the rival
 in turn, so that a slow moment hits all three; what is added is the difference of the medians (and
 of the 99th percentiles). Policy, budget, journal and loop stop are on; each request is a new one.
-LiteLLM lives in an environment of its own (`make rivals`); where that is not there its rows are
-absent.
+The same for `tools/call` at the MCP door (gateway_mcp.py). LiteLLM lives in an environment of its
+own (`make rivals`); where that is not there its rows are absent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from typing import Any
 
 import uvloop
 
-from bench.rows import Row, percentile, row
+from bench import gateway_mcp
+from bench.gateway_line import Line, added
+from bench.rows import Row, row
 
 ROOT = Path(__file__).resolve().parents[1]
 RIVAL = ROOT / ".venv-litellm" / "bin" / "litellm"
@@ -55,6 +57,8 @@ async def _run() -> list[Row]:
             rows += await _first_event(stub, kernel)
             rows += await _growing(stub, kernel)
             rss = _rss_bytes(process.pid)
+        async with _stub() as stub, _kernel(Path(folder), stub, "mcp") as (kernel, _, _):
+            rows += await gateway_mcp.tools_call(stub, kernel)
         rows.append(row("kernel.memory.at-start", idle / 1e6, "MB", 1))
         rows.append(row("kernel.memory.after-all-calls", rss / 1e6, "MB", 1))
         rows.append(row("kernel.start", start_s * 1e3, "ms", 1))
@@ -103,21 +107,10 @@ async def _doors(stub: int, kernel: int, rival: int) -> list[Row]:
             if number >= WARM:
                 for name, took in found.items():
                     times[name].append(took)
-        rows += _added(f"model.{door}", times)
+        rows += added(f"model.{door}", times)
     for line in (direct, own, other):
         if line is not None:
             line.close()
-    return rows
-
-
-def _added(name: str, times: dict[str, list[float]]) -> list[Row]:
-    direct = times["direct"]
-    rows = [row(f"{name}.direct.p50", percentile(direct, 0.50) * 1e3, "ms", len(direct))]
-    for whose in ("ring0", "litellm"):
-        if found := times.get(whose):
-            for p, share in ((50, 0.50), (99, 0.99)):
-                added = percentile(found, share) - percentile(direct, share)
-                rows.append(row(f"{name}.{whose}.added.p{p}", added * 1e3, "ms", len(found)))
     return rows
 
 
@@ -135,7 +128,7 @@ async def _first_event(stub: int, kernel: int) -> list[Row]:
                 times[name].append(took)
     direct.close()
     own.close()
-    return _added("model.first-event", times)
+    return added("model.first-event", times)
 
 
 async def _growing(stub: int, kernel: int) -> list[Row]:
@@ -154,70 +147,7 @@ async def _growing(stub: int, kernel: int) -> list[Row]:
         times = {name: found[-50 * (number + 1) :] for name, found in times.items()}
     direct.close()
     own.close()
-    return _added("model.growing-100KB", times)
-
-
-# --- the client -------------------------------------------------------------------------------
-
-
-class Line:
-    """One connection that is kept, as thin as a client can be."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    @classmethod
-    async def open(cls, port: int) -> Line:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return cls(reader, writer)
-
-    def close(self) -> None:
-        self._writer.close()
-
-    async def timed(self, path: str, body: dict[str, Any]) -> float:
-        began = time.perf_counter()
-        status, answer = await self.post(path, body)
-        took = time.perf_counter() - began
-        if status != 200:
-            raise RuntimeError(f"{path} answered {status}: {answer[:400]!r}")
-        return took
-
-    async def post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
-        status, headers = await self._ask(path, body)
-        return status, b"".join([chunk async for chunk in self._body(headers)])
-
-    async def first_event(self, path: str, body: dict[str, Any]) -> float:
-        began = time.perf_counter()
-        _, headers = await self._ask(path, body)
-        seen, took = b"", 0.0
-        async for chunk in self._body(headers):
-            seen += chunk
-            if not took and b'"content":"x' in seen:
-                took = time.perf_counter() - began
-        if not took:
-            raise RuntimeError(f"no text in the stream: {seen[:400]!r}")
-        return took
-
-    async def _ask(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, str]]:
-        raw = json.dumps(body).encode()
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer sk-bench\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
-        )
-        self._writer.write(head.encode() + raw)
-        lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        pairs = (line.partition(":") for line in lines[1:] if line)
-        return int(lines[0].split()[1]), {key.lower(): value.strip() for key, _, value in pairs}
-
-    async def _body(self, headers: dict[str, str]) -> AsyncIterator[bytes]:
-        if "content-length" in headers:
-            yield await self._reader.readexactly(int(headers["content-length"]))
-            return
-        while size := int(await self._reader.readuntil(b"\r\n"), 16):
-            yield await self._reader.readexactly(size)
-            await self._reader.readexactly(2)
-        await self._reader.readexactly(2)
+    return added("model.growing-100KB", times)
 
 
 # --- the others -------------------------------------------------------------------------------
@@ -250,8 +180,10 @@ async def _stub() -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def _kernel(folder: Path, stub: int) -> AsyncIterator[tuple[int, Any, float]]:
-    argv = (sys.executable, "-m", "bench.gateway_sides", "kernel", str(folder), str(stub))
+async def _kernel(folder: Path, stub: int, *more: str) -> AsyncIterator[tuple[int, Any, float]]:
+    own = folder / ("kernel" + "-".join(("", *more)))
+    own.mkdir()
+    argv = (sys.executable, "-m", "bench.gateway_sides", "kernel", str(own), str(stub), *more)
     began = time.perf_counter()
     async with _process(*argv, ready=b"port ", cwd=ROOT) as (process, line):
         yield int(line.split()[1]), process, time.perf_counter() - began

@@ -47,11 +47,19 @@ async def tried(client: Client, cases: list[str], homes: Path) -> table.Row:
 
 async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--client", help="only clients whose name has this in it")
-    parser.add_argument("--case", choices=list(CASES), help="only this case")
+    parser.add_argument(
+        "--client", action="append", help="only clients whose name has this in it; several times"
+    )
+    parser.add_argument(
+        "--case", action="append", choices=list(CASES), help="only this case; several times"
+    )
     said = parser.parse_args()
-    clients = [one for one in CLIENTS if not said.client or said.client in one.name]
-    cases = [name for name in CASES if said.case in (None, name)]
+    clients = [
+        one for one in CLIENTS if not said.client or any(part in one.name for part in said.client)
+    ]
+    if not clients:
+        parser.error(f"no client is called so; there are: {'; '.join(c.name for c in CLIENTS)}")
+    cases = [name for name in CASES if not said.case or name in said.case]
     for environment in dict.fromkeys(one.environment for one in clients):
         environments.install(ROOT, environment)
     # Not beneath /tmp, which is the sandboxes' own.

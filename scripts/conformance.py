@@ -26,6 +26,8 @@ INDEX = SUITE / "dist" / "index.js"
 RING0 = Path(sys.executable).with_name("ring0")
 REVISIONS = ("2025-11-25", "2026-07-28")
 SIDES = ("server", "client")
+ALSO = {"client": ("auth/client-credentials-basic", "auth/client-credentials-jwt")}
+"""Scenarios of extensions, which the suite does not score, and which pass all the same."""
 TIMEOUT_S = 1_200
 URL = "http://127.0.0.1:7420/mcp"
 _LINE = re.compile(r"([✓✗]) ([a-z0-9/_-]+)(?:: (\d+) passed, (\d+) failed| \(|$)", re.MULTILINE)
@@ -103,8 +105,10 @@ def client(revision: str, folder: Path) -> str:
     suite has them by itself, some would only run out of time. Ends as its own summary does."""
     program = f"{sys.executable} {FOLDER / 'client.py'}"
     summary = ["SUMMARY"]
-    for name in required(revision, "client"):
-        asked = ["--scenario", name, "--spec-version", revision, "--command", program]
+    for name in (*required(revision, "client"), *ALSO["client"]):
+        asked = ["--scenario", name, "--command", program]
+        # What is no part of a revision is run only where none is named.
+        asked += ["--force"] if name in ALSO["client"] else ["--spec-version", revision]
         printed = run([str(node()), str(INDEX), "client", *asked], folder)
         passed = "OVERALL: PASSED" in printed
         summary.append(f"{'✓' if passed else '✗'} {name}: {int(passed)} passed, 0 failed")
@@ -144,6 +148,7 @@ def judge(revision: str, side: str, printed: str, expected: dict[str, str]) -> b
             wrong.append(f"{name} {'fails' if name in found else 'did not run'}")
     for reason, names in by_reason.items():
         print(f"  - {reason}:\n      {', '.join(names)}")
+    wrong += [f"{name} fails" for name in ALSO.get(side, ()) if not found.get(name)]
     for what in wrong:
         print(f"  ✗ {what}")
     others = [passed for name, passed in found.items() if name not in wanted]

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -8,6 +9,24 @@ from pathlib import Path
 import pytest
 
 from ring0 import limits
+
+HERE = Path(__file__).resolve().parent
+LONG = (
+    "cli/test_cli_serve.py",
+    "tools/test_limits.py",
+    "cli/test_cli_held.py",
+    "tools/test_selftest.py",
+    "cli/test_cli_cron.py",
+    "cli/test_cli_runs.py",
+    "gateway/test_mcp_through.py",
+    "cli/test_cli_steering.py",
+    "tools/test_mcp_server.py",
+    "cli/test_cli_verbs.py",
+    "tools/test_postgres_functions.py",
+    "kernel/test_approvals_property.py",
+    "store/test_sqlite.py",
+)
+"""Those that take half a minute or so."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,10 +43,23 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "RING0_TEST_REQUIRE names schemathesis: `make optional` installs it"
         )
-    shared = Path(__file__).resolve().parents[2] / "shared" / "data"
+    shared = HERE.parents[1] / "shared" / "data"
     vectors = Path(os.environ.get("RING0_DATA", shared)) / "vectors"
     if "data" in required and not vectors.is_dir():
         raise pytest.UsageError(f"RING0_TEST_REQUIRE names data: there is no {vectors}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones begin first: no process is left alone with one at the end."""
+    places = {HERE / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """All tests that there are live to the end: who looks for garbage need not look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,7 +8,16 @@ import journal_orders
 import journals
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
-from ring0.types import ApprovalState, Budget, CapUse, LockMode, Login, Run, RunState
+from ring0.types import (
+    ApprovalState,
+    Budget,
+    CapUse,
+    Integrity,
+    LockMode,
+    Login,
+    Run,
+    RunState,
+)
 
 
 def story(run: str, child: str, parent_row: Run, *, fence: int = 1) -> list[Write]:
@@ -44,6 +53,19 @@ def story(run: str, child: str, parent_row: Run, *, fence: int = 1) -> list[Writ
             cost=120,
             remember="Zoë O'Neil asked to close her account",
             label=journals.UNTRUSTED,
+        ),
+        Write(
+            run=run,
+            events=[
+                ev.Declassified(
+                    call=f"{run}/0/0",
+                    what="[].n",
+                    values=3,
+                    before=Integrity.UNTRUSTED,
+                    after=Integrity.TRUSTED_FIELD,
+                    by="sanitiser integer",
+                )
+            ],
         ),
         journals.refused(run, 1),
         journals.refused_alike(run, 1, 8),
@@ -177,6 +199,9 @@ def people(run: str) -> list[Write]:
                 replace(changed, before=changed.after, after="off", text="", loosened=True),
                 ev.LoggedOut(key=login.key, by="ann (uid 1000)"),
                 ev.LoggedIn(login=replace(login, key=address(b"", login.key.encode()))),
+                ev.SourceQuarantined(tenant="t", source=f"mail of {run}", runs={run: 3}, by="ann"),
+                ev.SourceQuarantined(tenant="t", source=f"run {run}", runs={run: 1}, by="ann"),
+                ev.SourceReleased(tenant="t", source=f"mail of {run}", by="ann", note="looked"),
             ],
         ),
     ]

@@ -17,6 +17,8 @@ class Ring0Error(Exception):
     exit_code: ClassVar[int] = 1
     tells_of_data: bool = False
     """The message holds text of what a tool has read: it is labelled as the tool's results are."""
+    confidentiality: str = "public"
+    """Of what the message may hold, where that is known (`types.Confidentiality`)."""
     notice: str = ""
     """What the kernel says beside it (`Outcome.notice`)."""
     unspent: bool = False
@@ -102,6 +104,27 @@ class AnswerRefused(CallDenied):
     """This person can't give that answer; somebody else may. What is held waits on."""
 
     code = "answer_refused"
+
+
+class LoginWanted(CallDenied):
+    """Only a person who logs in can help. Nothing was done."""
+
+    code = "login_wanted"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        why: str = "",
+        todo: str = "",
+        login: str = "",
+        scopes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(what, why=why, todo=todo)
+        self.login = login
+        """As ring0.toml calls it; empty: there is none."""
+        self.scopes = scopes
+        """What the server says is missing."""
 
 
 class LimitReached(CallDenied):

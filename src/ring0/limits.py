@@ -11,6 +11,8 @@ MIB: Final = 1024 * KIB
 INTEGER_BEYOND: Final = 2**63
 """No integer of a call is so large, of either sign."""
 CALL_BODY_SIZE_BYTES_MAX: Final = 4 * MIB
+CALL_VALUES_MAX: Final = 100_000
+"""In one body, of any kind and size: each takes time of all others that are at work."""
 CALL_DEPTH_MAX: Final = 64
 CALL_STRING_SIZE_BYTES_MAX: Final = 1 * MIB
 CALL_NAME_CHARS_MAX: Final = 128
@@ -36,6 +38,11 @@ DOOR_BODIES_AT_ONCE_MAX: Final = 8
 """Bodies of one run that are being read; the others wait, their bytes in the socket."""
 DOOR_BUFFER_SIZE_BYTES: Final = 16 * KIB
 """What is read ahead of one request."""
+DOOR_WRITE_S_MAX: Final = 60
+"""So long may a client leave what is written to it where it is; after that its connection ends."""
+DOOR_COUNTS_PER_MIN: Final = 120
+DOOR_COUNTED_BYTES_PER_MIN: Final = 16 * MIB
+"""Of questions whose tokens a run has counted: that is no call, and costs its budget nothing."""
 DOOR_HEADERS_MAX: Final = 64
 DOOR_HEADER_SIZE_BYTES_MAX: Final = 4 * KIB
 DOOR_LINGER_S: Final = 2
@@ -49,6 +56,8 @@ KERNEL_OPEN_FILES_MAX: Final = 65_536
 
 # Runs.
 TASK_SIZE_BYTES_MAX: Final = 256 * KIB
+TASK_VARIABLE_SIZE_BYTES_MAX: Final = 64 * KIB
+"""Of a task that a program finds in RING0_TASK: Linux takes no variable of 128 KiB."""
 RUN_DEPTH_MAX: Final = 3
 RUNS_LIVE_MAX: Final = 100_000
 """Runs that have not ended, looked through at once: to recover or kill them."""
@@ -294,6 +303,12 @@ MCP_NOTICES_PER_CALL_MAX: Final = 1_024
 """Progress, log lines and requests that a server may send during one call."""
 MCP_ERRORS_KEPT_SIZE_BYTES: Final = 8 * KIB
 """The end of what a server prints to its standard error."""
+MCP_RETRY_MS_DEFAULT: Final = 1_000
+MCP_RETRY_MS_MAX: Final = 30_000
+"""A server that wants to be asked again later than that is not asked again."""
+MCP_STREAM_LINES_MAX: Final = 65_536
+MCP_RETRIES_MAX: Final = 8
+"""How often one answer is gone on with after its stream ended."""
 MCP_START_S_MAX: Final = 60
 """From the start of a server until it has named its tools."""
 MCP_CANCEL_GRACE_S: Final = 2
@@ -657,6 +672,14 @@ OAUTH_EXPIRES_S_MAX: Final = 366 * 24 * 3_600
 OAUTH_REFUSED_S_MIN: Final = 30
 """A token that a host refuses sooner after it was renewed is not renewed again for that."""
 OAUTH_DISCOVERED_S_MAX: Final = 3_600
+OAUTH_SERVERS_MAX: Final = 8
+"""Login servers that a protected resource may name."""
+OAUTH_SCOPE_CHARS_MAX: Final = 200
+OAUTH_SCOPES_MAX: Final = 64
+"""Of one login: what a server suggests beyond is not asked for."""
+OAUTH_CHALLENGE_CHARS_MAX: Final = 4 * KIB
+OAUTH_ASSERTION_S: Final = 60
+"""How long the JWT is good with which a client says who it is (`private_key_jwt`)."""
 OAUTH_LOCK_S_MAX: Final = 60
 OAUTH_LOCK_LOOK_S: Final = 0.05
 OAUTH_REFRESH_EARLY_S: Final = 60
@@ -870,3 +893,126 @@ NOTE_CHARS_MAX: Final = 1_000
 PYTHON_HOPS_MAX: Final = 32
 """Links and environments on the way from a program to the Python that it was made from."""
 PYVENV_CHARS_MAX: Final = 64 * KIB
+
+# --- labels: of fields, through derivation, and what is done about a source (guardrails/) -------
+FIELD_PATH_CHARS_MAX: Final = 256
+FIELD_RULES_MAX: Final = 64
+"""Of one tool's output."""
+FIELDS_PER_OUTCOME_MAX: Final = 256
+"""Rules that go on record with an outcome; where it takes more, the whole's label holds of all."""
+FIELD_LEAVES_MAX: Final = 20_000
+"""Values in one output that are labelled one by one."""
+FIELD_ECHO_CHARS_MAX: Final = 4 * MIB
+"""Letters that are compared to find out what an output only gives back."""
+FIELD_ECHO_CHARS_MIN: Final = 4
+"""A shorter argument says nothing by standing within a value."""
+SANITISED_CHARS_MAX: Final = 256
+"""What is longer passes no sanitiser."""
+SANITISER_WORDS_MAX: Final = 64
+DERIVE_VALUES_MAX: Final = 1_000
+"""That one call of `derive` takes, the fields of its records counted singly."""
+DERIVE_DIGITS_MAX: Final = 60
+"""Of a number that goes in or comes out."""
+DERIVE_TEXT_CHARS_MAX: Final = 16 * KIB
+"""Of a text that comes out."""
+EPISODES_LOOKED_AT_MAX: Final = 8_000
+"""In one recall, where much of what fits is quarantined."""
+SOURCE_CHARS_MAX: Final = 1_024
+"""Of the name of a source."""
+QUARANTINE_RUNS_MAX: Final = 10_000
+"""That one source is found in."""
+QUARANTINE_ITEMS_MAX: Final = 50_000
+"""Things that may come of one source, told one by one; of those beyond, how many they are."""
+QUARANTINES_MAX: Final = 1_000
+QUARANTINE_PASSES_MAX: Final = 5
+"""Looks for runs that got it while others were being stopped."""
+LABELS_DEPTH_MAX: Final = 32
+"""How far back the way of a value is told."""
+LABELS_NODES_MAX: Final = 5_000
+"""Places on that way, in all."""
+
+# Scanners of content (guardrails/scanners).
+SCAN_CHARS_MAX: Final = 1 * MIB
+"""Of one text and all that is decoded from it, together."""
+SCAN_DEPTH_MAX: Final = 2
+"""Encodings within each other that are undone."""
+SCAN_VIEWS_MAX: Final = 96
+SCAN_FINDINGS_MAX: Final = 256
+"""Of one text; what has more is not scanned to its end."""
+SCAN_SHOWN_CHARS_MAX: Final = 80
+"""Of what a finding shows."""
+SCAN_FOLDS_KNOWN_MAX: Final = 4_096
+"""Characters of which it is kept what they look like."""
+SECRET_RUN_CHARS_MAX: Final = 4 * KIB
+"""The longest secret without a space in it that is found by its form."""
+SECRET_VALUE_CHARS_MAX: Final = 512
+"""Of what stands after `password =`."""
+PRIVATE_KEY_CHARS_MAX: Final = 8 * KIB
+"""As text, with its first and last line."""
+LINK_CHARS_MAX: Final = 4 * KIB
+LINK_BEFORE_CHARS_MAX: Final = 600
+"""So far back it is looked whether a link is that of an image."""
+PROFANE_WORD_CHARS_MAX: Final = 64
+CLASSIFIER_CHARS_MAX: Final = 16 * KIB
+"""What a classifier is given at once."""
+SPOTLIGHT_MARKER_CHARS_MIN: Final = 16
+
+# Scanners in the gate (kernel/steps/scanning.py).
+SCAN_LEAVING_CHARS_MAX: Final = 256 * KIB
+"""Of what one call sends, and as many again of what is decoded from it."""
+SCAN_ARRIVING_CHARS_MAX: Final = 32_000
+"""Of what one call brings, with what is decoded from it."""
+SCAN_TEXT_CHARS_MIN: Final = 8
+"""A shorter text of plain signs is not looked at: nothing that is looked for is so short."""
+SCAN_AT_ONCE_CHARS_MAX: Final = 16 * KIB
+"""What is longer is scanned in a thread."""
+SCAN_KEPT_MAX: Final = 32
+"""Findings of one call that are kept: the worst."""
+SCAN_RISKS_MAX: Final = 16
+"""That whoever is asked is told of what the run has read."""
+SCAN_PATH_CHARS_MAX: Final = 200
+SCAN_NAME_CHARS_MAX: Final = 64
+"""Of one field on the way to a finding."""
+
+# --- flows: what the user's words choose (guardrails/) --------------------------------------------
+FLOW_WORDS_CHARS_MAX: Final = 8 * KIB
+"""Of what a run's user typed; what is longer is taken for a document, and chooses nothing."""
+FLOW_NAME_CHARS_MAX: Final = 256
+"""Of the name of a tool, an argument or a field."""
+FLOW_NAMING_CHARS_MAX: Final = 200
+"""A longer value of a record is no name of it."""
+FLOW_PARTLY_WORDS_MAX: Final = 8
+"""Of a name of which a part is enough."""
+FLOW_LEAVES_MAX: Final = 50_000
+"""Of all records that a run has seen; with more, no record is chosen by the user's words."""
+FLOW_STEPS_MAX: Final = 500_000
+"""Words that are compared with the user's, over all that a run sees; with more, likewise."""
+FLOW_CANDIDATES_MAX: Final = 64
+"""Records that are looked at for one value."""
+FLOW_FIELDS_MAX: Final = 256
+"""Of a record that a superlative may select; one that has more is selected by none."""
+FLOW_OPERANDS_MAX: Final = 24
+"""Numbers that an amount is computed from anew."""
+FLOW_URLS_MAX: Final = 64
+"""In the content of one call; with more, not all are looked at, and it is asked."""
+FLOW_CONTENT_CHARS_MAX: Final = 256 * KIB
+"""Of what one call sends; what is longer is not looked through, and it is asked."""
+FLOW_REACHED_MAX: Final = 4_096
+"""Recipients, and things removed, that are counted of one run."""
+
+# --- manifests that are inferred (tools/inferring/) -----------------------------------------------
+INFER_DESCRIPTION_CHARS_MAX: Final = 4_000
+"""Of a tool's description: its verbs are looked for in so much of it."""
+INFER_ARGUMENTS_MAX: Final = 256
+"""Of one tool, with those inside of objects and lists."""
+INFERRED_KEPT_MAX: Final = 256
+"""Tools of agents, with what was inferred of them: a program offers the same in each question."""
+INFERRED_KEPT_SIZE_BYTES_MAX: Final = 16 * KIB
+"""Of such a tool's schema; what is larger is worked out anew each time."""
+INFER_DEPTH_MAX: Final = 4
+"""Levels of objects, and references in a row."""
+
+# --- the MCP door on standard streams (sdk/mcp.py) -----------------------------------------------
+MCP_SHIM_END_S: Final = 1
+"""For the answers that are under way when its client closes its input: clients wait two, and then
+use a signal."""

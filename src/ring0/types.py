@@ -68,6 +68,38 @@ class Label(Frozen, frozen=True, kw_only=True):
             sources = (*sources[: limits.LABEL_SOURCES_MAX - 1], "and more")
         return Label(integrity=integrity, confidentiality=hidden, sources=sources)
 
+    @property
+    def bare(self) -> Label:
+        """Without its sources: how far down it is."""
+        return Label(integrity=self.integrity, confidentiality=self.confidentiality)
+
+
+FIELD_PATH: Final = (
+    r"^(?:\*\*|(?:\*\*\.)?(?:(?:[^.\[\]*\x00-\x1f]{1,128}|\*)(?:\[[0-9]{0,6}\])*|(?:\[[0-9]{0,6}\])+)"
+    r"(?:\.(?:[^.\[\]*\x00-\x1f]{1,128}|\*)(?:\[[0-9]{0,6}\])*)*)$"
+)
+"""How the path of a `FieldRule` is written. `guardrails/fields.py` reads it."""
+
+
+class FieldRule(Frozen, frozen=True, kw_only=True):
+    """What a manifest says of one field of a tool's output. Of integrity and of confidentiality the
+    first rule counts that says something of it; a field that no rule names has the label of the
+    whole output.
+
+    What makes a field better counts for exactly the value that stands there; what makes it worse,
+    for all beneath it too.
+    """
+
+    path: Annotated[str, msgspec.Meta(max_length=limits.FIELD_PATH_CHARS_MAX, pattern=FIELD_PATH)]
+    """As `a.b[0].c`, where `[]` is any place of a list, `*` any one step, and a leading `**.` any
+    way down: `[].sender`, `**.id`; `**` alone is everything."""
+    integrity: Integrity | None = None
+    """None: as the whole output's."""
+    confidentiality: Confidentiality | None = None
+    sanitiser: str = ""
+    """Of a better integrity: only for what this lets through (`guardrails/sanitisers.py`), as
+    `integer`, `one of open, closed`. Empty: for whatever stands there."""
+
 
 # --- people ----------------------------------------------------------------------------------
 
@@ -160,7 +192,19 @@ class ToolManifest(Frozen, frozen=True, kw_only=True):
     statements: tuple[str, ...] = ()
     """Critical arguments that are text in a language: the agent may write one itself, and then its
     literals are judged; what a statement does, the driver finds out."""
+    recipients: tuple[str, ...] = ()
+    """Arguments that say to whom or where something goes: a person, an account, an address."""
+    content: tuple[str, ...] = ()
+    """Arguments whose text goes there."""
+    removes: bool = False
+    """It takes something away that `critical` names: what that is must be the user's choice."""
+    unattended: bool = False
+    """Where the user's own words choose all that a call of it does, nobody is asked."""
     output: Integrity = Integrity.UNTRUSTED
+    confidentiality: Confidentiality = Confidentiality.PUBLIC
+    """Of what it returns."""
+    fields: tuple[FieldRule, ...] = ()
+    """Of single fields of what it returns. Only results that our own driver produced have them."""
     egress: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     wall_s: Annotated[int, msgspec.Meta(ge=1)] = limits.TOOL_WALL_S_DEFAULT
@@ -228,10 +272,19 @@ class ModelConfig(Frozen, frozen=True, kw_only=True):
 
 
 class Grant(Frozen, frozen=True, kw_only=True):
-    """What the operator lets one `@tool` function of an agent's code do beyond its sandbox."""
+    """What the operator lets one `@tool` function of an agent's code do beyond its sandbox, and
+    says of its arguments and of what it returns."""
 
     egress: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
+    removes: bool = False
+    unattended: bool = False
+    confidentiality: Confidentiality = Confidentiality.PUBLIC
+    fields: dict[str, str] = {}
+    """By path, the label: `{"[].sender" = "trusted-field"}`. What the decorator says of them makes
+    labels only worse."""
 
 
 class AgentManifest(Frozen, frozen=True, kw_only=True):
@@ -367,6 +420,9 @@ class CallKind(enum.StrEnum):
     ASK = "ask"
     LOCK = "lock"
     SEND = "send"
+    DERIVE = "derive"
+    """A sum, the largest of several, a date: what comes of it keeps the labels of what it is made
+    of."""
     NOW = "now"
     RANDOM = "random"
     PROPOSAL = "proposal"
@@ -460,6 +516,21 @@ class CallState(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+class Found(Frozen, frozen=True, kw_only=True):
+    """What a scanner found in what a call sends or brings. Never the secret that it tells of."""
+
+    rule: str
+    """Kind and name: `secret/aws-access-key`, `link/query-carries-data`; or `not-scanned`."""
+    where: str
+    """The path of what it stands in; empty: the value itself."""
+    severity: Annotated[int, msgspec.Meta(ge=1, le=4)]
+    """1 low, 2 medium, 3 high, 4 critical."""
+    sure: bool = False
+    """A checksum fits, or a form that nothing else has."""
+    shown: str = ""
+    """What a person sees of it."""
+
+
 class Outcome(Frozen, frozen=True, kw_only=True):
     """What a call came to: a value with its label, or an error. Recorded under the call id."""
 
@@ -470,6 +541,10 @@ class Outcome(Frozen, frozen=True, kw_only=True):
     """`Ring0Error.as_dict()`."""
     notice: str = ""
     """What the kernel says beside it: that the run seems to be in a loop."""
+    fields: tuple[FieldRule, ...] = ()
+    """What of the value has another label than the whole: the first that fits counts."""
+    findings: tuple[Found, ...] = ()
+    """What scanners found in it, where nobody vouches for it."""
 
 
 class Call(Frozen, frozen=True, kw_only=True):
@@ -777,6 +852,9 @@ class Origin(Frozen, frozen=True, kw_only=True):
     integrity: Integrity
     exact: bool = False
     """False: matched by text, a bound and not a proof."""
+    chosen: str = ""
+    """How the user's words choose a value that they do not hold: the record that they name, a
+    superlative, arithmetic. Empty: they don't."""
 
 
 class Shown(Frozen, frozen=True, kw_only=True):
@@ -786,6 +864,8 @@ class Shown(Frozen, frozen=True, kw_only=True):
     tool: str
     arguments: dict[str, Any]
     origins: tuple[Origin, ...] = ()
+    findings: tuple[str, ...] = ()
+    """Lines: what of the arguments is the matter, and with which."""
     dry_run: tuple[str, ...] = ()
     """Lines: what would change, in every place."""
     reversal: str = ""
@@ -830,6 +910,18 @@ class Episode(Frozen, frozen=True, kw_only=True):
     text: str
     label: Label
     at_us: int
+
+
+class Quarantine(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `quarantine`: a source that nothing is to rest on any more."""
+
+    tenant: str
+    source: str
+    runs: dict[str, int]
+    """Those that saw it, each with the seq from which on all that it did may come of it."""
+    by: str
+    at_us: int
+    note: str = ""
 
 
 class Scope(Frozen, frozen=True, kw_only=True):

@@ -101,6 +101,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.home = folder / "home"
+        self._started: list[subprocess.Popen[str]] = []
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -141,7 +142,7 @@ class World:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """One command, left to go on."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [RING0, *arguments],
             cwd=self.folder,
             env=self.environment,
@@ -150,6 +151,15 @@ class World:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """Ends what a test that failed has left to go on."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate(timeout=WAIT_S)
 
     def finish(self, process: subprocess.Popen[str]) -> Done:
         out, err = process.communicate(timeout=WAIT_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from cli_world import World
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path) -> Iterator[World]:
     tmp_path.chmod(0o755)  # A sandbox has a uid of its own.
-    return World(tmp_path)
+    made = World(tmp_path)
+    yield made
+    made.close()

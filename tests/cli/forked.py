@@ -30,7 +30,10 @@ LIBRARIES = (
     "joserfc.jws",
     "typer._adapters",
 )
-"""What commands load of others' code. Of ring0's own, each loads the rest by itself."""
+"""What commands load of others' code."""
+OURS = ("ring0.cli.app", "ring0.cli.starting", "ring0.gateway.control", "ring0.kernel.boot")
+"""Of ring0's own, what brings the rest along. Started from nothing is each verb once, by
+test_cli_verbs."""
 STREAMS = 3
 PIPE_SIZE_BYTES = 65_536
 """What a pipe takes before anybody reads."""
@@ -149,9 +152,16 @@ def _taken(order: int, streams: list[int]) -> list[Any]:
 def main(control: int, ring0: str) -> None:
     """As `ring0` itself begins; then it waits."""
     sys.path[0] = str(Path(ring0).parent)
-    for name in ("ring0.cli.app", *LIBRARIES):
+    for name in (*OURS, *LIBRARIES):
         importlib.import_module(name)
+    import typer.main
+
+    from ring0.cli.app import app
     from ring0.cli.main import main as begin
+
+    # Most of what a small command does is to make all the others ready, too.
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(app)
 
     gc.freeze()
     orders = socket.socket(fileno=control)
@@ -164,7 +174,22 @@ def main(control: int, ring0: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [ring0, *arguments]
-    begin()
+    codes: list[Any] = []
+    atexit.register(_leave, codes)
+    try:
+        begin()
+    except SystemExit as end:
+        codes.append(end.code)
+        raise
+
+
+def _leave(codes: list[Any]) -> None:
+    """The last of what a process does at its end; but for taking Python to pieces, which is five
+    times the work of a small command."""
+    if codes and isinstance(codes[0], int):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(codes[0])
 
 
 if __name__ == "__main__":

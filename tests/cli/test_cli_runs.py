@@ -113,7 +113,9 @@ def test_ctrl_c_keeps_the_run_and_recover_goes_on_with_it(world: World) -> None:
 
     second = world.start("recover", "--json")
     world.until(lambda: world.ring0("doctor").out.count("is at work"))
-    assert world.ring0("approve", world.pending()).code == 0
+    approval = world.pending()
+    # As long as it is starting, whoever asks is told to try again.
+    world.until(lambda: world.ring0("approve", approval).code == 0)
     done = world.finish(second)
     assert done.code == 0
     assert [row["state"] for row in json.loads(done.out)["recovered"]] == ["done"]

@@ -412,15 +412,16 @@ def test_an_attack_that_is_not_known_is_an_error(world: World) -> None:
 
 
 def test_ctrl_c_ends_the_selftest_and_takes_its_world_down(world: World) -> None:
-    world.environment["TMPDIR"] = tempfile.mkdtemp(prefix="st-")  # the names of sockets are short
-    process = world.start("sandbox", "selftest")
-    assert process.stdout and process.stdout.readline().startswith("closed")
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    done = world.finish(process)
-    assert done.code == 130 and "Interrupted" in done.err
-    assert time.monotonic() - began < 10
-    assert not list(Path(world.environment["TMPDIR"]).iterdir())
+    with tempfile.TemporaryDirectory(prefix="st-") as folder:  # the names of sockets are short
+        world.environment["TMPDIR"] = folder
+        process = world.start("sandbox", "selftest")
+        assert process.stdout and process.stdout.readline().startswith("closed")
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        done = world.finish(process)
+        assert done.code == 130 and "Interrupted" in done.err
+        assert time.monotonic() - began < 10
+        assert not list(Path(folder).iterdir())
 
 
 def test_a_full_disk_under_the_selftests_report_is_an_error(world: World) -> None:

@@ -17,6 +17,7 @@ from serving_world import daemon, journal
 sys.path.insert(0, str(Path(__file__).parent.parent / "identity"))
 
 from issuer import Issuer
+from mcp_login_world import McpServer
 
 from ring0.identity import Vault
 from ring0.store import events as ev
@@ -86,6 +87,43 @@ async def test_a_person_logs_in_on_another_device(world: World, issuer: Issuer) 
     _, err = await login.communicate()
     assert login.returncode == 0, err
     assert issuer.is_good(Vault(world.home).value("oauth/api/access"))
+
+
+async def test_a_person_logs_in_for_an_mcp_server_by_its_address_alone(world: World) -> None:
+    """What is shown before is what was found; an approval then works with that login."""
+    async with Issuer() as issuer, McpServer(issuer) as server:
+        issuer.registers = True
+        world.home.mkdir(mode=0o700)
+        (world.home / "ring0.toml").write_text(
+            f'[network]\nallow_private = ["127.0.0.0/8"]\nplain_credentials = ["127.0.0.1"]\n'
+            f'[oauth.far]\nmcp = "{server.url}"\n'
+        )
+        (world.folder / "agent.toml").write_text(
+            f'name = "a"\nentry = "agent.py:plain"\n'
+            f'[tools.far]\nuse = "mcp"\nurl = "{server.url}"\nsecrets = ["far"]\n'
+        )
+        add = ("tools", "add", "far", "--from", str(world.folder), "--yes")
+        refused = await asyncio.to_thread(world.ring0, *add)
+        assert refused.code == 3 and "`ring0 secret login far`" in refused.err, refused.all
+        login = await started(world, "secret", "login", "far", "--scope", "read", "--scope", "more")
+        assert await said(login, r"The server is (\S+)") == server.url
+        assert await said(login, r"One logs in at (\S+)") == issuer.url
+        assert await said(login, r"asked for (.*)") == "read more"
+        url = await said(login, r"(http://\S+/authorize\S+)")
+        assert await issuer.come_back(url) == 200
+        out, err = await login.communicate()
+        assert login.returncode == 0 and b"for runs of" in out, out + err
+        kept = dict(Vault(world.home).values())
+        assert {name.rpartition("/")[2] for name in kept} == {"access", "refresh", "client"}
+        added = await asyncio.to_thread(world.ring0, *add)
+        assert added.code == 0 and "far.act" in added.out, added.all
+        assert not any(value in added.all for value in kept.values())
+        other = await started(world, "secret", "login", "far", "--for", "bob (uid 7)")
+        url = await said(other, r"(http://\S+/authorize\S+)")
+        await issuer.come_back(url)
+        out, err = await other.communicate()
+        assert b"for runs of bob (uid 7)" in out, out + err
+        assert len(Vault(world.home).names()) == 6
 
 
 async def test_a_person_who_says_no_logs_nobody_in(world: World, issuer: Issuer) -> None:

@@ -41,6 +41,7 @@ def test_a_question_is_shown_by_its_last_words_whatever_its_dialect(
 
 
 @pytest.mark.parametrize("args", [{}, {"body": 7}, {"body": {"messages": [7]}}, {"messages": []},
+                                  {"dialect": "chat", "model": "\x1b[2J", "size_bytes": 9},
                                   {"body": {"messages": [{"content": [None, {}]}]}}])  # fmt: skip
 def test_an_odd_question_is_shown_too(args: dict[str, Any]) -> None:
     assert "message" in parts.arguments(CallKind.MODEL, args)

@@ -121,8 +121,10 @@ def test_ps_and_top_show_a_tree_as_a_tree_and_what_waits_for_what(steps: World) 
         assert "waiting (child, " in lines[at] and lines[at + 1].startswith(f"└ {child}")
         top = steps.ring0("top", "--once").out
         assert f"└ {child}" in top and "daemon" in top and "events/s" in top
+        # It looks twice; on a busy machine nothing may happen in between.
+        steps.until(lambda: steps.ring0("top", "--json").json["events_per_s"] > 0)
         seen = steps.ring0("top", "--json").json
-        assert seen["daemon"] and seen["kernel"] and seen["events_per_s"] > 0
+        assert seen["daemon"] and seen["kernel"]
         assert {one["id"] for one in seen["runs"]} == {root, child}
         resources = {one["name"]: one for one in seen["load"]["resources"]}
         assert resources["call"]["size"] > 0

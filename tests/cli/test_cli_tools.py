@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,35 @@ def test_changed_settings_are_listed_as_such(here: World) -> None:
     changed = AGENT.replace('"calc.py"', '"calc.py", "-v"')
     (here.folder / "agent.toml").write_text(changed)
     assert here.json("list")["tools"][0]["state"] == "changed in agent.toml"
+
+
+def test_infer_proposes_a_manifest_for_an_approved_server_with_a_reason_a_line(
+    here: World,
+) -> None:
+    here.ring0("add", "calc", "--yes")
+    shown = here.ring0("infer", "calc")
+    table = tomllib.loads(shown)["tools"]["calc"]["operations"]["add"]
+    assert here.code == 0 and table["effect"] == "once" and table["critical"] == ["a"]
+    assert "# `add` changes something" in shown
+    assert not (here.folder / "agent.toml").read_text().count("operations")
+
+
+def test_infer_reads_a_list_of_tools_as_models_are_offered_them(here: World) -> None:
+    tools = [
+        {"type": "function", "function": {"name": "list_bills", "parameters": {}}},
+        {"name": "delete_bill", "input_schema": {"properties": {"bill_id": {"type": "string"}}}},
+    ]
+    path = here.folder / "tools.json"
+    path.write_text(json.dumps({"tools": tools}))
+    found = tomllib.loads(here.ring0("infer", str(path)))["tools"]
+    assert found["list_bills"]["effect"] == "pure" and found["list_bills"]["use"] == "agent"
+    assert found["delete_bill"]["removes"] is True
+    assert found["delete_bill"]["critical"] == ["bill_id"]
+
+
+def test_infer_says_what_it_could_not_read(here: World) -> None:
+    path = here.folder / "bad.json"
+    for text, words in (("{", "can't be read"), ("{}", "no list"), ("[{}]", "has no name")):
+        path.write_text(text)
+        assert words in here.ring0("infer", str(path)) and here.code == 2
+    assert "no MCP server 'nowhere'" in here.ring0("infer", "nowhere")

@@ -46,14 +46,16 @@ VERBS = (
     ("workspace", "diff", "last"),
     ("audit", "verify"),
     ("policy", "explain", "last", "0/1"),
+    ("labels", "last", "0/1"),
+    ("quarantine", "nothing"),
     ("tools", "list"),
     ("secret", "list"),
     ("token", "list", "last"),
     ("identity", "jwks"),
     ("sandbox", "exec", "--", "echo", "here"),
 )
-ELSEWHERE = {"run", "serve", "demo"}
-"""Started from nothing by test_cli_terminal, test_cli_serve, test_demo."""
+ELSEWHERE = {"run", "serve", "demo", "mcp"}
+"""Started from nothing by test_cli_terminal, test_cli_serve, test_demo, test_cli_shim."""
 
 
 @pytest.fixture(scope="module")

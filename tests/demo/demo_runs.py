@@ -50,11 +50,13 @@ class Demo:
         return {"HOME": str(self.home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8",
                 "COLUMNS": "100", name: SECRETS[name], **more}  # fmt: skip
 
-    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, wall_s: float = WALL_S, **more: str
+    ) -> subprocess.CompletedProcess[str]:
         """`ring0 demo` without a terminal."""
         return subprocess.run(
             [RING0, "demo", *arguments], env=self.environment(**more), cwd=self.home, text=True,
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=WALL_S)  # fmt: skip
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=wall_s)  # fmt: skip
 
     def run_in_terminal(self, answer: str) -> tuple[int, str]:
         """`ring0 demo` in a terminal, where somebody types `answer` to every question."""

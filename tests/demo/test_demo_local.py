@@ -22,7 +22,7 @@ if "local" in os.environ.get("RING0_TEST_REQUIRE", "").split(","):
 @pytest.mark.skipif(not IS_THERE, reason="no local model: `make local` installs one")
 async def test_every_check_holds_whatever_a_real_model_does(tmp_path: Path) -> None:
     demo = new_demo(tmp_path)
-    done = demo.run("--approve-as", "Robin", "--model", "local")
+    done = demo.run("--approve-as", "Robin", "--model", "local", wall_s=500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every check held." in done.stdout and "in a sandbox of its own" in done.stdout
     async with demo.reading() as store:

@@ -11,7 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -321,3 +321,54 @@ def test_a_kernel_opens_as_many_files_as_it_may_up_to_a_bound() -> None:
     for most, wanted in cases:
         code = program.format(hard=most, wanted=wanted)
         subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+# --- clients that do not read -------------------------------------------------------------------
+
+
+async def asks_for_much(d: Doors) -> Line:
+    """A connection on which more is written than its sockets hold."""
+    d.w.tool(Doing("much", act=lambda *_: "x" * (limits.RESULT_SIZE_BYTES_MAX - 1_000)))
+    raw = b'{"kind":"tool","name":"much","args":{},"path":"0","counter":7}'
+    line = await d.line()
+    await line.send(HEAD.format(len(raw)).encode() + raw)
+    return line
+
+
+async def test_who_does_not_read_what_is_written_loses_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOOR_WRITE_S_MAX", 0.3)
+    async with doors(tmp_path) as d:
+        line = await asks_for_much(d)
+        server = d.door._listening._runner.server  # type: ignore[union-attr]
+        assert await until(lambda: any(one.writing_paused for one in server.connections))
+        assert await until(lambda: not server.connections), "its answer is held for ever"
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await line.answer()
+        assert (await d.ask("/v1/call", NOW)).status == 200
+        await line.close()
+
+
+async def test_who_reads_late_but_reads_gets_its_answer_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOOR_WRITE_S_MAX", 0.5)
+    async with doors(tmp_path) as d:
+        line = await asks_for_much(d)
+        server = d.door._listening._runner.server  # type: ignore[union-attr]
+        assert await until(lambda: any(one.writing_paused for one in server.connections))
+        found = await line.answer()
+        assert found.status == 200 and len(found.body) > limits.RESULT_SIZE_BYTES_MAX - 1_000
+        await asyncio.sleep(0.7)  # The time that it had is over, and nobody remembers it.
+        assert (await line.ask("/v1/call", NOW)).status == 200
+        await line.close()
+
+
+async def until(holds: Callable[[], bool]) -> bool:
+    """Whether it does soon."""
+    for _ in range(500):
+        if holds():
+            return True
+        await asyncio.sleep(0.01)
+    return False

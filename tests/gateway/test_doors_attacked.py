@@ -317,7 +317,9 @@ async def test_a_once_effect_through_the_kernel_without_a_usable_answer_is_unkno
         "ping": {},
     }
 
-    async def send(method: str, url: str, headers: dict[str, str], body: bytes) -> HttpAnswer:
+    async def send(
+        method: str, url: str, headers: dict[str, str], body: bytes, **_: Any
+    ) -> HttpAnswer:
         value = json.loads(body) if body else {}
         if value.get("method") not in told:
             return HttpAnswer(status=404 if "id" in value else 202, headers={}, body=b"")

@@ -71,7 +71,8 @@ async def test_a_question_that_is_none_is_an_error_that_says_so(
         status, body = await h.post(change(json.dumps(ASKS[path]).encode()), path)
         message = body["error"]["message"]
         assert 400 <= status < 500 and named in message and len(message) < 3_000, body
-        assert not h.provider.asked and not await h.w.calls() and h.w.run.weight.bytes == 0
+        assert not h.provider.asked and h.w.run.weight.bytes == 0
+        assert [call.state for call in await h.w.calls()] == [CallState.REFUSED]
 
 
 async def test_ten_thousand_tool_calls_in_one_message_are_refused_at_once(tmp_path: Path) -> None:
@@ -84,15 +85,17 @@ async def test_ten_thousand_tool_calls_in_one_message_are_refused_at_once(tmp_pa
         assert status == 422 and "4,096 tool calls" in body["error"]["message"]
         status, body = await h.post(history(*results))
         assert status == 422 and "messages" in body["error"]["message"]
-        assert not await h.w.calls()
+        assert {call.state for call in await h.w.calls()} == {CallState.REFUSED}
         assert max(await other.close()) < OTHERS_WAIT_S_MAX
 
 
 async def test_a_list_without_end_is_refused(tmp_path: Path) -> None:
     small = {"role": "user", "content": "x"}
     async with hostile(tmp_path, whole(answer())) as h:
-        status, body = await h.post({**HELLO, "messages": [small] * 50_000})
+        status, body = await h.post({**HELLO, "messages": [small] * 20_000})
         assert status == 422 and "16,384" in body["error"]["message"]
+        status, body = await h.post({**HELLO, "messages": [[]] * 1_000_000})
+        assert status == 422 and "100,000" in body["error"]["message"]
 
 
 # --- sockets -----------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
-"""`python -m ring0.sdk.mcp`: the MCP door for clients that start a program."""
+"""`ring0 mcp`: the MCP door for clients that start a program."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kernel_world import Doing
@@ -84,3 +86,76 @@ async def test_a_door_that_is_gone_is_an_error_and_no_silence(tmp_path: Path) ->
     out, _ = await asyncio.wait_for(process.communicate(json.dumps(ask).encode() + b"\n"), 20)
     (answer,) = [json.loads(line) for line in out.splitlines()]
     assert answer["id"] == 1 and "does not answer" in answer["error"]["message"]
+
+
+async def opened(path: Path) -> asyncio.subprocess.Process:
+    """A shim whose session listens, as every client of the handshake era's does."""
+    given = shim(path)
+    process = await asyncio.create_subprocess_exec(
+        given.command, *given.args, env=given.env,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    hello = {
+        "protocolVersion": LEGACY,
+        "capabilities": {},
+        "clientInfo": {"name": "c", "version": "1"},
+    }
+    await tell(process, {"id": 1, "method": "initialize", "params": hello})
+    assert process.stdout is not None
+    assert b"protocolVersion" in await asyncio.wait_for(process.stdout.readline(), 20)
+    await tell(process, {"method": "notifications/initialized"})
+    return process
+
+
+async def tell(process: asyncio.subprocess.Process, message: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+    await process.stdin.drain()
+
+
+async def test_it_ends_when_its_input_does_though_its_session_listens(tmp_path: Path) -> None:
+    async with spoken(tmp_path) as s:
+        process = await opened(s.d.path)
+        await tell(process, {"id": 2, "method": "ping"})
+        assert process.stdin is not None
+        process.stdin.close()
+        out = await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 0 and json.loads(out[0])["id"] == 2
+
+
+async def test_a_call_that_waits_for_a_person_does_not_keep_it_and_goes_on(tmp_path: Path) -> None:
+    async with spoken(tmp_path) as s:
+        s.w.tool(Doing("pay", effect=Effect.ONCE, mutates=True, own=False))
+        process = await opened(s.d.path)
+        await tell(process, {"id": 2, "method": "tools/call", "params": {"name": "pay"}})
+        approval = await s.w.pending()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+        await s.w.kernel.answer(approval.id, yes=True, by=Operator(name="ada"))
+
+
+async def test_it_ends_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    async with spoken(tmp_path) as s:
+        reads, writes = os.pipe()
+        given = shim(s.d.path)
+        process = await asyncio.create_subprocess_exec(
+            given.command, *given.args, env=given.env, stdin=asyncio.subprocess.PIPE, stdout=writes
+        )
+        os.close(writes)
+        os.close(reads)
+        await tell(process, {"id": 2, "method": "ping"})
+        await asyncio.wait_for(process.wait(), 20)
+
+
+async def test_what_comes_from_a_file_is_answered(tmp_path: Path) -> None:
+    (tmp_path / "asked").write_text('{"jsonrpc": "2.0", "id": 3, "method": "ping"}\n')
+    async with spoken(tmp_path) as s:
+        given = shim(s.d.path)
+        with open(tmp_path / "asked") as asked:
+            process = await asyncio.create_subprocess_exec(
+                given.command, *given.args, env=given.env,
+                stdin=asked, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+        out, _ = await asyncio.wait_for(process.communicate(), 20)
+        assert json.loads(out)["id"] == 3

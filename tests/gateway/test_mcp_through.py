@@ -25,6 +25,8 @@ from ring0.types import ApprovalState, CallState, Effect, Integrity, Operator
 UPSTREAM = Path(__file__).parent.parent / "mcp" / "conformance" / "server.py"
 ALL = ["resources", "prompts", "completions"]
 POWERS: dict[str, Any] = {"sampling": {}, "elicitation": {}, "roots": {}}
+_pins: dict[str, pins.Pin] = {}
+"""What was approved of it, by its settings."""
 
 
 @contextlib.asynccontextmanager
@@ -37,9 +39,11 @@ async def upstream(tmp_path: Path, *names: str, **more: Any) -> AsyncIterator[Sp
     config = {"use": "mcp", "command": ["python", "server.py"], "wall_s": 20, **more}
     async with spoken(tmp_path / "run", policy=policy) as s:
         read = settings.read("srv", config)
-        server = Server("srv", read, folder, Runtime())
-        pin = await server.inspect(s.w.kernel.sandboxes)
-        pins.write(folder, dict.fromkeys(names or ("srv",), pin))
+        key = repr(read)
+        if key not in _pins:  # Each time the same, and a second of a server's start.
+            server = Server("srv", read, folder, Runtime())
+            _pins[key] = await server.inspect(s.w.kernel.sandboxes)
+        pins.write(folder, dict.fromkeys(names or ("srv",), _pins[key]))
         for name in names or ("srv",):
             for driver in drivers(name, config, folder, Runtime()):
                 s.w.tool(driver)

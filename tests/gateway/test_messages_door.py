@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from model_doors import asked, events, proposes, said
 
+from ring0 import limits
 from ring0.errors import CallDenied, ModelFailed
 from ring0.gateway.models.asking import Asking
+from ring0.kernel import values
 from ring0.models.base import Part
 from ring0.models.dialects import dialect
 from ring0.tools.driver import Said
@@ -267,6 +269,28 @@ async def test_tokens_are_estimated_and_nobody_is_asked(tmp_path: Path) -> None:
             assert 1_000 <= (await response.json())["input_tokens"] < 1_100
         status, _ = await a.post("/v1/messages/count_tokens", {**long, "trick": 1})
         assert status == 422 and not a.model.asked and not await a.w.calls()
+
+
+async def test_counting_tokens_is_free_and_so_it_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = "/v1/messages/count_tokens"
+    monkeypatch.setattr(limits, "DOOR_COUNTS_PER_MIN", 12)  # Two at once.
+    async with asked(tmp_path / "times", said("hello")) as a:
+        assert [(await a.post(counted, HELLO))[0] for _ in range(4)] == [200, 200, 429, 429]
+        status, _ = await a.post(PATH, HELLO)
+        assert status == 200 and a.model.asked, "what is paid for goes on"
+    monkeypatch.setattr(limits, "DOOR_COUNTS_PER_MIN", 10_000)
+    monkeypatch.setattr(limits, "DOOR_COUNTED_BYTES_PER_MIN", 6 * limits.MIB)  # One of them.
+    read: list[object] = []
+    parse = values.parse
+    monkeypatch.setattr(values, "parse", lambda body, **more: read.append(body) or parse(body))
+    async with asked(tmp_path / "bytes") as a:
+        large = {**HELLO, "system": "x" * (limits.MIB - 1_000)}
+        found = [await a.post(counted, large) for _ in range(3)]
+        assert [status for status, _ in found] == [200, 429, 429]
+        assert found[1][1]["error"]["type"] == "rate_limit_error"
+        assert len(read) == 1, "what is refused is not read"
 
 
 # --- tools -----------------------------------------------------------------------------------

@@ -323,7 +323,8 @@ async def test_thousands_of_forged_results_are_refused_before_one_is_taken_in(
     async with asked(tmp_path) as a:
         status, body = await a.post(PATH, {**HELLO, "input": items})
         assert status == 422 and "4,096 messages" in body["error"]["message"]
-        assert not await a.w.calls() and a.w.run.row.label.integrity == "user"
+        (refused,) = await a.w.calls()
+        assert refused.kind == "model" and a.w.run.row.label.integrity == "user"
 
 
 # --- going on ----------------------------------------------------------------------------------

@@ -69,12 +69,17 @@ class Issuer:
         self._devices: dict[str, dict[str, object]] = {}
         self._refresh: dict[str, str] = {}
         """Refresh token to its family: those that are good."""
+        self._scope_of_family: dict[str, str] = {}
         self._used: dict[str, str] = {}
         """Those that were used up: one that comes again ends its family."""
         self.dead_families: set[str] = set()
         self.access: dict[str, float] = {}
         """Access token to when it ends: what a resource server asks."""
         self.refreshed = 0
+        self.registers = False
+        """Clients may register themselves."""
+        self.scopes_of: dict[str, list[str]] = {}
+        """By access token: what it was given for."""
 
     # --- its life -------------------------------------------------------------------------------
 
@@ -87,6 +92,7 @@ class Issuer:
         app.router.add_get("/authorize", self._authorize)
         app.router.add_post("/device", self._device)
         app.router.add_post("/token", self._token)
+        app.router.add_post("/register", self._register)
         app.router.add_get("/elsewhere", self._discovery)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -162,8 +168,16 @@ class Issuer:
                 "code_challenge_methods_supported": methods,
                 "authorization_response_iss_parameter_supported": True,
                 "token_endpoint_auth_methods_supported": ["client_secret_basic", "none"],
+                **({"registration_endpoint": f"{self.base}/register"} if self.registers else {}),
             }
         )
+
+    async def _register(self, request: web.Request) -> web.StreamResponse:
+        self.heard.append((request.path, await request.json()))
+        if not self.registers:
+            return web.Response(status=404)
+        self.client_id, self.client_secret = f"dcr-{secrets.token_hex(4)}", ""
+        return web.json_response({"client_id": self.client_id}, status=201)
 
     async def _jwks(self, request: web.Request) -> web.StreamResponse:
         self.heard.append((request.path, {}))
@@ -229,6 +243,8 @@ class Issuer:
         grant = asked.get("grant_type", "")
         if grant == "authorization_code":
             return self._of_code(asked)
+        if grant == "client_credentials":
+            return self._tokens(secrets.token_hex(8), asked.get("scope", ""), None, refresh=False)
         if grant == "refresh_token":
             answer = self._of_refresh(asked)
             if "cut-off" in self.misbehave:
@@ -276,13 +292,14 @@ class Issuer:
             return self._tokens(family, "", None, refresh=False)
         del self._refresh[token]
         self._used[token] = family
-        return self._tokens(family, "", None)
+        return self._tokens(family, self._scope_of_family.get(family, ""), None)
 
     def _tokens(
         self, family: str, scope: str, nonce: str | None, *, refresh: bool = True
     ) -> web.Response:
         access = f"at-{secrets.token_urlsafe(24)}"
         self.access[access] = time.time() + self.access_s
+        self.scopes_of[access] = scope.split()
         said: dict[str, object] = {
             "access_token": access,
             "token_type": "Bearer",
@@ -292,6 +309,7 @@ class Issuer:
         if refresh and "never-refresh-token" not in self.misbehave:
             token = f"rt-{secrets.token_urlsafe(24)}"
             self._refresh[token] = family
+            self._scope_of_family[family] = scope
             said["refresh_token"] = token
         if "openid" in scope.split():
             said["id_token"] = self.id_token(nonce)

@@ -280,7 +280,9 @@ async def test_a_server_that_says_slow_down_is_asked_less_often(issuer: Issuer) 
     device = await oauth.begin_device()
     issuer.misbehave.add("slow-down")
     waiting = asyncio.create_task(oauth.finish_device(device))
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(20):
+        while len(runtime.slept) < 3:
+            await asyncio.sleep(0.01)
     issuer.approve(device.user_code)
     await waiting
     assert runtime.slept[:3] == [1, 6, 6]
@@ -350,7 +352,7 @@ async def test_a_server_that_quotes_what_it_was_sent_does_not_get_it_shown(issue
     oauth = await client(issuer)
     tokens = await logged_in(oauth, issuer)
     in_form = OAuth(
-        Endpoints(token_url=oauth.endpoints.token_url, basic=False),
+        Endpoints(token_url=oauth.endpoints.token_url, methods=("client_secret_post",)),
         oauth.client, oauth._fetch, Runtime(),
     )  # fmt: skip
     issuer.misbehave.add("echo")

@@ -12,7 +12,7 @@ import pytest
 from oauth_world import log_in, oauth_world
 
 from ring0.cli.place import Place
-from ring0.cli.tooling import _sender
+from ring0.cli.servers import sender_of
 from ring0.errors import ManifestInvalid
 from ring0.identity import Vault
 from ring0.identity.refreshing import access_name, refresh_name
@@ -180,7 +180,7 @@ async def test_a_server_elsewhere_is_looked_at_with_the_login_too(tmp_path: Path
         url = f"https://localhost:{here.resource.port}/v1/mcp"
         said = Settings(url=url, secrets=("far",))
         place = Place(home=tmp_path / "home", environment={}, runtime=Runtime())
-        answer = await _sender(place, "far", said)("POST", url, {}, b"{}")
+        answer = await sender_of(place, "far", said)("POST", url, {}, b"{}")
         assert answer.status == 200 and here.issuer.refreshed == 1
         assert here.resource.tokens == [Vault(tmp_path / "home").value(access_name("api"))]
         assert here.resource.tokens[0].encode() not in answer.body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,9 +16,12 @@ from ring0 import limits
 from ring0.errors import ModelFailed
 from ring0.kernel.agent.agents import Agent, family_of
 from ring0.kernel.boot import open_kernel
+from ring0.kernel.steps.spending import Reservation
 from ring0.runtime import Runtime
+from ring0.scheduler.budgets import Riding
 from ring0.store import Write
 from ring0.store import events as ev
+from ring0.tools.driver import Prepared
 from ring0.types import (
     ApprovalState,
     Budget,
@@ -169,22 +173,135 @@ async def test_a_cut_off_model_call_that_is_made_again_is_reserved_again(tmp_pat
         assert await used_on_record(w) == spent == used(w)
 
 
-async def test_what_reserves_money_or_tokens_is_on_disk_before_it_begins(
+def watched(w: World, monkeypatch: pytest.MonkeyPatch) -> list[Write]:
+    """What is written from now on."""
+    writes: list[Write] = []
+    append = w.store.append
+
+    def write(one: Write) -> Any:
+        writes.append(one)
+        return append(one)
+
+    monkeypatch.setattr(w.store, "append", write)
+    return writes
+
+
+def intents(writes: list[Write]) -> list[Write]:
+    return [one for one in writes if isinstance(one.events[-1], ev.CallIntended)]
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        BUDGET,
+        Budget(calls=1_000, tokens=40 * 163, cost_microusd=10**6),
+        Budget(calls=1_000, tokens=10**6, cost_microusd=40 * 263),
+        Budget(calls=1_000, tokens=15 * RESERVED_TOKENS, cost_microusd=10**6),
+        Budget(calls=31, tokens=10**6, cost_microusd=10**6),
+    ],
+    ids=["by calls", "by tokens", "by money", "a chunk smaller than a call", "small"],
+)
+async def test_no_more_money_and_tokens_ride_to_the_disk_than_count_as_used_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: Budget
+) -> None:
+    """The journal may end at every write that nobody waited for."""
+    from ring0.scheduler import budgets
+
+    async with world(tmp_path / "home", manifest=priced(budget)) as w:
+        writes = watched(w, monkeypatch)
+        Spoken(w, *[said(1, 1)] * 12)
+        for _ in range(12):
+            assert code(await ask_model(w)) == "ok"
+        riding, rode, most = budgets.Riding(), 0, budgets.most_riding(budget)
+        for write in intents(writes):
+            event = write.events[-1]
+            assert isinstance(event, ev.CallIntended)
+            own = budgets.Riding(
+                calls=1, tokens=event.reserve_tokens, cost_microusd=event.reserve_microusd
+            )
+            assert event.reserve_tokens > 0 and event.reserve_microusd > 0
+            riding = budgets.Riding() if write.durable else riding + own
+            rode += not write.durable
+            assert riding.fits(most)
+        assert (rode > 0) == budgets.Riding(
+            calls=1, tokens=RESERVED_TOKENS, cost_microusd=RESERVED_MICROUSD
+        ).fits(most)
+
+
+async def test_after_a_crash_the_money_and_tokens_that_may_have_been_spent_count_as_used(
+    tmp_path: Path,
+) -> None:
+    home, again = tmp_path / "home", tmp_path / "again"
+    async with world(
+        home, manifest=priced(Budget(calls=160, tokens=8_000, cost_microusd=9_600))
+    ) as w:
+        Spoken(w, said(7, 3))
+        await ask_model(w)
+        await w.forget()
+        again.mkdir()
+        for path in home.iterdir():  # As a kill -9 leaves it.
+            if path.is_file():
+                (again / path.name).write_bytes(path.read_bytes())
+        run = w.run.id
+    kernel = await open_kernel(again, Runtime(), {})
+    try:
+        await kernel.store.flush()
+        row = await kernel.store.run(run)
+        assert row is not None
+        assert (row.calls_used, row.tokens_used, row.cost_used_microusd) == (
+            1 + 9, 10 + 500, 13 + 600,
+        ), "a sixteenth of each, and no call less"  # fmt: skip
+    finally:
+        await kernel.close()
+
+
+async def test_a_paid_answer_is_put_on_disk_at_once_and_its_run_hears_it_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(tmp_path / "home", manifest=priced(BUDGET)) as w:
-        writes: list[Write] = []
-        append = w.store.append
-
-        def watched(write: Write) -> Any:
-            writes.append(write)
-            return append(write)
-
-        monkeypatch.setattr(w.store, "append", watched)
+        writes = watched(w, monkeypatch)
         Spoken(w, said(1, 1))
         await ask_model(w)
-        (intent,) = [one for one in writes if isinstance(one.events[-1], ev.CallIntended)]
-        assert intent.durable
+        (end,) = [one for one in writes if isinstance(one.events[0], ev.CallEnded)]
+        assert (end.durable, end.soon) == (False, True)
+
+
+@pytest.mark.parametrize("who", ["a token", "a yes"])
+async def test_what_outlives_the_process_is_on_disk_before_it_is_paid_for(
+    tmp_path: Path, who: str
+) -> None:
+    """Who holds a token goes on after a crash; a person's yes is used up."""
+    async with world(tmp_path / "home", manifest=priced(BUDGET)) as w:
+        reserved = await reservation(w, token=who == "a token", yes=who == "a yes")
+        assert reserved.durable
+        assert not (await reservation(w, token=False, yes=False)).durable
+
+
+async def test_what_rides_is_counted_once_where_two_wait_for_the_disk_at_the_same_time(
+    tmp_path: Path,
+) -> None:
+    """What began to ride after both of them is not there when the second has arrived."""
+    async with world(tmp_path / "home", manifest=priced(BUDGET)) as w:
+        spending = w.kernel.gate.spending
+        for _ in range(3):
+            assert not (await reservation(w, token=False, yes=False)).durable
+        one, two = [await reservation(w, token=True, yes=False) for _ in range(2)]
+        spending.reserved(w.run, "c-1", one, durable=True)
+        assert w.run.rode == w.run.arrived
+        for _ in range(2):
+            assert not (await reservation(w, token=False, yes=False)).durable
+        spending.reserved(w.run, "c-2", two, durable=True)
+        assert w.run.rode.less(w.run.arrived) == Riding(calls=2, tokens=20, cost_microusd=20)
+
+
+async def reservation(w: World, *, token: bool, yes: bool) -> Reservation:
+    prepared = Prepared(driver_bytes=b"", reserve_tokens=10, reserve_microusd=10)
+    held: Any = SimpleNamespace(
+        kind=CallKind.MODEL, name="default", scope=object() if token else None, within=None
+    )
+    judged: Any = SimpleNamespace(held=held, prepared=prepared)
+    approval: Any = object() if yes else None
+    return w.kernel.gate.spending.reserve(w.run, judged, approval)
 
 
 @pytest.mark.parametrize("calls", [8, 64, 1_000])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -194,6 +195,30 @@ async def test_an_isolated_agent_finds_no_network_no_host_and_no_door_but_its_ow
             assert saw["abstract"] == 0
         assert CANARY.encode() not in (home / "journal.db").read_bytes()
     server.close()
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [("say 'grüezi' $HOME\n", True), ("x" * 65_536, True), ("x" * 65_537, False), ("a\0b", False)],
+    ids=["odd", "largest", "too large", "nul"],
+)
+async def test_a_program_finds_its_task_where_a_variable_can_hold_it(
+    task: str, told: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(
+        "import hashlib, os; task = os.environb.get(b'RING0_TASK')\n"
+        "print('none' if task is None else hashlib.sha256(task).hexdigest())"
+    )
+    manifest = AgentManifest(
+        name="program",
+        command=("/usr/bin/python3", "program.py"),
+        code=("program.py",),
+        folder=str(tmp_path),
+    )
+    async with kernel_at(tmp_path) as kernel:
+        row = await start(kernel, manifest, task)
+        found = (await result(kernel, row)).strip()
+        assert found == (hashlib.sha256(task.encode()).hexdigest() if told else "none")
 
 
 async def test_what_a_run_leaves_behind_is_gone_with_it(tmp_path: Path) -> None:

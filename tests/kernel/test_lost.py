@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import journals
@@ -56,6 +57,34 @@ async def test_an_isolated_run_may_have_lost_calls_where_its_process_was_not_end
         await store.append(journals.moved("r-1", epoch=1))
         for event in events:
             await store.append(Write(run="r-1", events=[event]))
+        assert await at_work(store) == expected
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "ended", "expected"),
+    [
+        (RunState.RUNNING, False, ["r-1"]),
+        (RunState.RUNNING, True, []),
+        (RunState.WAITING, False, []),
+    ],
+    ids=["at work", "stopped in order", "put away"],
+)
+async def test_a_run_whose_sandbox_was_made_ahead_is_at_work_before_the_disk_says_that_it_is_its(
+    tmp_path: Path, state: RunState, ended: bool, expected: list[str]
+) -> None:
+    """Who claimed a parked one is written a little later, and until then its calls ride."""
+    store = open_store(tmp_path, Runtime(), write=True)
+    try:
+        parked = msgspec.structs.replace(STARTED, purpose="parked")
+        await store.append(Write(run=ev.KERNEL, events=[parked]))
+        await store.append(journals.queued("r-1", budget=Budget(calls=160)))
+        await store.append(journals.moved("r-1", epoch=1))
+        if state is not RunState.RUNNING:
+            await store.append(journals.moved("r-1", state, why="timer"))
+        if ended:
+            await store.append(Write(run=ev.KERNEL, events=[ev.SandboxEnded(sandbox="s-1")]))
         assert await at_work(store) == expected
     finally:
         await store.close()

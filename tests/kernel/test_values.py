@@ -110,7 +110,7 @@ def test_an_integer_of_64_bits_keeps_every_digit(number: int) -> None:
 def test_a_value_may_be_nested_as_deep_as_the_limit_and_no_deeper() -> None:
     deepest = limits.CALL_DEPTH_MAX
     values.parse(b"[" * deepest + b"]" * deepest)
-    for deeper in (deepest + 2, 1_000, 100_000):
+    for deeper in (deepest + 2, 1_000, limits.CALL_VALUES_MAX - 1):
         assert "deep" in refused(b"[" * deeper + b"]" * deeper)
         assert "deep" in refused(b'{"a":' * deeper + b"1" + b"}" * deeper)
 
@@ -159,3 +159,50 @@ def test_no_two_lists_of_parts_share_a_digest(one: list[bytes], other: list[byte
     same = values.keyed_digest(key, *one) == values.keyed_digest(key, *other)
     assert same == (one == other)
     assert values.keyed_digest(b"x" * 32, *one) != values.keyed_digest(key, *one)
+
+
+# --- how many values ----------------------------------------------------------------------------
+
+MANY = limits.CALL_VALUES_MAX
+
+
+@pytest.mark.parametrize("one", [b"[]", b"{}", b"0", b'""', b'{"":0}', b'["",""]'])
+def test_a_body_of_tiny_values_is_refused_before_one_of_them_is_made(
+    one: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(values.json, "loads", lambda *given, **more: made.append(given))
+    body = (
+        b"[" + b",".join([one] * ((limits.CALL_BODY_SIZE_BYTES_MAX - 2) // (len(one) + 1))) + b"]"
+    )
+    assert "too many values" in refused(body)
+    assert not made
+
+
+@pytest.mark.parametrize(
+    "text", ["a, b, ", "[{,", '\\", [', "\\\\", '\\\\\\", ', "\\u0022,["], ids=range(6)
+)
+def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+    whole = text * (2 * MANY // len(text))
+    body = json.dumps([whole, {"[": whole}]).encode()
+    assert len(body) < limits.CALL_BODY_SIZE_BYTES_MAX
+    assert values.parse(body) == [whole, {"[": whole}]
+
+
+@pytest.mark.parametrize(
+    "hides", [b'["', b'["\\"', b'["\\\\",', b'["\\\\\\",', b'"', b'[\\",', b'["a"b",', b'\\"']
+)
+def test_no_quote_hides_values_that_a_parser_would_make(
+    hides: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted are at least as many as a parser makes before it stops at what is no JSON."""
+    made: list[object] = []
+    monkeypatch.setattr(values, "_unique", lambda pairs: made.append(pairs))
+    for body in (hides + b"{}," * MANY, b"[" + b"{}," * MANY + hides):
+        assert refused(body)
+        assert len(made) <= 1
+
+
+def test_as_many_values_as_a_call_may_hold_are_taken() -> None:
+    assert len(values.parse(b"[" + b"1," * (MANY - 3) + b"1]")) == MANY - 2
+    assert "too many values" in refused(b"[" + b"1," * (MANY - 1) + b"1]")

@@ -247,3 +247,28 @@ async def test_an_episode_keeps_its_label_its_run_and_its_words(store: Store) ->
     assert by_run["r-1"].role == "result" and by_run["r-1"].seq == 4
     assert by_run["r-2"].role == "task"
     assert by_run["r-2"].label.integrity is Integrity.USER
+
+
+async def test_nothing_that_is_out_is_recalled_and_it_takes_no_place(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quarantined: from a seq of a run on. However much of that there is, the rest is found."""
+    monkeypatch.setattr("ring0.memory.episodes.CANDIDATES_MAX", 4)
+    await remember(store, "r-1", ["tea one", "tea two"])
+    await remember(store, "r-2", [f"tea {n}" for n in range(30)])
+    found = await recall(store, SCOPE, "tea", 10, {"r-2": 0})
+    assert {episode.run for episode in found} == {"r-1"} and len(found) == 2
+    (second,) = [episode for episode in found if episode.text == "tea two"]
+    found = await recall(store, SCOPE, "tea", 10, {"r-1": second.seq, "r-2": 0})
+    assert [episode.text for episode in found] == ["tea one"]
+    assert await recall(store, SCOPE, "tea", 10, {"r-1": 0, "r-2": 0}) == []
+
+
+async def test_there_is_an_end_to_looking_past_what_is_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ring0.memory.episodes.CANDIDATES_MAX", 2)
+    monkeypatch.setattr(limits, "EPISODES_LOOKED_AT_MAX", 8)
+    await remember(store, "r-1", ["tea one"])
+    await remember(store, "r-2", [f"tea {n}" for n in range(30)])
+    assert await recall(store, SCOPE, "tea", 10, {"r-2": 0}) == []

@@ -34,6 +34,6 @@ def test_the_first_agent_of_the_page_is_declared_as_the_one_that_init_makes(tmp_
 
 def test_what_the_page_lists_of_ctx_is_what_there_is() -> None:
     named = set(re.findall(r"`ctx\.(\w+)", DOCUMENT))
-    public = {name for name in dir(Context) if not name.startswith("_")} | {"memory"}
+    public = {name for name in dir(Context) if not name.startswith("_")} | {"memory", "derive"}
     assert named - public == set(), "it lists what there is not"
     assert public - named == set(), "it leaves out what there is"

@@ -150,7 +150,7 @@ class Checks:
         self._ledger(calls, runs, said)
         await self._faults(store, runs, calls)
         _Budgets(self).follow(entries, runs)
-        self._money(runs, calls)
+        self._money(runs, calls, entries)
         _Locks(self).follow(entries)
         self._order(entries, runs)
         if self._world.plan.at_work_max >= len(runs):  # Otherwise it may wait for its turn.
@@ -194,9 +194,13 @@ class Checks:
             if call.state is CallState.ERROR and count and not settled:
                 self.found("a clean error means that nothing happened", f"{call.id}: {count}")
 
-    def _money(self, runs: dict[str, Run], calls: dict[str, Call]) -> None:
-        """What models charged was reserved and is on record, in every tree."""
+    def _money(self, runs: dict[str, Run], calls: dict[str, Call], entries: list[ev.Entry]) -> None:
+        """What models charged was reserved and is on record, in every tree: with its call, or as
+        what a crash may have taken."""
         recorded: Counter[str] = Counter()
+        for entry in entries:
+            if isinstance(entry.body, ev.CallsLost):
+                recorded[entry.run] += entry.body.cost_microusd
         for call in calls.values():
             if call.kind is CallKind.MODEL:
                 recorded[call.run] += call.cost_microusd
@@ -302,6 +306,10 @@ class _Budgets:
                     money, tokens = self._open.pop(body.call)
                     self._use(entry.run, "money", body.cost_microusd - money)
                     self._use(entry.run, "tokens", body.tokens - tokens)
+                case ev.CallsLost():
+                    self._use(entry.run, "calls", body.calls)
+                    self._use(entry.run, "money", body.cost_microusd)
+                    self._use(entry.run, "tokens", body.tokens)
                 case _:
                     pass
         for run, row in runs.items():

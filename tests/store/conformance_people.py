@@ -48,6 +48,24 @@ class PeopleConformance(Suite):
         with pytest.raises(WriteImpossible):
             await store.append(kernel(ev.LoggedOut(key="b" * 64, by="ada")))
 
+    async def test_a_source_is_quarantined_until_it_is_released(self, store: Store) -> None:
+        held = ev.SourceQuarantined(
+            tenant="t", source="mail", runs={"r-1": 4}, by="ann", note="odd"
+        )
+        await store.append(kernel(held))
+        (row,) = await store.quarantines()
+        assert (row.source, row.runs, row.by, row.note) == ("mail", {"r-1": 4}, "ann", "odd")
+        await store.append(kernel(replace(held, runs={"r-1": 2, "r-2": 1})))
+        (row,) = await store.quarantines()
+        assert row.runs == {"r-1": 2, "r-2": 1}
+        for tenant, source in (("t", "other"), ("u", "mail")):
+            with pytest.raises(WriteImpossible):
+                released = ev.SourceReleased(tenant=tenant, source=source, by="ann")
+                await store.append(kernel(released))
+        await store.append(kernel(ev.SourceReleased(tenant="t", source="mail", by="ann")))
+        assert await store.quarantines() == []
+        await assert_rows_say_what_the_journal_says(store)
+
     async def test_a_setting_changes_from_what_it_was_and_from_nothing_else(
         self, store: Store
     ) -> None:

@@ -103,6 +103,8 @@ async def assert_rows_say_what_the_journal_says(store: Store) -> None:
     assert await store.standings() == given
     assert await store.logins() == sorted(wanted.of("login"), key=lambda one: one.key)
     assert await store.settings() == {one.name: one for one in wanted.of("setting")}
+    held = sorted(wanted.of("quarantine"), key=lambda one: (one.tenant, one.source))
+    assert await store.quarantines() == held
     newest_lock = wanted.get("lock", NEWEST_LOCK)
     assert await store.newest_fence() == (newest_lock.fence if newest_lock else 0)
     for cap in wanted.of("cap"):

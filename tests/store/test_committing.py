@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import apsw
@@ -19,7 +19,7 @@ from ring0.observability import verify
 from ring0.store import GuardFailed, Write, WriteImpossible, base
 from ring0.store import events as ev
 from ring0.store.sqlite import SqliteStore, create_tables
-from ring0.store.sqlite.committing import Committer, Job
+from ring0.store.sqlite.committing import Answer, Committer, Job
 from ring0.store.sqlite.reserve import Reserve
 from ring0.store.sqlite.writer import give
 from ring0.types import ApprovalState
@@ -144,6 +144,50 @@ async def test_what_rides_is_told_before_the_commit_and_what_is_durable_after(
     world.db.set_commit_hook(hook)
     world.writer.go()
     assert seen == [(True, False)] and told[1].done()
+
+
+async def test_nothing_that_is_written_because_of_an_answer_is_there_before_the_answer(
+    world: World,
+) -> None:
+    """What is told of a write that goes to the disk `soon` makes its caller write: that is no part
+    of the group, so nothing is admitted because of what a crash may still take."""
+    world.write(queued("r-1"))
+    soon = small("r-1", 0)
+    soon.soon = True
+    first, commits = world.writer.submit(soon), list[int]()
+    world.writer.submit(small("r-1", 1))  # Of the same group, and told no earlier.
+    later: list[asyncio.Future[int]] = []
+    committer = world.writer.committer
+    tell = committer._tell
+
+    def hears(told: Sequence[tuple[Job, Answer]]) -> None:
+        tell(told)
+        if first.done() and not later:
+            later.append(world.writer.submit(small("r-1", 2)))
+
+    committer._tell = hears
+
+    def hook() -> bool:
+        commits.append(committer._tree.size)
+        return False
+
+    world.db.set_commit_hook(hook)
+    world.writer.go()
+    assert first.done() and commits == [3] and not later[0].done()
+    world.writer.go()
+    assert commits == [3, 4] and later[0].done()
+
+
+async def test_a_group_with_what_goes_to_the_disk_soon_waits_for_no_other(world: World) -> None:
+    world.write(queued("r-1"))
+    waited: list[Job | None] = []
+    world.writer.later = lambda: waited.append(None)  # type: ignore[method-assign]
+    world.write(small("r-1", 0))
+    assert waited == [None], "what rides waits for company"
+    soon = small("r-1", 1)
+    soon.soon = True
+    world.write(soon)
+    assert waited == [None]
 
 
 async def test_a_writer_that_dies_in_a_group_leaves_what_was_before_it(world: World) -> None:

@@ -16,8 +16,10 @@ import msgspec
 import pytest
 from sandbox_world import uids
 
+from ring0.errors import CallDenied
 from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext, Prepared, Result
+from ring0.tools.egress import Authority, EgressAnswer, EgressRequest, Rules, parse_rules, serve
 from ring0.tools.mcp import McpTool, Pin, Server, drivers, pins, settings
 from ring0.tools.registry import Tool
 from ring0.tools.sandbox import Sandbox, SandboxSpec, launch
@@ -326,6 +328,47 @@ async def world(folder: Path) -> AsyncIterator[World]:
         for tool in made.tools.values():
             await tool.close()
         await made.sandboxes.end_all()
+
+
+class Outlet:
+    """The real proxy, with a gate that answers by itself."""
+
+    def __init__(self, said: bytes = b"from outside", kind: str = "text/plain") -> None:
+        self.answer = EgressAnswer(status=200, headers=(("content-type", kind),), body=said)
+        self.open = False
+        self.asked: list[str] = []
+        self.closed = False
+        self.authority = b""
+        self._proxy: Any = None
+        self._rules: Rules | None = None
+
+    async def begin(self, sandbox: Sandbox, rules: tuple[str, ...]) -> Outlet:
+        assert sandbox.proxy is not None
+        parsed = self._rules = parse_rules(rules, "test")
+        authority = Authority(parsed, RUNTIME)
+        self.authority = authority.certificate_pem
+        self._proxy = await serve(sandbox.proxy, self._ask, parsed, authority, RUNTIME)
+        return self
+
+    @contextlib.asynccontextmanager
+    async def during(self, tool: Any, context: Any) -> AsyncIterator[None]:
+        self.open = True
+        try:
+            yield
+        finally:
+            self.open = False
+
+    async def close(self) -> None:
+        self.closed = True
+        await self._proxy.close()
+
+    async def _ask(self, request: EgressRequest) -> EgressAnswer:
+        if not self.open:
+            raise CallDenied("Nothing goes out now.", todo="Nothing.")
+        if self._rules is None or self._rules.allows(request) is None:
+            raise CallDenied("It is not let out.", todo="Nothing.")
+        self.asked.append(request.url)
+        return self.answer
 
 
 def need(what: str, there: bool, why: str) -> None:

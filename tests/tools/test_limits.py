@@ -81,16 +81,16 @@ if os.fork() == 0:
     os._exit(0)
 print("ends")
 """
-PROGRAMS: dict[str, tuple[str, dict[str, int]]] = {
+PROGRAMS: dict[str, tuple[str, dict[str, float]]] = {
     "forks": (FORKS, {}),
-    "bomb": (BOMB, {"wall_s": 1}),
+    "bomb": (BOMB, {"wall_s": 0.5}),
     "heap": (HEAP, {}),
     "memfd": (MEMFD, {}),
     "together": (TOGETHER, {}),
     "files": (FILES, {}),
     "spin": (SPIN, {"cpu_s": 1}),
     "spins": (SPINS, {"cpu_s": 1, "wall_s": 20}),
-    "sleep": (SLEEP, {"wall_s": 1}),
+    "sleep": (SLEEP, {"wall_s": 0.3}),
     "flood": (FLOOD, {}),
     "daemon": (DAEMON, {}),
 }
@@ -108,7 +108,7 @@ def seen(request: pytest.FixtureRequest) -> Answers:
     programs = {name: (program, FEW | more) for name, (program, more) in PROGRAMS.items()}
     if who == "nobody":  # without totals these two end at their wall time, as `doctor` says
         for name in ("together", "spins"):
-            programs[name][1]["wall_s"] = 3
+            programs[name][1]["wall_s"] = 1.5
     return run_kernel(tier, who, programs)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_world import RUNTIME, SERVER, World, world
+from mcp_world import SERVER, Outlet, World, world
 
-from ring0.errors import CallDenied, EffectUnknown, ManifestInvalid
-from ring0.tools.egress import Authority, EgressAnswer, EgressRequest, parse_rules, serve
-from ring0.tools.sandbox import Sandbox
+from ring0.errors import EffectUnknown, ManifestInvalid
 
 CONFIG: dict[str, Any] = {
     "use": "mcp",
@@ -44,43 +41,6 @@ REACHING = SERVER.replace(
 
 def text(""",
 )
-
-
-class Outlet:
-    """The real proxy, with a gate that answers by itself."""
-
-    def __init__(self) -> None:
-        self.open = False
-        self.asked: list[str] = []
-        self.closed = False
-        self.authority = b""
-        self._proxy: Any = None
-
-    async def begin(self, sandbox: Sandbox, rules: tuple[str, ...]) -> Outlet:
-        assert sandbox.proxy is not None
-        parsed = parse_rules(rules, "test")
-        authority = Authority(parsed, RUNTIME)
-        self.authority = authority.certificate_pem
-        self._proxy = await serve(sandbox.proxy, self._ask, parsed, authority, RUNTIME)
-        return self
-
-    @contextlib.asynccontextmanager
-    async def during(self, tool: Any, context: Any) -> AsyncIterator[None]:
-        self.open = True
-        try:
-            yield
-        finally:
-            self.open = False
-
-    async def close(self) -> None:
-        self.closed = True
-        await self._proxy.close()
-
-    async def _ask(self, request: EgressRequest) -> EgressAnswer:
-        if not self.open:
-            raise CallDenied("Nothing goes out now.", todo="Nothing.")
-        self.asked.append(request.url)
-        return EgressAnswer(status=200, body=b"from outside")
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Sender:
         self.http = aiohttp.ClientSession(auto_decompress=False)
 
     async def __call__(
-        self, method: str, url: str, headers: dict[str, str], body: bytes
+        self, method: str, url: str, headers: dict[str, str], body: bytes, **_: object
     ) -> HttpAnswer:
         value = json.loads(body) if body else None
         self.sent.append((method, headers, value))

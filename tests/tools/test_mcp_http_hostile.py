@@ -34,7 +34,7 @@ class Fake:
         self.sent: list[tuple[str, dict[str, str], Any]] = []
 
     async def __call__(
-        self, method: str, url: str, headers: dict[str, str], body: bytes
+        self, method: str, url: str, headers: dict[str, str], body: bytes, **_: object
     ) -> HttpAnswer:
         value = json.loads(body) if body else {}
         self.sent.append((method, headers, value))

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from mcp_world import World, node_server, python_server, world
+from mcp_world import Outlet, World, node_server, python_server, world
 
-from ring0.errors import ToolFailed
+from ring0.errors import EffectUnknown, ToolFailed
 from ring0.tools.mcp import ToolChanged, pins
 
 
@@ -80,6 +80,21 @@ async def test_server_git_commits_in_the_workspace(here: World) -> None:
 async def test_server_time_tells_the_time(here: World) -> None:
     await here.approve(python_server("mcp_server_time"), "clock")
     assert "UTC" in json.dumps(await here.value("clock.get_current_time", timezone="UTC"))
+
+
+async def test_server_fetch_brings_a_page_through_the_egress_and_nothing_else(here: World) -> None:
+    outlet = Outlet(b"<html><body><p>Plain words.</p></body></html>", "text/html")
+    config = python_server("mcp_server_fetch", "--ignore-robots-txt")
+    config = {**config, "egress": ["GET https://docs.example.com/*"], "wall_s": 30}
+    await here.approve(config, "web", reach=outlet.begin)
+    # Raw: to simplify a page, it would fetch a program by npm where there is Node.
+    page = await here.value("web.fetch", url="https://docs.example.com/page", raw=True)
+    assert "Plain words." in json.dumps(page)
+    assert outlet.asked == ["https://docs.example.com/page"]
+    for elsewhere in ("https://other.example.com/", "http://169.254.169.254/latest"):
+        with pytest.raises((ToolFailed, EffectUnknown)):
+            await here.call("web.fetch", url=elsewhere, raw=True)
+    assert len(outlet.asked) == 1
 
 
 async def test_an_update_of_a_package_that_a_server_needs_is_drift(here: World) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,17 @@ from sqlite_world import MOMENT, SHOP, after, do, dump, execute, plan, query, ru
 
 from ring0 import errors, limits
 from ring0.tools.sql.sqlite import engine
+
+FILE_SIZE_BYTES_MAX = 64 * limits.MIB
+
+
+@pytest.fixture(autouse=True)
+def small_files() -> Iterator[None]:
+    """Some of these statements have no end: where nothing of ours stops them, Linux does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE_BYTES_MAX, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -71,12 +71,26 @@ def bench(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="As the file in bench/ is called: gate.")
     ],
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE]", help="Where all of it goes, with --json: agentdojo."),
+    ] = None,
+    suites: Annotated[
+        str | None, typer.Option("--suites", metavar="A,B", help="Which ones: agentdojo.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure, with a rival or a floor beside it in the same run. Only in a checkout."""
     module = _load(name)
     takes = inspect.signature(module.run).parameters
-    rows = module.run(json=as_json) if "json" in takes else module.run()
+    given = {"suites": suites, "file": file, "json": as_json or None}
+    told = {key: value for key, value in given.items() if value is not None and key in takes}
+    if beyond := [key for key in ("suites", "file") if given[key] and key not in takes]:
+        raise InvalidInput(
+            f"The benchmark {name} takes no {beyond[0]}.",
+            todo="Leave it out; `ring0 bench agentdojo` takes both.",
+        )
+    rows = module.run(**told)
     if as_json:
         output.print_json(rows)
         return
@@ -109,7 +123,9 @@ def _load(name: str) -> Any:
             why="They come with a checkout, not with the installed package.",
             todo="Clone the repository and `make bench`.",
         )
-    there = sorted(path.stem for path in folder.glob("*.py") if "\ndef run(" in path.read_text())
+    files = {path.stem: path for path in folder.glob("*.py")}
+    files |= {path.parent.name: path for path in folder.glob("*/__init__.py")}
+    there = sorted(name for name, path in files.items() if "\ndef run(" in path.read_text())
     if name not in there:
         raise InvalidInput(
             f"There is no benchmark {name[:40]!r}.",

@@ -73,6 +73,10 @@ def _question(args: dict[str, Any]) -> str:
     """What a model is asked, by the SDK or at a door of whatever dialect."""
     body = args.get("body", args)
     said = (body.get("messages") or body.get("input")) if isinstance(body, dict) else None
+    if not said and "dialect" in args:  # It was refused, and is none; or is too large to be kept.
+        known = {"dialect": args["dialect"], "model": args.get("model")}
+        named = " ".join(f"{key}={escaped(one, 100)}" for key, one in known.items() if one)
+        return line(f"no message on record; {named}")
     messages = said if isinstance(said, list) and said else [{"role": "user", "content": said}]
     last = messages[-1] if isinstance(messages[-1], dict) else {}
     who = last.get("role") or last.get("type") or "?"
@@ -166,8 +170,11 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
                     "bold",
                 ),
                 (f"  [{origin.integrity}{'' if origin.exact else ', matched by text'}]", "dim"),
+                (f"  {line(origin.chosen, 120)}" if origin.chosen else "", "green"),
             ),
         )
+    for number, finding in enumerate(shown.findings):
+        grid.add_row("found" if number == 0 else "", text((line(finding, 300), "yellow")))
     grid.add_row("the run has read", text((str(shown.run_label.integrity), "bold")))
     grid.add_row("the way back", text((line(shown.reversal), "bold")))
     for reason in shown.reasons:

@@ -34,6 +34,7 @@ KEPT: Final = "What was on record is kept."
 RUN_KEPT: Final = "The run is kept: `ring0 recover` goes on with it."
 
 _COMMAND: Final = "ring0.command"
+_TYPED: Final = "ring0.typed"
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[
@@ -74,7 +75,14 @@ class WithCommand(TyperCommand):
             at = args.index("--")
             ctx.meta[_COMMAND] = tuple(args[at + 1 :])
             args = args[:at]
+        ctx.meta[_TYPED] = tuple(args)
         return super().parse_args(ctx, args)
+
+
+def typed_in(context: typer.Context) -> tuple[str, ...]:
+    """The words of a `WithCommand` before `--`, as they were typed."""
+    found: tuple[str, ...] = context.meta.get(_TYPED, ())
+    return found
 
 
 def command_of(context: typer.Context) -> tuple[str, ...] | None:

@@ -58,7 +58,8 @@ def reload(
 
 
 def changes(context: typer.Context, as_json: Json = False) -> None:
-    """List what the operator's files said, and who logged in: each change, and who made it."""
+    """List what the operator's files said, who logged in, what was quarantined: each change, and
+    who made it."""
     place = place_of(context)
     found = work(lambda: _changes(place))
     if as_json:
@@ -93,6 +94,10 @@ async def _changes(place: Place) -> list[dict[str, Any]]:
                 case ev.LoggedOut(key=key, by=by):
                     name = names.get(key, "")
                     told = ("login", "in", "out" if by else "over", by or name, False)
+                case ev.SourceQuarantined(source=source, by=by, runs=runs):
+                    told = ("quarantine", "", f"{source} ({len(runs)} runs saw it)", by, False)
+                case ev.SourceReleased(source=source, by=by):
+                    told = ("quarantine", source, "lifted", by, False)
                 case _:
                     continue
             keys = ("name", "before", "after", "by", "loosened")
@@ -105,6 +110,8 @@ def _said(name: str, before: str, after: str) -> tuple[tuple[str, str], str]:
 
     if name == "login":
         told = line(after) if before else f"in, by {line(after)}"
+    elif name == "quarantine":
+        told = f"{line(before)}: lifted" if before else line(after)
     else:
         none = DEFAULT if name in ("policy", "profile") else "none"
         told = f"{_short(before) or none} to {_short(after)}"

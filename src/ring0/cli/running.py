@@ -11,13 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer._click.exceptions import ClickException  # as in app.py
 
 from ring0 import limits
-from ring0.cli import looking, output
+from ring0.cli import looking, meant, output
 from ring0.cli.following import EXIT, EXIT_WAITING, GOES_ON, print_result, submit
 from ring0.cli.outlet import forgive
 from ring0.cli.output import console, line, put, text
-from ring0.cli.place import RUN_KEPT, Json, Place, WithCommand, command_of, place_of, work
+from ring0.cli.place import (
+    RUN_KEPT,
+    Json,
+    Place,
+    WithCommand,
+    command_of,
+    place_of,
+    typed_in,
+    work,
+)
 from ring0.cli.prompt import Prompt, giving
 from ring0.cli.view import View
 from ring0.errors import Interrupted, InvalidInput, ReplayDiverged
@@ -33,8 +43,24 @@ if TYPE_CHECKING:
 WORDS = "The agent's file and the task; or, after `--`, any program and its arguments."
 
 
+class RunCommand(WithCommand):
+    """A program's own options, where `--` was left out, are told as what they are."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except ClickException as error:
+            typed, place = typed_in(ctx), ctx.find_object(Place)
+            search = place.environment.get("PATH", "") if place is not None else ""
+            if "--" in args or not (todo := meant.odd_option(typed, meant.options(self), search)):
+                raise
+            raise InvalidInput(
+                error.format_message(), why="A program's own options stand after `--`.", todo=todo
+            ) from None
+
+
 def add_to(app: typer.Typer) -> None:
-    app.command("run", cls=WithCommand)(run)
+    app.command("run", cls=RunCommand)(run)
     app.command("recover")(recover)
 
 
@@ -93,8 +119,10 @@ def run(
     command = command_of(context)
     grant = None if only is None else tuple(only)
     narrowing.exactly(grant or ())  # A wrong one is told before anything is started.
+    search, typed = place.environment.get("PATH", ""), typed_in(context)
+    if command is None:
+        meant.check_words(typed, words or (), search, manifest is not None)
     file, task = _words(list(words or ()), task, manifest is not None, command is not None)
-    search = place.environment.get("PATH", "")
     if command is not None:
         task = task or typed_to(command, _here())
         if manifest is None and (manifest := beside(command, _here())) is None:
@@ -106,7 +134,9 @@ def run(
         bare = budgeted(bare, budget)
     if supervisor(place.home) is not None:
         asked = submit(place, bare, task, priority, grant, detach=detach, as_json=as_json)
-        raise typer.Exit(work(lambda: asked, kept=GOES_ON))
+        with meant.or_a_program(file, typed):
+            code = work(lambda: asked, kept=GOES_ON)
+        raise typer.Exit(code)
     if detach:
         raise InvalidInput(
             "There is no daemon that the run could be left to.",
@@ -120,7 +150,8 @@ def run(
         found: Family = prioritised(await bare.describe(kernel), priority)
         return found
 
-    code = work(lambda: _run(place, describe, task, grant, as_json), kept=RUN_KEPT)
+    with meant.or_a_program(file, typed):
+        code = work(lambda: _run(place, describe, task, grant, as_json), kept=RUN_KEPT)
     raise typer.Exit(code)
 
 
@@ -196,6 +227,7 @@ async def _run(
     only: tuple[str, ...] | None,
     as_json: bool,
 ) -> int:
+    from ring0.cli import keyless
     from ring0.kernel.agent import profiles
 
     out = console(error=as_json)
@@ -209,6 +241,8 @@ async def _run(
             )
             out.print(text((f"{count}: `ring0 recover` goes on with them.", "yellow")))
         family = await describe(kernel)
+        for warning in keyless.told(kernel, family.manifest):
+            put(out, text((line(warning, 600), "bold yellow")))
         row = await kernel.start(family, task, principal=by.name, only=only)
         for warning in await profiles.warnings(kernel, row.id):
             put(out, text((line(warning, 600), "bold yellow")))

@@ -15,6 +15,7 @@ from ring0.kernel.agent import environments, manifests, processes
 from ring0.kernel.agent.agents import Family
 from ring0.kernel.kernel import Kernel
 from ring0.sdk.budget import parse_budget
+from ring0.tools.sandbox.mounts import has_place
 from ring0.types import AgentManifest, Budget
 
 
@@ -42,6 +43,7 @@ def agent_of_file(named: str, manifest: Path | None, search: str = "") -> Bare:
         found = manifests.read_agent(manifest)
         if found.command:
             return Bare(_command(found, Path(found.folder), search))
+        _check_places(found)
         return Bare(found, _around(found))
     name, _, function = named.partition(":")
     file = Path(name)
@@ -142,7 +144,9 @@ def _command(manifest: AgentManifest, here: Path, search: str) -> AgentManifest:
     """With the Python environment that its command is of, and its code where it names none: the
     files of the command line, and those that Python may import from beside them. Raises
     ManifestInvalid."""
+    _check_places(manifest)
     found = environments.with_environment(manifest, here, search)
+    _check_places(found, of=found.command[0])
     if found.code:
         return found
     folder = Path(found.folder)
@@ -150,3 +154,26 @@ def _command(manifest: AgentManifest, here: Path, search: str) -> AgentManifest:
     if environments.is_python(found.command[0]):
         code += environments.imported(found.command, code, folder)
     return replace(found, code=code)
+
+
+def _check_places(manifest: AgentManifest, of: str = "") -> None:
+    """What can't be shown in a sandbox is told before anything starts. `of`: the program of the
+    Python environment that needs it; empty: the manifest names it. Raises ManifestInvalid."""
+    for name in manifest.sandbox.read:
+        path = os.path.realpath(Path(manifest.folder, os.path.expanduser(name)))
+        if has_place(path):
+            continue
+        top = os.path.join("/", Path(path).parts[1]) if len(Path(path).parts) > 1 else "/"
+        why = f"It lies beneath {top}, of which each sandbox has its own: nothing is shown there."
+        if not of:
+            raise ManifestInvalid(
+                f"[sandbox] read names {name!r}, which can't be shown to a sandbox.",
+                why=why,
+                todo="Put it elsewhere, beside the agent for instance.",
+            )
+        raise ManifestInvalid(
+            f"The Python environment of {of} can't be shown to a sandbox.",
+            why=why,
+            todo=f"Make it elsewhere (`python -m venv ~/venvs/NAME`), install into that what the"
+            f" program needs, and run that one's {os.path.basename(of)}.",
+        )

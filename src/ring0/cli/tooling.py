@@ -16,14 +16,15 @@ import msgspec
 import typer
 from rich.console import Console
 
-from ring0.cli import output
+from ring0.cli import inferring, output, servers
+from ring0.cli.describing import looking
 from ring0.cli.output import console, line, put, text
-from ring0.cli.place import Json, Place, place_of, work
-from ring0.errors import InvalidInput, NotFound, ToolFailed
-from ring0.identity import Vault, operator_name
+from ring0.cli.place import Json, place_of, work
+from ring0.errors import InvalidInput, ToolFailed
+from ring0.identity import operator_name
 from ring0.kernel.agent import manifests
-from ring0.tools.mcp import Finding, Pin, Server, Settings, pins, scan, sender, settings, usable
-from ring0.tools.mcp.wording import clean, operation_name
+from ring0.tools.mcp import Finding, Pin, Settings, pins, scan, settings, usable
+from ring0.tools.mcp.wording import clean
 from ring0.types import Effect
 
 SHOWN_MAX: Final = 1_000
@@ -44,6 +45,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("list")(list_)
     group.command("scan")(scan_)
     group.command("diff")(diff)
+    group.command("infer")(inferring.infer)
     app.add_typer(group, name="tools")
 
 
@@ -68,9 +70,9 @@ def add(
 ) -> None:
     """Look at an MCP server in a sandbox, and approve it as it is: code, tools and words."""
     place = place_of(context)
-    said, named = _said(name, folder, tuple(command or ()), workspace)
-    pin = work(lambda: _inspect(place, name, said, folder))
-    found = scan(pin.offer, _others(folder, name))
+    said, named = servers.said_of(name, folder, tuple(command or ()), workspace)
+    pin = work(lambda: servers.inspect(place, name, said, folder))
+    found = scan(pin.offer, servers.others(folder, name), looking())
     if not as_json:
         _show(name, pin, found)
     _decide(found, yes=yes, accept=accept, ask=not as_json)
@@ -93,7 +95,7 @@ def add(
 def list_(context: typer.Context, folder: From = Path("."), as_json: Json = False) -> None:
     """List an agent's MCP servers with their pins."""
     place_of(context)
-    rows = [_row(name, folder) for name in _names(folder)]
+    rows = [_row(name, folder) for name in servers.names(folder)]
     if as_json:
         output.print_json({"tools": rows})
     elif not rows:
@@ -128,9 +130,10 @@ def scan_(
     place_of(context)
     locked = pins.read(folder)
     if name is not None:
-        locked = {name: _pin(name, folder)}
+        locked = {name: servers.pinned(name, folder)}
     found = {
-        instance: scan(pin.offer, _others(folder, instance)) for instance, pin in locked.items()
+        instance: scan(pin.offer, servers.others(folder, instance), looking())
+        for instance, pin in locked.items()
     }
     if as_json:
         output.print_json({"findings": found})
@@ -147,9 +150,11 @@ def diff(
 ) -> None:
     """Start a server in a sandbox, and show what has changed since it was approved."""
     place = place_of(context)
-    was = _pin(name, folder)
-    said, _ = _said(name, folder, was.command or ((was.url,) if was.url else ()), was.workspace)
-    now = work(lambda: _inspect(place, name, said, folder))
+    was = servers.pinned(name, folder)
+    said, _ = servers.said_of(
+        name, folder, was.command or ((was.url,) if was.url else ()), was.workspace
+    )
+    now = work(lambda: servers.inspect(place, name, said, folder))
     lines = pins.differences(was, now)
     if as_json:
         output.print_json({"name": name, "changed": bool(lines), "lines": lines})
@@ -161,105 +166,6 @@ def diff(
             put(console(), text((each, styles.get(each.strip()[:1], "bold"))))
     if lines:
         raise typer.Exit(ToolFailed.exit_code)
-
-
-# --- what is meant --------------------------------------------------------------------------------
-
-
-def _said(
-    name: str, folder: Path, command: tuple[str, ...], workspace: bool
-) -> tuple[Settings, bool]:
-    """The server as agent.toml names it, or as the command line does; and whether agent.toml
-    does. Raises ManifestInvalid, InvalidInput."""
-    if not name.isidentifier():
-        raise InvalidInput(f"{name[:80]!r} is no name for a tool.", todo="Use letters and _.")
-    config = _configs(folder).get(name)
-    given: dict[str, Any] = {"use": "mcp", "workspace": workspace}
-    if len(command) == 1 and "://" in command[0]:
-        given["url"] = command[0]
-    else:
-        given["command"] = list(command)
-    if config is None:
-        if not command:
-            raise NotFound(
-                f'There is no [tools.{name}] with `use = "mcp"` in {folder}.',
-                why="Neither agent.toml nor the command line names the server.",
-                todo=f"ring0 tools add {name} --from {folder} -- COMMAND…",
-            )
-        return settings.read(name, given), False
-    said = settings.read(name, config)
-    if command and command != (said.command or (said.url,)):
-        raise InvalidInput(
-            f"[tools.{name}] of agent.toml names another server than the command line.",
-            todo="Leave the command out, or correct agent.toml.",
-        )
-    return said, True
-
-
-def _configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """`[tools.*] use = "mcp"` of the agent in `folder`; none where it has no agent.toml."""
-    path = folder / manifests.AGENT_TOML
-    if not path.exists():
-        if not folder.is_dir():
-            raise InvalidInput(f"{folder} is no folder.", todo="Name the agent's folder.")
-        return {}
-    tools = manifests.read_agent(path).tools
-    return {name: config for name, config in tools.items() if config.get("use") == "mcp"}
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted({*_configs(folder), *pins.read(folder)})
-
-
-def _pin(name: str, folder: Path) -> Pin:
-    found = pins.read(folder).get(name)
-    if found is None:
-        raise pins.unpinned(name, folder)
-    return found
-
-
-def _others(folder: Path, name: str) -> list[str]:
-    """The names of the tools that other servers have."""
-    found: list[str] = []
-    for instance, pin in pins.read(folder).items():
-        if instance != name:
-            own = [tool.name for tool in pin.offer.tools]
-            found += [*own, *(f"{instance}.{operation_name(tool)}" for tool in own)]
-    return found
-
-
-async def _inspect(place: Place, name: str, said: Settings, folder: Path) -> Pin:
-    from ring0.kernel.sandboxes import Sandboxes
-
-    server = Server(name, said, folder.resolve(), place.runtime, send=_sender(place, name, said))
-    tier = manifests.read_config(place.home).sandbox.tier
-    sandboxes = Sandboxes(None, place.runtime, tier_min=tier)
-    try:
-        return await server.inspect(sandboxes)
-    finally:
-        await sandboxes.close()
-
-
-def _sender(place: Place, name: str, said: Settings) -> Any:
-    """What reaches a server elsewhere; None for one that runs here."""
-    if not said.url:
-        return None
-    from ring0.identity.refreshing import Refreshing
-    from ring0.kernel.calls.outside import Outside
-    from ring0.kernel.keeping import Logins
-
-    config = manifests.read_config(place.home)
-    vault = Vault(place.home, place.runtime)
-    known = vault.values()
-    clients = Logins(config, vault, place.environment, place.runtime)
-    logins = Refreshing(place.home, vault, clients.of, place.runtime, changed=lambda: None)
-    outside = Outside(
-        config,
-        lambda key: known.get(key) or place.environment.get(key, ""),
-        place.runtime,
-        token=logins.token,
-    )
-    return sender(outside, name, said, place.runtime)
 
 
 # --- what is shown --------------------------------------------------------------------------------
@@ -344,7 +250,7 @@ def _decide(found: list[Finding], *, yes: bool, accept: bool, ask: bool) -> None
 
 
 def _row(name: str, folder: Path) -> dict[str, Any]:
-    config, pin = _configs(folder).get(name), pins.read(folder).get(name)
+    config, pin = servers.configs(folder).get(name), pins.read(folder).get(name)
     if pin is None:
         state = "not approved"
     elif config is None:

@@ -4,6 +4,7 @@ that spawned them, its files, its result.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,11 +14,12 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ring0.cli import output
+from ring0.cli.labels import declassified
 from ring0.cli.output import line, text
 from ring0.cli.parts import arguments, brief, outcome_of, place
 from ring0.kernel.undo.planning import AGENT, look
 from ring0.store.approving import DENIED_IN_A_ROW
-from ring0.store.events import Entry, RunEnded
+from ring0.store.events import Declassified, Entry, RunEnded
 from ring0.store.sqlite import SqliteStore
 from ring0.types import (
     ENDED,
@@ -60,6 +62,8 @@ class Told:
     """Each with its arguments and its outcome."""
     ways: dict[str, UndoStep | UndoLeft] = field(default_factory=dict)
     """By call: how it would be taken back, or why not. Nothing of what changed nothing."""
+    declassified: dict[str, list[Declassified]] = field(default_factory=dict)
+    """By call: values that somebody answers for."""
     approvals: dict[str, Approval] = field(default_factory=dict)
     files: list[File] = field(default_factory=list)
     children: dict[str, Told] = field(default_factory=dict)
@@ -76,6 +80,7 @@ class Told:
                     "args": args,
                     "outcome": outcome,
                     **_way_back(self.ways.get(call.id)),
+                    **_answered_for(self.declassified.get(call.id)),
                     **(
                         {"child": self.children[call.id].as_dict()}
                         if call.id in self.children
@@ -87,6 +92,10 @@ class Told:
             "approvals": list(self.approvals.values()),
             "files": self.files,
         }
+
+
+def _answered_for(said: list[Declassified] | None) -> dict[str, Any]:
+    return {"declassified": said} if said else {}
 
 
 def _way_back(way: UndoStep | UndoLeft | None) -> dict[str, Any]:
@@ -103,6 +112,9 @@ async def gather(store: SqliteStore, run: Run) -> Told:
         told.result = msgspec.json.decode(await store.blob(run.result))
     told.approvals = {approval.id: approval for approval in await store.approvals(run=run.id)}
     told.files = await store.files(run.id)
+    async for entry in store.entries(run.id):
+        if isinstance(entry.body, Declassified):
+            told.declassified.setdefault(entry.body.call, []).append(entry.body)
     children = {row.id: row for row in await store.runs(parent=run.id, most=1_000)}
     for call in await store.calls(run.id):
         outcome = await outcome_of(store, call)
@@ -189,6 +201,7 @@ def _add(tree: Tree, told: Told, now_us: int) -> None:
                 told.approvals.get(call.approval),
                 open_is,
                 told.ways.get(call.id),
+                told.declassified.get(call.id, ()),
             )
         )
         child = told.children.get(call.id)
@@ -221,6 +234,7 @@ def _call(
     approval: Approval | None,
     open_is: str,
     way: UndoStep | UndoLeft | None,
+    answered_for: Iterable[Declassified],
 ) -> Group:
     style = _STYLES[call.state]
     name = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
@@ -265,6 +279,10 @@ def _call(
                 f"ring0 settle {call.id} happened|did-not-happen",
             )
         )
+    if outcome.findings:
+        found = [f"{each.rule} in {each.where or 'it'} ({each.shown})" for each in outcome.findings]
+        parts.append(text(("found in it: ", "yellow"), (line("; ".join(found), 400), "dim")))
+    parts += [text((declassified(said), "yellow")) for said in answered_for]
     if call.notice:
         parts.append(text(("told: ", "bold yellow"), line(call.notice, 400)))
     if isinstance(way, UndoStep) and not way.refused:

@@ -5,8 +5,10 @@ to nobody.
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -15,13 +17,15 @@ from ring0.cli import output
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Place, place_of, work
 from ring0.errors import InvalidInput, Ring0Error
-from ring0.identity import Vault
+from ring0.identity import Vault, operator_name
+from ring0.identity import logins as logins_kept
 from ring0.identity.dumps import leave_no_dump
 from ring0.identity.vault import secret_name
 
 if TYPE_CHECKING:
-    from ring0.identity.oauth import OAuth
+    from ring0.identity.oauth import Device
     from ring0.identity.oauth_answers import Tokens
+    from ring0.kernel.logins import Begun
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="As ring0.toml calls it: TOKEN, secret://github/x.")
@@ -99,52 +103,77 @@ def login(
     device: Annotated[
         bool, typer.Option("--device", help="Say yes on another device: no browser is needed here.")
     ] = False,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", metavar="SCOPE", help="Ask for this one, too. May stand often."),
+    ] = None,
+    principal: Annotated[
+        str, typer.Option("--for", metavar="PRINCIPAL", help="Whose runs use it; default: yours.")
+    ] = "",
 ) -> None:
     """Log in at another service for the agents that may use it; the kernel keeps it fresh."""
     from ring0.kernel.agent import manifests
-    from ring0.kernel.keeping import Logins
+    from ring0.kernel.logins import Logins
 
     place = place_of(context, write=True)
     config = manifests.read_config(place.home)
     vault = Vault(place.home, place.runtime)
     logins = Logins(config, vault, place.environment, place.runtime)
+    whose, scopes = principal or whoever_types(place), tuple(scope or ())
 
     async def body() -> Tokens:
-        tokens = await _log_in(place, await logins.of(name), device)
-        await _keep(place, vault, name, tokens)
-        return tokens
+        if device:
+            return await logins.by_device(name, whose, _show_device, scopes)
+        return await logins.by_browser(name, whose, _show_address, scopes)
 
     leave_no_dump()
     tokens = work(body, kept="Nobody is logged in by what was begun.")
-    console().print(text("Logged in for ", (line(name), "bold"), ". ", _told(place)))
+    own = logins.key(name, "") != logins.key(name, whose)
+    of_whom = f", for runs of {line(whose)}" if own else ""
+    console().print(text("Logged in for ", (line(name), "bold"), f"{of_whom}. ", _told(place)))
     if not tokens.refresh_token:
         until = f"at {output.moment(tokens.expires_us)} UTC" if tokens.expires_us else "some day"
         console().print(text((f"The server gave no refresh token: it ends {until}.", "yellow")))
 
 
-async def _log_in(place: Place, oauth: OAuth, device: bool) -> Tokens:
-    from ring0.identity.loopback import Loopback
+def whoever_types(place: Place) -> str:
+    """The principal of runs that this person starts."""
+    kept = logins_kept.kept(logins_kept.place(place.home, place.environment))
+    return kept.name if kept is not None else operator_name(os.geteuid())
 
+
+def _show_device(begun: Begun, device: Device) -> None:
     out = console(error=True)
-    if device:
-        begun = await oauth.begin_device()
-        where = begun.verification_uri_complete or begun.verification_uri
-        out.print(text("Go to ", (line(where, limits.OAUTH_URL_CHARS_MAX), "bold")), soft_wrap=True)
-        out.print(text("and say yes to the code ", (line(begun.user_code), "bold")))
-        return await oauth.finish_device(begun)
-    async with Loopback(place.runtime) as back:
-        attempt = oauth.begin(back.redirect_uri)
-        # As it is: an address that is broken into lines can't be followed.
-        sys.stderr.write(f"Log in here:\n{attempt.url}\n")
-        sys.stderr.flush()
-        return await oauth.finish(attempt, await back.wait(attempt.state))
+    _show_where(begun)
+    where = device.verification_uri_complete or device.verification_uri
+    out.print(text("Go to ", (line(where, limits.OAUTH_URL_CHARS_MAX), "bold")), soft_wrap=True)
+    out.print(text("and say yes to the code ", (line(device.user_code), "bold")))
 
 
-async def _keep(place: Place, vault: Vault, name: str, tokens: Tokens) -> None:
-    from ring0.identity.refreshing import entries_of, login_lock
+def _show_address(begun: Begun, url: str) -> None:
+    _show_where(begun)
+    # As it is: an address that is broken into lines can't be followed.
+    sys.stderr.write(f"Log in here:\n{url}\n")
+    sys.stderr.flush()
 
-    async with login_lock(place.home, name, place.runtime):
-        await place.runtime.in_thread(vault.put, entries_of(name, tokens), place.runtime.now_us())
+
+def _show_where(begun: Begun) -> None:
+    """Where what a person is about to agree to was found, and what it is: a server's words."""
+    out = console(error=True)
+    oauth = begun.oauth
+    if not oauth.client.resource:
+        return
+    out.print(text("The server is ", (line(oauth.client.resource, 300), "bold")))
+    out.print(text("One logs in at ", (line(oauth.endpoints.issuer, 300), "bold")))
+    ends = oauth.endpoints
+    page, token = urlsplit(ends.authorize_url or ends.device_url), urlsplit(ends.token_url)
+    if page.netloc != token.netloc:  # It may show another server's page and take what that gives.
+        out.print(
+            text("It shows a page of ", (line(page.netloc, 300), "bold"),
+                 ", and what that page gives goes to ", (line(token.netloc, 300), "bold"))
+        )  # fmt: skip
+    scopes = " ".join(oauth.client.scopes) or "whatever it gives by itself"
+    out.print(text("It is asked for ", (line(scopes, 1_000), "bold")))
 
 
 def _told(place: Place) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from ring0.types import (
     Approval,
     ApprovalState,
     Call,
+    CallKind,
     Mode,
     Run,
     RunState,
@@ -248,8 +249,14 @@ class View:
         error = (await outcome_of(self._store, call)).error or {}
         self._line(run, head(call, args, "refused", "red"))
         self._under(run, text((error.get("what", ""), "red")))
+        self._told(run, call, error)
+
+    def _told(self, run: Run, call: Call, error: dict[str, str]) -> None:
+        """Why; and of models, what to do: most likely it is for whoever looks on here to do."""
         if error.get("why"):
             self._under(run, text((line(error["why"], 600), "dim")))
+        if call.kind is CallKind.MODEL and error.get("todo"):
+            self._under(run, text(("Do: ", "bold"), line(error["todo"], 400)))
 
     async def _ended(self, run: Run, body: ev.CallEnded) -> None:
         call = await self._store.call(body.call)
@@ -260,6 +267,8 @@ class View:
                 run,
                 text(f"{place(call.id)} ", ("failed: ", "red"), line(outcome.error["what"], 400)),
             )
+            if call.kind is CallKind.MODEL:
+                self._told(run, call, outcome.error)
             return
         marks = [
             mark

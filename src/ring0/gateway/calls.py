@@ -100,6 +100,7 @@ class CallDoor:
             connections_max=limits.TOKEN_CONNECTIONS_MAX,
             idle_s_max=limits.TOKEN_IDLE_S_MAX,
             cancels=True,  # A call goes on without whoever asked: the gate shields it.
+            runtime=self._gate.runtime,
         )
         listener.listen(limits.DOOR_BACKLOG)
         await listening.open(listener)

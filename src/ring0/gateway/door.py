@@ -76,6 +76,7 @@ class Door:
             connections_max=limits.DOOR_CONNECTIONS_MAX,
             idle_s_max=limits.DOOR_IDLE_S_MAX,
             cancels=True,  # A call goes on without whoever asked: the gate shields it.
+            runtime=self._gate.runtime,
             grpc=self._grpc if self._workload is not None else None,
             is_stranger=self._is_stranger,
         )

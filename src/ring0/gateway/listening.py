@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 
 from ring0 import limits
+from ring0.runtime import Runtime
 
 
 def _silent() -> logging.Logger:
@@ -44,11 +45,14 @@ class Listening:
         is_stranger: Callable[[asyncio.Transport], bool] = lambda _: False,
         strangers_max: int = 0,
         grpc: Callable[[asyncio.Transport], asyncio.Protocol | None] | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         """`cancels`: a handler ends when its peer goes away (what it awaits has to be shielded).
         `grpc`: what serves a connection that begins as HTTP/2 does; None from it: it is
-        not served."""
+        not served. `runtime`: ends the connection of who does not read what is written to it; None:
+        of nobody."""
         self.grpc = grpc
+        self.runtime = runtime
         self.undecided = 0
         """Connections that have not said yet what they speak."""
         self.connections_max = connections_max
@@ -102,10 +106,45 @@ class Listening:
         taken = len(self._strangers) if stranger else len(present) - len(self._strangers)
         if taken >= self._most[stranger]:
             return None
-        handler = self._runner.server()
+        server = self._runner.server
+        handler = _Handler(server, loop=asyncio.get_running_loop(), **server._kwargs)
+        handler.runtime = self.runtime
         if stranger:
             self._strangers.add(handler)
         return handler
+
+
+class _Handler(web.RequestHandler):
+    """Writes to no client for ever. However slowly one reads: what was held back for it (64 KiB, of
+    aiohttp's) has to be gone in time."""
+
+    __slots__ = ("_late", "runtime")
+
+    runtime: Runtime | None
+    _late: asyncio.Task[None] | None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.runtime is not None:
+            self._late = self.runtime.start(self._give_up(self.runtime), name="unread answer")
+
+    def resume_writing(self) -> None:
+        self._let_be()
+        super().resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._let_be()
+        super().connection_lost(exc)
+
+    async def _give_up(self, runtime: Runtime) -> None:
+        await runtime.sleep(limits.DOOR_WRITE_S_MAX)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _let_be(self) -> None:
+        if (late := getattr(self, "_late", None)) is not None:
+            late.cancel()
+            self._late = None
 
 
 class _Entrance(asyncio.Protocol):

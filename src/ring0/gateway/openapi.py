@@ -15,6 +15,7 @@ from ring0 import __version__
 from ring0.gateway import native
 from ring0.gateway.told import STATUS, STATUS_ELSE
 from ring0.kernel.calls import asking, kinds, lockcalls, messages, models, waits
+from ring0.tools.deriving import Derive
 from ring0.types import CallKind, ToolManifest
 
 _SCHEMAS: Final = "#/components/schemas/"
@@ -29,6 +30,7 @@ _MANIFESTS: Final[dict[CallKind, ToolManifest]] = {
     CallKind.ASK: asking.Ask.manifest,
     CallKind.LOCK: lockcalls.LockCall.manifest,
     CallKind.SEND: messages.Send.manifest,
+    CallKind.DERIVE: Derive("derive").manifest,
     CallKind.NOW: kinds.Now.manifest,
     CallKind.RANDOM: kinds.Random.manifest,
 }

@@ -14,7 +14,16 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import CallInvalid
-from ring0.gateway import approving, ending, entering, ordering, roles, tokening, vaulting
+from ring0.gateway import (
+    approving,
+    ending,
+    entering,
+    ordering,
+    quarantining,
+    roles,
+    tokening,
+    vaulting,
+)
 from ring0.kernel.kernel import Kernel
 from ring0.types import AgentManifest, Approval, Call, Operator, Run
 
@@ -258,6 +267,7 @@ VERBS: Final[dict[str, Any]] = {
     **tokening.VERBS,
     **approving.VERBS,
     **vaulting.VERBS,
+    **quarantining.VERBS,
 }
 
 

@@ -33,6 +33,8 @@ ROLE_OF: Final[dict[str, Role | None]] = {
     "undo": Role.OPERATOR,
     "undo-plan": Role.OPERATOR,  # It rehearses on the databases themselves.
     "kill": Role.OPERATOR,
+    "quarantine": Role.OPERATOR,
+    "quarantine-lift": Role.OPERATOR,
     "answer": Role.APPROVER,
     "answers": Role.APPROVER,
     "revoke": Role.APPROVER,
@@ -51,6 +53,7 @@ _COMMANDS: Final = {
     "load": "top",
     "order": "cron / hook",
     "printed": "follow",
+    "quarantine-lift": "quarantine --lift",
     "secrets": "secret",
     "token": "token give",
     "token-revoke": "token revoke",

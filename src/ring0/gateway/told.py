@@ -8,6 +8,7 @@ from ring0.errors import Ring0Error
 
 STATUS: Final = {
     "denied": 403,
+    "login_wanted": 403,
     "run_dead": 410,
     "limit_reached": 429,
     "busy": 429,
@@ -36,6 +37,8 @@ class Told(Ring0Error):
         self._error = error
         self.notice = notice
         self.code = error["code"]  # type: ignore[misc]
+        self.status = int(error.get("status", 0))
+        """Of the provider that turned a question away; 0: none did."""
 
     def as_dict(self) -> dict[str, str]:
-        return self._error
+        return {key: text for key, text in self._error.items() if key != "status"}

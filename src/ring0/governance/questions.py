@@ -82,6 +82,26 @@ class Question(Frozen, frozen=True):
     """What a model's provider is asked for beyond an answer."""
     args: Arguments | None = None
     """None: no policy looks at the arguments."""
+    unchosen_args: tuple[str, ...] = ()
+    """Arguments that name something which is there, and which the user's words don't choose."""
+    untrusted_urls: tuple[str, ...] = ()
+    """Arguments with a URL, in what goes out, that is not the user's."""
+    private_args: tuple[str, ...] = ()
+    """Arguments with private data for a place that the user named only as a place."""
+    recipients: int = 0
+    """That the run will have reached, and that the user did not type."""
+    removals: int = 0
+    """Likewise: things removed."""
+    hinted: bool = True
+    """The user's words speak of what the tool does."""
+    chosen: bool = False
+    """The user's words choose all that the call does."""
+    unattended: bool = False
+    """The tool's manifest lets what they choose go on without a person."""
+    findings: tuple[str, ...] = ()
+    """What scanners found in what goes out: rules, and the kinds that ask by themselves."""
+    severity: int = 0
+    """The worst of them."""
 
 
 SAME: Final[Mapping[str, Any]] = {
@@ -125,6 +145,15 @@ def context(question: Question) -> dict[str, Any]:
         "tables": question.tables,
         "untrusted_args": question.untrusted_args,
         "unfounded_args": question.unfounded_args,
+        "unchosen_args": question.unchosen_args,
+        "untrusted_urls": question.untrusted_urls,
+        "private_args": question.private_args,
+        "recipients": question.recipients,
+        "removals": question.removals,
+        "hinted": question.hinted,
+        "chosen": question.chosen,
+        "findings": question.findings,
+        "severity": question.severity,
         "calls_used": question.calls_used,
         "cost_microusd": question.cost_microusd,
         "budget_left_calls": question.budget_left_calls,
@@ -156,6 +185,7 @@ def entities_of(question: Question, action: str, args: str) -> Entities:
         resource_of(question),
         question.effect,
         question.reversal,
+        question.unattended,
         action,
         args,
     )
@@ -171,6 +201,7 @@ def _entities(
     resource: tuple[str, str],
     effect: str,
     reversal: str,
+    unattended: bool,
     action: str,
     args: str,
 ) -> Entities:
@@ -184,7 +215,11 @@ def _entities(
         },
         "parents": [{"type": kind, "id": name} for kind, name in behind],
     }
-    attributes = {"effect": {"type": "Effect", "id": effect}, "reversal": reversal}
+    attributes = {
+        "effect": {"type": "Effect", "id": effect},
+        "reversal": reversal,
+        "unattended": unattended,
+    }
     tool_entity = {
         "uid": {"type": resource[0], "id": resource[1]},
         "attrs": attributes if resource[0] == "Tool" else {},

@@ -19,12 +19,14 @@ from ring0.guardrails.finding import Finder
 
 TOO_DEEP: Final = "«nested too deep to be searched for secrets»"
 _NAME: Final = re.compile(r"[A-Za-z0-9_./\-]{1,128}")
+_NAMELESS: Final = "«secret»"
+"""No value is part of it: they are longer, and hold no «."""
 
 
 class Secrets:
     """The secrets to keep in. Its `repr` shows names only."""
 
-    __slots__ = ("_finder", "_forms", "_names")
+    __slots__ = ("_finder", "_forms", "_marks", "_names")
 
     def __init__(self, values: Mapping[str, str]) -> None:
         """`values`: name to value. Raises InvalidInput for one that cannot be kept in safely."""
@@ -38,14 +40,11 @@ class Secrets:
             _acceptable(name, value)
             for form in _forms(value):
                 forms.setdefault(form, name)
-        marks = [mark(name) for name in {*values, *forms.values()}]
-        for form, name in forms.items():
-            if any(form in mark for mark in marks):
-                raise InvalidInput(
-                    f"The secret {name!r} cannot be kept in.",
-                    why="Its value is part of what would be written in its place.",
-                    todo="Give it another name, or a value that is not a word.",
-                )
+        self._marks = {
+            name: marked if not any(form in marked for form in forms) else _NAMELESS
+            for name in {*values, *forms.values()}
+            for marked in [f"«secret:{name}»"]
+        }
         self._names = tuple(values)
         self._forms = forms
         self._finder: Finder | None = None
@@ -123,17 +122,18 @@ class Secrets:
         end, names = 0, dict[str, None]()
         for start, stop, name in spans:
             if start >= end:
-                pieces.extend(map(mark, names))
+                pieces.extend(map(self.mark, names))
                 pieces.append(text[end:start])
                 names = {}
             names[name] = None
             found[name] = None
             end = max(end, stop)
-        return "".join([*pieces, *map(mark, names), text[end:]])
+        return "".join([*pieces, *map(self.mark, names), text[end:]])
 
-
-def mark(name: str) -> str:
-    return f"«secret:{name}»"
+    def mark(self, name: str) -> str:
+        """What is written in its place: its name, unless that would tell of another secret or of
+        itself. What a login server gives as a token is its own choice."""
+        return self._marks.get(name, _NAMELESS)
 
 
 def _acceptable(name: str, value: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ring0.guardrails.redact import Secrets, mark
+from ring0.guardrails.redact import Secrets
 
 
 class StreamFilter:
@@ -104,7 +104,7 @@ class StreamFilter:
 
     def _tell(self, text: str, until: int, found: list[str]) -> None:
         """What was found, and the text after it."""
-        found.extend(map(mark, self._names))
+        found.extend(map(self._secrets.mark, self._names))
         self._names = {}
         found.append(text[self._told - self._base : until - self._base])
         self._told = until

@@ -24,7 +24,7 @@ _INVISIBLE: Final = re.compile(
 _JOINERS: Final = r".@\-/+%~\\"
 """What binds words to one address, path, host or id: `bob@acme.com` is not in `bob@acme.com.au`."""
 
-_URL: Final = re.compile(r"[a-z][a-z0-9+.\-]{1,20}://[^\s\"'<>`|]+")
+_URL: Final = re.compile(r"[a-z][a-z0-9+.\-]{1,20}://[^\s\"'<>`|\0]+")
 _CHUNK: Final = re.compile(rf"(?:[\w{_JOINERS}]|:(?=\w)|(?<=\d),(?=\d))+")
 _WORD: Final = re.compile(r"\w+")
 _AFTER: Final = re.compile(rf"[{_JOINERS}:]*\w|,\d")
@@ -103,12 +103,12 @@ def _chunk_keys(chunk: str) -> Iterator[str]:
             yield rest
         yield from (word for word in _WORD.findall(chunk) if not word.isdecimal())
     number = chunk.rstrip(".%:-/").lstrip("+:@")
-    yield from _number_keys(number)
+    yield from number_keys(number)
     if named := _NAMED_NUMBER.fullmatch(number):
-        yield from _number_keys(named.group(1))
+        yield from number_keys(named.group(1))
 
 
-def _number_keys(text: str) -> Iterator[str]:
+def number_keys(text: str) -> Iterator[str]:
     """`text` as one number: plain, 1,250.00, 1.250,00 or 12,50; else as a list of them.
 
     Never as both: who typed 12,50 did not type 50.

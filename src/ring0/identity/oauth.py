@@ -1,4 +1,4 @@
-"""OAuth 2.0 from the client's side: discovery, code + PKCE, device flow, refresh.
+"""OAuth 2.0 from the client's side: code + PKCE, device flow, client credentials, refresh.
 
 Pure protocol: whoever uses it gives the function that fetches. It keeps nothing, verifies no ID
 token (`oidc.py`), and opens no port (`loopback.py`).
@@ -9,40 +9,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
-from urllib.parse import quote_plus, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import msgspec
 
 from ring0 import limits
 from ring0.errors import InvalidInput, LoginFailed
 from ring0.identity import oauth_answers as answers
+from ring0.identity.discovery import Endpoints, Fetch, check_url, discover, fetched, is_loopback
 from ring0.identity.oauth_answers import Fetched, Tokens
 from ring0.runtime import Runtime
 
-Fetch = Callable[[str, str, Mapping[str, str], bytes], Awaitable[Fetched]]
-"""(method, url, headers, body); follows no redirect, bounded in size and time. Raises OSError."""
-
 _PENDING: Final = "authorization_pending"
 _SLOW_DOWN: Final = "slow_down"
+_ASSERTION: Final = "client_assertion"
 _DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
-
-
-class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a server takes what."""
-
-    issuer: str = ""
-    """Empty where nobody named one: then no `iss` can be checked."""
-    authorize_url: str = ""
-    token_url: str
-    device_url: str = ""
-    jwks_url: str = ""
-    revocation_url: str = ""
-    says_iss: bool = False
-    """It puts its name into its redirects (RFC 9207): one without is not its own."""
-    basic: bool = True
-    """It takes the client's secret in a header; else in the form."""
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +37,12 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     audience: str = ""
     """For whom the access token is, where the server wants to be told (RFC 8707, `resource`; and
     `audience`, as some call it)."""
+    resource: str = ""
+    """The same, by RFC 8707's name alone."""
+    method: str = ""
+    """How it says who it is at the token endpoint; empty: as the server likes a secret best."""
+    key: str = ""
+    """The private key of `private_key_jwt`, see assertions.py."""
 
     def __repr__(self) -> str:
         return f"Client({self.client_id!r})"
@@ -86,73 +75,6 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
         return f"Device({self.user_code!r} at {self.verification_uri!r})"
 
 
-async def discover(issuer: str, fetch: Fetch) -> Endpoints:
-    """What the server says of itself: OpenID Connect's way, then RFC 8414's. Raises LoginFailed,
-    InvalidInput."""
-    check_url(issuer, "issuer")
-    parts = urlsplit(issuer)
-    if parts.query:
-        raise InvalidInput("The issuer has a query.", todo="Give it as the server does.")
-    path = parts.path.rstrip("/")
-    openid = parts._replace(path=f"{path}/.well-known/openid-configuration")
-    plain = parts._replace(path=f"/.well-known/oauth-authorization-server{path}")
-    for place in (openid, plain):
-        found = await _fetch(fetch, "GET", urlunsplit(place), {"Accept": "application/json"}, b"")
-        if found.status == 200:
-            return _endpoints(issuer, answers.metadata(found))
-        if found.status != 404:
-            break
-    raise LoginFailed(
-        f"{parts.netloc} does not say where one logs in.",
-        why=f"It answered with status {found.status}.",
-        todo="Look at the issuer; or name token_url and the others in ring0.toml.",
-        error="no_discovery",
-    )
-
-
-def _endpoints(issuer: str, said: answers.Metadata) -> Endpoints:
-    if said.issuer != issuer:
-        raise LoginFailed(
-            "The server calls itself by another name.",
-            why=f"{issuer[:200]} was asked, and it says that it is"
-            f" {answers.told(said.issuer)}: another server's answer could pass for its own.",
-            todo="Write the issuer exactly as the server does, the last `/` too.",
-            error="other_issuer",
-        )
-    if said.code_challenge_methods is not None and "S256" not in said.code_challenge_methods:
-        raise LoginFailed(
-            "The server does not know PKCE with S256.",
-            why="Without it a code that is caught on its way can be used by who caught it.",
-            todo="Use another server, or one that is newer.",
-            error="no_pkce",
-        )
-    near = is_loopback(issuer)
-    named = {
-        "authorize_url": said.authorization_endpoint,
-        "token_url": said.token_endpoint,
-        "device_url": said.device_authorization_endpoint,
-        "jwks_url": said.jwks_uri,
-        "revocation_url": said.revocation_endpoint,
-    }
-    for what, url in named.items():
-        if url:
-            check_url(url, what)
-            if is_loopback(url) and not near:
-                raise LoginFailed(
-                    "The server names an address of this machine.",
-                    why=f"Its {what} is {answers.told(url)}.",
-                    todo="Don't trust it.",
-                    error="bad_discovery",
-                )
-    methods = said.auth_methods
-    return Endpoints(
-        issuer=issuer,
-        says_iss=said.says_iss,
-        basic=methods is None or "client_secret_basic" in methods,
-        **named,
-    )
-
-
 class OAuth:
     """One client at one server."""
 
@@ -170,6 +92,18 @@ class OAuth:
 
     def __repr__(self) -> str:
         return f"OAuth({self.client!r} at {self.endpoints.token_url!r})"
+
+    @property
+    def method(self) -> str:
+        """How it says who it is at the token endpoint."""
+        client = self.client
+        if client.method:
+            return client.method
+        if client.key:
+            return "private_key_jwt"
+        if not client.client_secret:
+            return "none"
+        return "client_secret_basic" if self.endpoints.basic else "client_secret_post"
 
     # --- code + PKCE --------------------------------------------------------------------------
 
@@ -221,6 +155,7 @@ class OAuth:
                 "code": code,
                 "redirect_uri": attempt.redirect_uri,
                 "code_verifier": attempt.verifier,
+                **self._resource(),
             },
             hidden=(code, attempt.verifier),
         )
@@ -232,7 +167,9 @@ class OAuth:
         if not self.endpoints.device_url:
             raise _not_there("device_url", "Log in without --device.")
         now_us = self._runtime.now_us()
-        found = await self._post(self.endpoints.device_url, {**self._scope(), **self._audience()})
+        headers, proof = self._proof()
+        asked = {**self._scope(), **self._audience(), **proof}
+        found = await self._post(self.endpoints.device_url, asked, headers)
         said = answers.device(found, (self.client.client_secret,))
         for url in filter(None, (said.verification_uri, said.verification_uri_complete)):
             check_url(url, "verification_uri")
@@ -277,87 +214,62 @@ class OAuth:
         asked = {"grant_type": "refresh_token", "refresh_token": refresh_token, **self._audience()}
         return await self._token(asked, hidden=(refresh_token,))
 
+    async def client_credentials(self) -> Tokens:
+        """Tokens for the client itself, and for nobody (RFC 6749, 4.4). Raises LoginFailed."""
+        asked = {"grant_type": "client_credentials", **self._scope(), **self._audience()}
+        return await self._token(asked, hidden=())
+
     # --- the token endpoint --------------------------------------------------------------------
 
     async def _token(self, asked: Mapping[str, str], *, hidden: tuple[str, ...]) -> Tokens:
         now_us = self._runtime.now_us()
-        found = await self._post(self.endpoints.token_url, asked)
-        return answers.tokens(found, now_us, (*hidden, self.client.client_secret))
+        headers, proof = self._proof()
+        found = await self._post(self.endpoints.token_url, {**asked, **proof}, headers)
+        return answers.tokens(
+            found, now_us, (*hidden, self.client.client_secret, proof.get(_ASSERTION, ""))
+        )
 
-    async def _post(self, url: str, asked: Mapping[str, str]) -> Fetched:
-        headers = {
+    async def _post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Fetched:
+        kind = {
             "Accept": "application/json",
             "Content-Type": "application/x-www-form-urlencoded",
         }
-        form = dict(asked)
-        secret = self.client.client_secret
-        if secret and self.endpoints.basic:
+        return await fetched(
+            self._fetch, "POST", url, {**kind, **headers}, urlencode(form).encode()
+        )
+
+    def _proof(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Who asks: what of it is in the headers, and what is in the form."""
+        client, method = self.client, self.method
+        named = {"client_id": client.client_id}
+        if method == "client_secret_basic":
             # RFC 6749, 2.3.1: each form-encoded first.
-            pair = f"{quote_plus(self.client.client_id)}:{quote_plus(secret)}".encode()
-            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-        else:
-            form["client_id"] = self.client.client_id
-            if secret:
-                form["client_secret"] = secret
-        return await _fetch(self._fetch, "POST", url, headers, urlencode(form).encode())
+            pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret)}".encode()
+            return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}, {}
+        if method == "client_secret_post":
+            return {}, {**named, "client_secret": client.client_secret}
+        if method == "private_key_jwt":
+            whom = self.endpoints.issuer or self.endpoints.token_url
+            from ring0.identity import assertions  # Heavy, and few servers want it.
+
+            proof = assertions.proof(client.client_id, client.key, whom, self._runtime)
+            return {}, {**named, **proof}
+        return {}, named
 
     def _scope(self) -> dict[str, str]:
         return {"scope": " ".join(self.client.scopes)} if self.client.scopes else {}
 
     def _audience(self) -> dict[str, str]:
-        audience = self.client.audience
-        return {"audience": audience, "resource": audience} if audience else {}
+        audience, resource = self.client.audience, self.client.resource or self.client.audience
+        named = {"audience": audience} if audience else {}
+        return {**named, "resource": resource} if resource else named
+
+    def _resource(self) -> dict[str, str]:
+        resource = self.client.resource
+        return {"resource": resource} if resource else {}
 
     def _random(self) -> str:
         return _base64url(self._runtime.random_bytes(32))
-
-
-def check_url(url: str, what: str) -> None:
-    """Raises InvalidInput unless nobody on the way can read or change what is said there."""
-    try:
-        parts = urlsplit(url)
-        good = parts.port != 0 and bool(parts.hostname)
-    except ValueError:
-        good = False
-    if (
-        not good
-        or len(url) > limits.OAUTH_URL_CHARS_MAX
-        or not url.isascii()
-        or not url.isprintable()
-        or " " in url
-        or "#" in url
-        or "@" in parts.netloc
-    ):
-        raise InvalidInput(
-            f"The {what} {answers.told(url)} is no address of a server.",
-            todo="Give it like https://login.example.com/path.",
-        )
-    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)):
-        return
-    raise InvalidInput(
-        f"The {what} {answers.told(url)} is not private.",
-        why="Everybody on the way could read the tokens.",
-        todo="Use https.",
-    )
-
-
-def is_loopback(url: str) -> bool:
-    """Is it at this very machine?"""
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
-
-
-async def _fetch(
-    fetch: Fetch, method: str, url: str, headers: Mapping[str, str], body: bytes
-) -> Fetched:
-    try:
-        return await fetch(method, url, headers, body)
-    except OSError as error:
-        raise LoginFailed(
-            f"{urlsplit(url).netloc} could not be reached.",
-            why=f"{error.strerror or error or type(error).__name__}."[:300],
-            todo="Try again; look at its address and at the network.",
-            error=answers.UNREACHABLE,
-        ) from None
 
 
 def _base64url(raw: bytes) -> str:
@@ -377,3 +289,16 @@ def _not_there(what: str, todo: str) -> InvalidInput:
     return InvalidInput(
         "The server does not let one log in this way.", why=f"It has no {what}.", todo=todo
     )
+
+
+__all__ = [
+    "Attempt",
+    "Client",
+    "Device",
+    "Endpoints",
+    "Fetch",
+    "OAuth",
+    "check_url",
+    "discover",
+    "is_loopback",
+]

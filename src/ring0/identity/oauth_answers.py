@@ -54,6 +54,10 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
 
 _Text = Annotated[str, msgspec.Meta(max_length=limits.OAUTH_URL_CHARS_MAX)]
 _Token = Annotated[str, msgspec.Meta(max_length=limits.SECRET_CHARS_MAX, pattern=r"^[\x21-\x7e]*$")]
+_Scope = Annotated[
+    str,
+    msgspec.Meta(max_length=limits.OAUTH_SCOPE_CHARS_MAX, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$"),
+]
 
 
 class Metadata(msgspec.Struct):
@@ -74,6 +78,30 @@ class Metadata(msgspec.Struct):
     auth_methods: list[str] | None = msgspec.field(
         default=None, name="token_endpoint_auth_methods_supported"
     )
+    registration_endpoint: _Text = ""
+    scopes: list[_Scope] | None = msgspec.field(default=None, name="scopes_supported")
+    takes_urls: bool = msgspec.field(default=False, name="client_id_metadata_document_supported")
+
+
+class Protected(msgspec.Struct):
+    """What a server says of itself as a protected resource (RFC 9728), as far as we ask."""
+
+    resource: _Text
+    authorization_servers: Annotated[
+        list[_Text], msgspec.Meta(max_length=limits.OAUTH_SERVERS_MAX)
+    ] = []
+    scopes: list[_Scope] | None = msgspec.field(default=None, name="scopes_supported")
+
+
+class Registered(msgspec.Struct):
+    """What a server makes of a client that registers itself (RFC 7591, 3.2.1)."""
+
+    client_id: Annotated[_Text, msgspec.Meta(min_length=1, pattern=r"^[\x20-\x7e]+$")]
+    client_secret: _Token = ""
+    method: str = msgspec.field(default="", name="token_endpoint_auth_method")
+
+    def __repr__(self) -> str:
+        return f"Registered({self.client_id!r})"
 
 
 class DeviceSaid(msgspec.Struct):
@@ -85,6 +113,9 @@ class DeviceSaid(msgspec.Struct):
     expires_in: Annotated[int, msgspec.Meta(ge=1)]
     verification_uri_complete: _Text = ""
     interval: Annotated[int, msgspec.Meta(ge=0)] = limits.DEVICE_POLL_S_DEFAULT
+
+    def __repr__(self) -> str:
+        return f"DeviceSaid({self.user_code!r})"
 
 
 class _TokenSaid(msgspec.Struct):
@@ -110,6 +141,18 @@ _Kind = TypeVar("_Kind")
 def metadata(found: Fetched) -> Metadata:
     """Raises LoginFailed."""
     return _read(found, Metadata)
+
+
+def protected(found: Fetched) -> Protected:
+    """Raises LoginFailed."""
+    return _read(found, Protected)
+
+
+def registered(found: Fetched) -> Registered:
+    """Raises LoginFailed."""
+    if found.status not in (200, 201):
+        raise _refused(found, ())
+    return _read(Fetched(200, found.headers, found.body), Registered)
 
 
 def device(found: Fetched, hidden: Iterable[str]) -> DeviceSaid:

@@ -15,15 +15,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ring0 import limits
-from ring0.errors import CallDenied, LoginFailed, ToolFailed
+from ring0.errors import LoginFailed, LoginWanted, ToolFailed
 from ring0.identity.keyfile import not_written
 from ring0.identity.oauth import OAuth
 from ring0.identity.oauth_answers import Tokens
+from ring0.identity.protected import login_name
 from ring0.identity.vault import Moved, Vault
 from ring0.runtime import Runtime
 
 _TAKEN_BACK: Final = frozenset({"invalid_grant"})
+_KEPT: Final = "oauth/"
 
 
 class Refreshing:
@@ -36,12 +40,16 @@ class Refreshing:
         oauth_of: Callable[[str], Awaitable[OAuth]],
         runtime: Runtime,
         changed: Callable[[], None],
+        *,
+        by_itself: Callable[[str], bool] = lambda name: False,
     ) -> None:
         """`oauth_of`: the client of a login. `changed`: the vault holds other values now; called
-        before anybody gets one of them."""
+        before anybody gets one of them. `by_itself`: the client logs in for itself, and no person
+        does. A login's name is that of its vault entries (`protected.login_key`)."""
         self._home = home
         self._vault = vault
         self._oauth_of = oauth_of
+        self._by_itself = by_itself
         self._runtime = runtime
         self._changed = changed
         self._going: dict[str, asyncio.Task[str]] = {}
@@ -55,7 +63,7 @@ class Refreshing:
         return f"Refreshing({self._home})"
 
     async def token(self, name: str) -> str:
-        """The access token of a login. Raises CallDenied where a person has to log in (again),
+        """The access token of a login. Raises LoginWanted where a person has to log in (again),
         ToolFailed where the server could not be asked."""
         self._changed()  # Also where it failed the last time: what is not kept back is not used.
         if name not in self._unsaved and (found := self._fresh(name)):
@@ -70,10 +78,17 @@ class Refreshing:
 
     def refused(self, name: str, token: str) -> None:
         """A host did not take it, although its time is not over: it is renewed when it is asked
-        for next, but not over and over."""
-        last_us = self._renewed_us.get(name, 0)
-        if self._runtime.now_us() - last_us > limits.OAUTH_REFUSED_S_MIN * 1_000_000:
-            self._refused[name] = token
+        for next, but not over and over. `name`: as ring0.toml calls the login; the token says
+        whose it is."""
+        for key in self._keys_of(name):
+            last_us = self._renewed_us.get(key, 0)
+            soon = self._runtime.now_us() - last_us <= limits.OAUTH_REFUSED_S_MIN * 1_000_000
+            if self._vault.value(access_name(key)) == token and not soon:
+                self._refused[key] = token
+
+    def _keys_of(self, name: str) -> list[str]:
+        kept = (one.split("/")[1] for one in self._vault.names() if one.startswith(_KEPT))
+        return [key for key in dict.fromkeys(kept) if login_name(key) == name]
 
     async def close(self) -> None:
         """Waits for what is under way."""
@@ -102,8 +117,12 @@ class Refreshing:
             if found := self._fresh(name):
                 return found  # Another process was quicker.
             old = self._vault.value(refresh_name(name))
+            if not old and self._by_itself(name):
+                return await self._log_itself_in(name)
             if not old:
-                raise log_in(name, f"Nobody is logged in for {name}, or the login has ended.")
+                raise log_in(
+                    name, f"Nobody is logged in for {login_name(name)}, or the login has ended."
+                )
             # A token that can't be kept is not asked for: the old one would be gone with it.
             await self._runtime.in_thread(self._vault.check_room)
             try:
@@ -111,11 +130,11 @@ class Refreshing:
             except LoginFailed as failed:
                 if failed.error in _TAKEN_BACK:
                     await self._forget(name, old)
-                    raise log_in(name, f"The login {name} has ended.", failed) from None
+                    raise log_in(name, f"The login {login_name(name)} has ended.", failed) from None
                 if found := self._fresh(name, early_s=0):
                     return found  # Not new, and still good.
                 raise ToolFailed(
-                    f"The login {name} could not be renewed.",
+                    f"The login {login_name(name)} could not be renewed.",
                     why=f"{failed.what} {failed.why}".strip(),
                     todo=failed.todo,
                 ) from None
@@ -130,15 +149,38 @@ class Refreshing:
             await self._save(name, old, tokens)
             return tokens.access_token
 
+    async def _log_itself_in(self, name: str) -> str:
+        """A client that is nobody's: it asks anew where another would renew."""
+        await self._runtime.in_thread(self._vault.check_room)
+        try:
+            tokens = await (await self._oauth_of(name)).client_credentials()
+        except LoginFailed as failed:
+            if found := self._fresh(name, early_s=0):
+                return found
+            raise ToolFailed(
+                f"The login {login_name(name)} gave no token.",
+                why=f"{failed.what} {failed.why}".strip(),
+                todo=failed.todo,
+            ) from None
+        tokens = msgspec.structs.replace(tokens, refresh_token="")  # It needs none.
+        self._renewed_us[name] = self._runtime.now_us()
+        self._refused.pop(name, None)
+        try:
+            entries = entries_of(name, tokens)
+            await self._runtime.in_thread(self._vault.put, entries, self._runtime.now_us())
+        finally:
+            self._changed()
+        return tokens.access_token
+
     async def _save(self, name: str, old: str, tokens: Tokens) -> None:
-        """In place of the refresh token `old`. Raises CallDenied where that is not there any more:
+        """In place of the refresh token `old`. Raises LoginWanted where that is not there any more:
         somebody logged in anew, or out."""
         self._unsaved[name] = old, tokens
         try:
             await self._put(name, old, entries_of(name, tokens))
         except Moved:
             del self._unsaved[name]
-            raise log_in(name, f"The login {name} was changed just now.") from None
+            raise log_in(name, f"The login {login_name(name)} was changed just now.") from None
         del self._unsaved[name]
 
     async def _forget(self, name: str, old: str) -> None:
@@ -166,6 +208,16 @@ def refresh_name(login: str) -> str:
     return f"oauth/{login}/refresh"
 
 
+def client_name(login: str) -> str:
+    """The name of what is kept of the client that registered itself (`protected.Kept`)."""
+    return f"oauth/{login}/client"
+
+
+def client_secret_name(login: str) -> str:
+    """The name of that client's secret."""
+    return f"oauth/{login}/secret"
+
+
 def entries_of(login: str, tokens: Tokens) -> dict[str, tuple[str, int] | None]:
     """What a login's tokens are to the vault."""
     refresh = (tokens.refresh_token, 0) if tokens.refresh_token else None
@@ -175,12 +227,13 @@ def entries_of(login: str, tokens: Tokens) -> dict[str, tuple[str, int] | None]:
     }
 
 
-def log_in(name: str, what: str, failed: LoginFailed | None = None) -> CallDenied:
+def log_in(name: str, what: str, failed: LoginFailed | None = None) -> LoginWanted:
     """Only a person can help."""
-    return CallDenied(
+    return LoginWanted(
         what,
         why=f"{failed.what} {failed.why}".strip() if failed else "There is no token to use.",
-        todo=f"`ring0 secret login {name}`",
+        todo=f"`ring0 secret login {login_name(name)}`",
+        login=login_name(name),
     )
 
 

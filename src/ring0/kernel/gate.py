@@ -26,13 +26,15 @@ from ring0.guardrails import Secrets
 from ring0.identity import Handle, Handles
 from ring0.identity.tokens import Scope
 from ring0.kernel import values
+from ring0.kernel.answers import Answers
 from ring0.kernel.calls import asking
 from ring0.kernel.live import Held, LiveRun
 from ring0.kernel.sandboxes import Sandboxes
-from ring0.kernel.steps import editing, executing, intending, judging, looping, recalling, recording
+from ring0.kernel.steps import executing, intending, judging, looping, recalling, recording
 from ring0.kernel.steps.judging import Judged
 from ring0.kernel.steps.recording import Taken
 from ring0.kernel.steps.refusing import Refusals
+from ring0.kernel.steps.scanning import arriving, leaving
 from ring0.kernel.steps.spending import Spending
 from ring0.kernel.steps.turns import Turns
 from ring0.kernel.steps.waiting import Waiting
@@ -84,6 +86,7 @@ class Gate:
         self.trees = looping.Trees(store, runtime)
         self.refusals = Refusals(store, runtime)
         self.spending = Spending(store, runtime, self.live, caps)
+        self.answers = Answers(lambda: self.policies.profile)
 
     async def call(
         self,
@@ -116,9 +119,8 @@ class Gate:
         if (outcome := await self.recall(run, held)) is not None:  # 3
             return outcome
         try:
-            self.scan(run, held)  # 4
             for _ in range(limits.STALE_DECISIONS_MAX):
-                await editing.apply(run, held, self.store, self.secrets)  # As people left it.
+                await self.scan(run, held)  # 4
                 judged = await self.decide(run, held)  # 5
                 self.runtime.reached("call.judged")
                 approval = await self.ask(run, judged)  # 6
@@ -216,11 +218,14 @@ class Gate:
 
     # 4 ----------------------------------------------------------------------------------------
 
-    def scan(self, run: LiveRun, held: Held) -> None:
-        """Known secrets never leave: they are replaced before anybody sees the arguments."""
+    async def scan(self, run: LiveRun, held: Held) -> None:
+        """Known secrets never leave: they are replaced before anybody sees the arguments. What is
+        found in the rest, as people have left it, the policy is told."""
         if held.invalid is not None:
             raise held.invalid
-        held.args, _ = self.secrets.redact(held.args)
+        if held.scanned is None:
+            held.args, _ = self.secrets.redact(held.args)
+        await leaving(run, held, self.store, self.secrets, self.runtime)
 
     # 5 ----------------------------------------------------------------------------------------
 
@@ -328,6 +333,7 @@ class Gate:
             result = await executing.carried_out(
                 judged, executing.context(run, held, self.sandboxes, self.turns)
             )
+            await arriving(held, result, self.secrets, self.answers, self.runtime)
         except asyncio.CancelledError:
             self.turns.carried_out(held)  # It was begun: what it may have used is used.
             if judged.effect is Effect.ONCE:

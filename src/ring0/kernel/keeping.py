@@ -11,16 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from ring0 import limits
-from ring0.errors import ManifestInvalid
 from ring0.guardrails.redact import Secrets
 from ring0.identity import Vault
-from ring0.identity.fetching import Fetcher
-from ring0.identity.oauth import Client, Endpoints, Fetch, OAuth, discover
-from ring0.identity.refreshing import Refreshing
 from ring0.identity.vault import secret_name
 from ring0.kernel.agent import manifests
-from ring0.kernel.agent.config_credentials import OAuthTable
 from ring0.kernel.agent.manifests import Config
+from ring0.kernel.logins import Logins
 from ring0.runtime import Runtime
 from ring0.store import Write, address
 from ring0.store import events as ev
@@ -32,63 +28,6 @@ if TYPE_CHECKING:
 SETTING: Final = "secrets"
 """What the journal calls the vault's names and versions (`types.Setting`)."""
 _OF_LOGINS: Final = "oauth/"
-
-
-class Logins:
-    """The clients of `[oauth.*]`: what a server says of itself is asked once in a while."""
-
-    def __init__(
-        self, config: Config, vault: Vault, environment: Mapping[str, str], runtime: Runtime
-    ) -> None:
-        self._config = config
-        self._vault = vault
-        self._environment = environment
-        self._runtime = runtime
-        self._fetch: Fetch = Fetcher(runtime, config.network.authorities)
-        self._found: dict[str, tuple[int, Endpoints]] = {}
-
-    async def of(self, name: str) -> OAuth:
-        """Raises ManifestInvalid, LoginFailed."""
-        table = self._config.oauth.get(name)
-        if table is None:
-            raise ManifestInvalid(
-                f"There is no login {name[:60]!r}.",
-                why=f"ring0.toml has: {', '.join(self._config.oauth) or 'none'}.",
-                todo=f"Add [oauth.{name[:60]}] to ring0.toml, with its issuer and client_id.",
-            )
-        client = Client(
-            client_id=table.client_id,
-            client_secret=self._secret_of(name, table),
-            scopes=table.scopes,
-            audience=table.audience,
-        )
-        return OAuth(await self._endpoints(name, table), client, self._fetch, self._runtime)
-
-    async def _endpoints(self, name: str, table: OAuthTable) -> Endpoints:
-        if not table.issuer:
-            return Endpoints(
-                token_url=table.token_url,
-                authorize_url=table.authorize_url,
-                device_url=table.device_url,
-            )
-        now_us = self._runtime.monotonic_us()
-        at_us, found = self._found.get(name, (0, None))
-        if found is None or now_us - at_us > limits.OAUTH_DISCOVERED_S_MAX * 1_000_000:
-            found = await discover(table.issuer, self._fetch)
-            self._found[name] = now_us, found
-        return found
-
-    def _secret_of(self, name: str, table: OAuthTable) -> str:
-        if not table.client_secret:
-            return ""
-        key = secret_name(table.client_secret)
-        value = self._vault.value(key) or self._environment.get(key, "")
-        if not value:
-            raise ManifestInvalid(
-                f"[oauth.{name}] names the secret {key[:60]!r}, which is not set.",
-                todo=f"`ring0 secret set {key[:60]}`",
-            )
-        return value
 
 
 class Keeping:
@@ -107,7 +46,7 @@ class Keeping:
         """(until when, name, value) of what was taken out of the vault."""
         self.secrets = Secrets(self._current)
         logins = Logins(config, vault, environment, runtime)
-        self.logins = Refreshing(vault.home, vault, logins.of, runtime, self.took_up)
+        self.logins = logins.refreshing(self.took_up)
 
     def __repr__(self) -> str:
         return f"Keeping({self.vault!r})"

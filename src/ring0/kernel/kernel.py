@@ -17,7 +17,7 @@ from ring0.governance import Policies
 from ring0.identity import Handles, Vault, narrowing
 from ring0.identity.fetching import Fetcher
 from ring0.identity.tokens import Tokens
-from ring0.kernel.agent import agents, describing, manifests, profiles
+from ring0.kernel.agent import agents, describing, manifests, profiles, vouching
 from ring0.kernel.agent.agents import Agent, Family
 from ring0.kernel.agent.config_notify import places_of
 from ring0.kernel.agent.manifests import Config
@@ -122,6 +122,7 @@ class Kernel:
             self.turns,
             manifests.caps_of(config),
         )
+        self.gate.answers.said = config.guardrails
         self.spending = self.gate.spending
 
     def _make_calls(self, environment: Mapping[str, str]) -> None:
@@ -255,6 +256,7 @@ class Kernel:
         tools = self.runs.tools(agent)
         profiles.check(agent, tools, self.policies)
         compensating.check(tools)
+        vouching.check(tool.manifest for tool in tools)
         means, sandboxes = self.runs.means.of(agent.manifest.name), self.sandboxes
         needs = list(ahead.needs_of(agent.manifest.tools))
         if agent.family.mode is Mode.ISOLATED:

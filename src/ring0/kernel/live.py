@@ -22,6 +22,7 @@ from ring0.kernel import values
 from ring0.kernel.agent.agents import Agent
 from ring0.kernel.weight import Weight
 from ring0.runtime import Runtime
+from ring0.scheduler.budgets import Riding
 from ring0.scheduler.caps import Taking
 from ring0.scheduler.loops import Asked, Watch
 from ring0.store import Store
@@ -34,6 +35,7 @@ from ring0.types import (
     Call,
     CallKind,
     CallState,
+    Found,
     Outcome,
     Request,
     Run,
@@ -81,25 +83,10 @@ class Held:
     """A call on its way through the gate: parsed, named, validated; nothing decided yet."""
 
     __slots__ = (
-        "args",
-        "asked",
-        "asked_args",
-        "begun_us",
-        "canonical",
-        "digest",
-        "edited",
-        "edits",
-        "id",
-        "invalid",
-        "kind",
-        "name",
-        "notice",
-        "retry",
-        "said",
-        "scope",
-        "tool",
-        "within",
-    )
+        "args", "arrived", "asked", "asked_args", "begun_us", "canonical", "digest", "edited",
+        "edits", "findings", "id", "invalid", "kind", "name", "notice", "retry", "said", "scanned",
+        "scope", "tool", "within",
+    )  # fmt: skip
 
     def __init__(self, call: str, kind: CallKind, name: str, canonical: bytes, digest: str) -> None:
         self.id = call
@@ -130,6 +117,12 @@ class Held:
         """The token that it came with."""
         self.said: Said | None = None
         """What the door knows of it beside that."""
+        self.scanned: dict[str, Any] | None = None
+        """The arguments that `findings` are of."""
+        self.findings: tuple[Found, ...] = ()
+        """What scanners found in what goes out with it."""
+        self.arrived: tuple[Found, ...] = ()
+        """Likewise in what came back."""
 
 
 class LiveRun:
@@ -157,6 +150,8 @@ class LiveRun:
         self.handle = handle
         self.workspace = Workspace(store, row.id)
         self.seen = Seen()
+        self.risks: dict[str, None] = {}
+        """What it has read that looks like an order to a model: lines for whoever is asked."""
         self.records = {call.id: call for call in records}
         self.unmet = {
             call.id
@@ -211,8 +206,10 @@ class LiveRun:
         self._occurrences: Counter[str] = Counter()
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
         self.weight = Weight()
-        self.riding = 0
-        """Intents of its calls that may not be on disk yet."""
+        self.rode = Riding()
+        """Of its calls, all whose intents did not wait for the disk."""
+        self.arrived = Riding()
+        """Those of them that are there."""
         self.reserved_caps: dict[str, list[Taking]] = {}
         """Of each open call: what it reserved of caps and may use less of. What it doesn't use
         comes back; after a crash nobody knows how much that is, and none does."""

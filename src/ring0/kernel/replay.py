@@ -189,6 +189,9 @@ class _Nothing:
     def of(self, names: tuple[str, ...], place: str) -> list[Credential]:
         return []
 
+    def refusal(self, *_: Any) -> Ring0Error:
+        raise AssertionError("a strict replay reached beyond the journal")
+
     def seen_by(self, agent: str) -> _Nothing:
         return self
 
@@ -209,7 +212,8 @@ async def _again(run: LiveRun, gate: Gate, doors: Doors) -> bytes:
         opened.append(await doors(run, sandbox))
 
     output = Output()
-    spec = processes.agent_spec(run.agent, gate.sandboxes)
+    task = await gate.store.blob(run.row.task)
+    spec = processes.agent_spec(run.agent, gate.sandboxes, task)
     sandbox = await gate.sandboxes.start(run.id, spec, "replay", open_door)
     reading = asyncio.ensure_future(output.read(sandbox))
     try:

@@ -28,6 +28,12 @@ def parse(body: bytes, *, what: str = "The request") -> Any:
             why=f"At most {limits.CALL_BODY_SIZE_BYTES_MAX} are taken.",
             todo="Send less, or put the value into the workspace as a file.",
         )
+    if _holds_too_many(body):
+        raise CallInvalid(
+            f"{what} holds too many values.",
+            why=f"At most {limits.CALL_VALUES_MAX:,} are taken, however small they are.",
+            todo="Send less, or put the value into the workspace as a file.",
+        )
     try:
         text = body.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
@@ -41,6 +47,25 @@ def parse(body: bytes, *, what: str = "The request") -> Any:
         raise _bad(what, str(error)) from None
     check(value, what=what)
     return value
+
+
+def _holds_too_many(body: bytes) -> bool:
+    """Counted before one of them is made: four megabytes of `[]` would take the kernel a second.
+
+    No JSON has more values than commas and opening brackets, and one. Those in its strings are left
+    out where it matters. What is no JSON is looked at as far as a parser would come.
+    """
+    if _values_at_most(body) <= limits.CALL_VALUES_MAX:
+        return False
+    bare = body.replace(rb"\\", b"").replace(rb"\"", b"")  # Quotes that end nothing.
+    # Each value has at most a key and a text: two strings, four quotes.
+    if bare.count(b'"') > 4 * limits.CALL_VALUES_MAX:
+        return True
+    return _values_at_most(b"".join(bare.split(b'"')[::2])) > limits.CALL_VALUES_MAX
+
+
+def _values_at_most(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{") + 1
 
 
 def check(value: Any, *, what: str = "The value", depth: int = 0) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Final
+
+from msgspec.structs import replace
 
 from ring0 import limits
 from ring0.errors import CallInvalid
@@ -36,10 +39,13 @@ def terms(query: str) -> list[str]:
     return list(words)[: limits.RECALL_TERMS_MAX]
 
 
-async def recall(store: Store, scope: Scope, query: str, k: int) -> list[Episode]:
+async def recall(
+    store: Store, scope: Scope, query: str, k: int, without: Mapping[str, int] | None = None
+) -> list[Episode]:
     """The `k` episodes of the scope that fit the query best, best first; newer before older.
 
-    The newest CANDIDATES_MAX that hold one of its words are judged. Raises CallInvalid.
+    The newest CANDIDATES_MAX that hold one of its words are judged. `without`: runs, and the seq
+    from which on nothing of theirs is recalled. Raises CallInvalid.
     """
     if not 1 <= k <= limits.RECALL_K_MAX:
         raise CallInvalid(
@@ -49,9 +55,23 @@ async def recall(store: Store, scope: Scope, query: str, k: int) -> list[Episode
     if not wanted:
         return []
     await store.flush()
-    candidates = await store.candidates(scope, wanted, CANDIDATES_MAX)
+    most = CANDIDATES_MAX
+    while True:
+        candidates = await store.candidates(scope, wanted, most)
+        kept = tuple(one for one in candidates.found if not _is_out(one.episode, without or {}))
+        # What is out must not take the place of what is not.
+        all_seen = len(candidates.found) < most or most >= limits.EPISODES_LOOKED_AT_MAX
+        if len(kept) == len(candidates.found) or len(kept) >= CANDIDATES_MAX or all_seen:
+            break
+        most = min(2 * most, limits.EPISODES_LOOKED_AT_MAX)
+    candidates = replace(candidates, found=kept[:CANDIDATES_MAX])
     ranked = sorted(scores(candidates), key=lambda found: (-found[0], -found[1].at_us))
     return [episode for _, episode in ranked[:k]]
+
+
+def _is_out(episode: Episode, without: Mapping[str, int]) -> bool:
+    begins = without.get(episode.run)
+    return begins is not None and episode.seq >= begins
 
 
 def scores(candidates: Candidates) -> list[tuple[float, Episode]]:

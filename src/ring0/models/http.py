@@ -29,6 +29,7 @@ from ring0.models.dialects import AtProvider
 from ring0.models.makers import Maker
 from ring0.models.names import NameMap, names_of
 from ring0.models.redact import Redactor
+from ring0.models.refused import Refused, Words
 from ring0.models.wire import error_text, error_told, one_line
 from ring0.runtime import Runtime
 from ring0.types import ModelConfig
@@ -44,9 +45,12 @@ _TURN_BYTES: Final = 8 * limits.KIB
 class _Retry(Exception):
     """An attempt failed in a way that another may not."""
 
-    def __init__(self, why: str, *, unspent: bool, after_s: float | None = None) -> None:
+    def __init__(
+        self, why: str, *, unspent: bool, after_s: float | None = None, status: int = 0
+    ) -> None:
         super().__init__(why)
         self.why = why
+        self.status = status
         self.unspent = unspent
         """Nothing can have been paid for: it never got there, or was turned away."""
         self.after_s = after_s
@@ -90,6 +94,7 @@ class HttpProvider:
         "_runtime",
         "_session",
         "_slow_down",
+        "_words",
     )
 
     def __init__(
@@ -109,6 +114,8 @@ class HttpProvider:
         self._dialect = dialect
         # No object whose `repr` shows the key.
         self._headers: Callable[[], dict[str, str]] = lambda: dialect.headers(key)
+        named = config.key.removeprefix("secret://") or maker.key
+        self._words = Words(config.provider, named, has_key=bool(key))
         self._config = config
         self._runtime = runtime
         self._slow_down = slow_down
@@ -137,6 +144,8 @@ class HttpProvider:
         for attempt in range(limits.MODEL_RETRIES_MAX + 1):
             try:
                 return await self._attempt(exchange)
+            except Refused:
+                raise
             except errors.ModelFailed as failed:
                 # Also what is wrong with an answer is told in the provider's words.
                 told = errors.ModelFailed(
@@ -149,7 +158,11 @@ class HttpProvider:
                 last = attempt == limits.MODEL_RETRIES_MAX or exchange.begun
                 if last or delay_s is None:
                     raise self._failed(
-                        model, failed.why, tried=attempt + 1, unspent=unspent
+                        model,
+                        failed.why,
+                        tried=attempt + 1,
+                        unspent=unspent,
+                        status=failed.status,
                     ) from None
             await self._runtime.sleep(delay_s)
             if again is not None and not unspent:
@@ -208,9 +221,15 @@ class HttpProvider:
                 after_s = _retry_after_s(response.headers, self._runtime.now_us())
                 if response.status == _TOO_MANY and after_s:
                     self._slow_down(after_s)
-                raise _Retry(why, unspent=response.status == _TOO_MANY, after_s=after_s)
+                raise _Retry(
+                    why,
+                    unspent=response.status == _TOO_MANY,
+                    after_s=after_s,
+                    status=response.status,
+                )
             # Turned away: 4xx (of redirects nobody knows what is behind them).
-            raise self._failed(model, why, tried=1, unspent=400 <= response.status < 500)
+            turned_away = 400 <= response.status < 500
+            raise self._failed(model, why, tried=1, unspent=turned_away, status=response.status)
 
     async def _pieces(
         self, response: aiohttp.ClientResponse, exchange: _Exchange, sink: Sink
@@ -264,12 +283,15 @@ class HttpProvider:
         return float(RETRY_DELAY_S_FIRST * 2**attempt * jitter)
 
     def _failed(
-        self, model: str, why: str, *, tried: int, unspent: bool = False
+        self, model: str, why: str, *, tried: int, unspent: bool = False, status: int = 0
     ) -> errors.ModelFailed:
+        """`status`: the provider's own, where it has answered."""
         times = "" if tried == 1 else f" ({tried} attempts)"
-        failed = errors.ModelFailed(
+        why = self._redact(one_line(why))
+        refusal = self._words.refusal(status, one_line(model), why, tried=tried)
+        failed = refusal or errors.ModelFailed(
             f"The model {model!r} did not answer{times}.",
-            why=self._redact(one_line(why)),
+            why=why,
             todo="see the provider's status, the model's name, its base_url and the key",
         )
         failed.unspent = unspent

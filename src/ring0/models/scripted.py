@@ -38,7 +38,7 @@ TEXT_CHARS_MAX: Final = 16 * limits.KIB
 MATCHES_MAX: Final = 256
 REASON_CHARS_MAX: Final = 200
 _REFUSED_CODES: Final = frozenset(
-    {"denied", "limit_reached", "loop_stopped", "run_dead", "undo_refused"}
+    {"denied", "limit_reached", "login_wanted", "loop_stopped", "run_dead", "undo_refused"}
 )
 # Agents in other frameworks give refusals as texts of their own.
 _REFUSED_TEXT: Final = re.compile(

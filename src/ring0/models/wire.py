@@ -116,9 +116,11 @@ def call_ids(request: ModelRequest) -> set[str]:
     return {one.id for message in request.messages for one in message.tool_calls}
 
 
-def count(said: int | None, chars: int) -> tuple[int, bool]:
-    """What the provider says it counted, if it can be true; else the estimate, and True."""
+def count(said: int | None, of: int | ModelRequest) -> tuple[int, bool]:
+    """What the provider says it counted, if it can be true; else the estimate of so many characters
+    (of a request: as JSON), and True."""
     if said is None or not 0 <= said <= limits.MODEL_TOKENS_SAID_MAX:
+        chars = of if isinstance(of, int) else len(msgspec.json.encode(of))
         return estimate_tokens(chars), True
     return said, False
 
@@ -132,10 +134,6 @@ def native_of(answer: ModelAnswer, dialect: str) -> dict[str, Any]:
     """What it says in that dialect alone; in another's words nothing."""
     said = answer.native
     return said.body if said is not None and said.dialect == dialect else {}
-
-
-def request_chars(request: ModelRequest) -> int:
-    return len(msgspec.json.encode(request))
 
 
 def error_text(body: bytes) -> str:

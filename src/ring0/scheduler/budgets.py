@@ -61,6 +61,60 @@ def reserved(calls: Iterable[Call]) -> tuple[int, int]:
     return sum(c.tokens for c in open_calls), sum(c.cost_microusd for c in open_calls)
 
 
+class Riding(Frozen, frozen=True, kw_only=True):
+    """Calls that ride to the disk, and what they reserve."""
+
+    calls: int = 0
+    tokens: int = 0
+    cost_microusd: int = 0
+
+    def __add__(self, other: Riding) -> Riding:
+        return Riding(
+            calls=self.calls + other.calls,
+            tokens=self.tokens + other.tokens,
+            cost_microusd=self.cost_microusd + other.cost_microusd,
+        )
+
+    def less(self, other: Riding) -> Riding:
+        """Without those that have arrived."""
+        return Riding(
+            calls=self.calls - other.calls,
+            tokens=self.tokens - other.tokens,
+            cost_microusd=self.cost_microusd - other.cost_microusd,
+        )
+
+    def fits(self, most: Riding) -> bool:
+        return (
+            self.calls <= most.calls
+            and self.tokens <= most.tokens
+            and self.cost_microusd <= most.cost_microusd
+        )
+
+
+def most_riding(budget: Budget) -> Riding:
+    """What a crash can take of a run's calls, at most: as much counts as used after one."""
+    calls = chunk_calls(budget) - 1
+    if calls == 0:
+        return Riding()
+    return Riding(
+        calls=calls,
+        tokens=budget.tokens // limits.BUDGET_CHUNKS_MIN,
+        cost_microusd=budget.cost_microusd // limits.BUDGET_CHUNKS_MIN,
+    )
+
+
+def lost(run: Run) -> Riding:
+    """What counts as used by a run after a crash: no more than there is."""
+    budget, most = run.budget, most_riding(run.budget)
+    return Riding(
+        calls=min(most.calls, budget.calls - run.calls_used),
+        tokens=max(0, min(most.tokens, budget.tokens - run.tokens_used)),
+        cost_microusd=max(
+            0, min(most.cost_microusd, budget.cost_microusd - run.cost_used_microusd)
+        ),
+    )
+
+
 def chunk_calls(budget: Budget) -> int:
     """How many calls may ride to the disk together. As many count as made, but one, after a crash:
     so it is a small part of the budget, and 1 where the budget is small."""

@@ -20,6 +20,7 @@ from ring0.sdk import children, paths, values
 from ring0.sdk.budget import microusd
 from ring0.sdk.children import Child
 from ring0.sdk.declare import agent_of
+from ring0.sdk.deriving import Deriving
 from ring0.sdk.door import Door, RunInfo
 from ring0.sdk.locks import Lock
 from ring0.types import CallKind, Label, Request, ToolManifest
@@ -78,6 +79,7 @@ class Context:
         self._model = model
         self._kept_back = kept_back
         self.memory: Final = Memory(self)
+        self.derive: Final = Deriving(self._call)
 
     @property
     def run(self) -> str:
@@ -334,5 +336,6 @@ class Memory:
         return self._context._call(CallKind.MEMORY_APPEND, "", {"text": text})
 
     def recall(self, query: str, k: int = 5) -> Coroutine[Any, Any, list[dict[str, Any]]]:
-        """The k nearest memories: `{"text", "role", "run", "at_us", "integrity"}` each."""
+        """The k nearest memories, each `{"text", "role", "run", "at_us", "integrity",
+        "confidentiality"}`."""
         return self._context._call(CallKind.MEMORY_RECALL, "", {"query": query, "k": k})

@@ -17,11 +17,13 @@ from ring0 import errors, limits
 from ring0.sdk.budget import parse_budget
 from ring0.sdk.parameters import Parameters, parameters_of
 from ring0.sdk.values import plain
+from ring0.tools.labelling import Words, with_words
 from ring0.tools.touching import why_not
-from ring0.types import AgentManifest, Budget, Effect, ModelConfig, ToolManifest
+from ring0.types import AgentManifest, Budget, Confidentiality, Effect, ModelConfig, ToolManifest
 
 F = TypeVar("F", bound=Callable[..., Any])
 EffectName = Literal["once", "idempotent", "pure"]
+ConfidentialityName = Literal["public", "private", "secret"]
 
 _TOOL_MARK: Final = "__ring0_tool__"
 _AGENT_MARK: Final = "__ring0_agent__"
@@ -81,6 +83,11 @@ def tool(
     wall_s: int = ...,
     polls: bool = ...,
     locks: Sequence[str] = ...,
+    recipients: Sequence[str] = ...,
+    content: Sequence[str] = ...,
+    removes: bool = ...,
+    confidentiality: ConfidentialityName = ...,
+    fields: Mapping[str, str] | None = ...,
 ) -> Callable[[F], F]: ...
 def tool(
     function: F | None = None,
@@ -94,6 +101,11 @@ def tool(
     wall_s: int = limits.TOOL_WALL_S_DEFAULT,
     polls: bool = False,
     locks: Sequence[str] = (),
+    recipients: Sequence[str] = (),
+    content: Sequence[str] = (),
+    removes: bool = False,
+    confidentiality: ConfidentialityName = "public",
+    fields: Mapping[str, str] | None = None,
 ) -> F | Callable[[F], F]:
     """Declares a function, async or plain, as a tool that the kernel carries out in a sandbox.
 
@@ -102,7 +114,10 @@ def tool(
     be taken back. polls: it is meant to be asked the same again and again, as of a job's state: the
     loop stop leaves it to a cap. locks: what a call touches, by its arguments, as in
     `["ticket:{id}"]`: it waits while another run has locked that, and no other call that touches it
-    goes on beside it. Raises `ManifestInvalid` where the declaration contradicts itself.
+    goes on beside it. recipients, content: arguments that say where something goes, and what.
+    removes: it takes away what `critical` names. confidentiality, fields: of what it returns
+    (`{"**.note": "untrusted private"}`); where an agent.toml counts, only what makes a label worse.
+    Raises `ManifestInvalid` where the declaration contradicts itself.
     """
 
     def declare(inner: F) -> F:
@@ -121,6 +136,9 @@ def tool(
             wall_s=wall_s,
             polls=bool(polls),
             locks=_names(locks, name, "locks"),
+        )
+        manifest = _labelled(
+            manifest, recipients, content, removes, confidentiality, dict(fields or {})
         )
         _check_critical(manifest)
         for why in filter(None, (why_not(one, manifest.schema) for one in manifest.locks)):
@@ -229,6 +247,33 @@ def _priority(given: object, owner: str) -> int:
     if not 0 <= given <= limits.PRIORITY_LAST:
         raise _invalid(owner, f"priority={given}", f"say 0 (first) to {limits.PRIORITY_LAST}")
     return given
+
+
+def _labelled(
+    manifest: ToolManifest,
+    recipients: Sequence[str],
+    content: Sequence[str],
+    removes: bool,
+    confidentiality: str,
+    fields: Mapping[str, str],
+) -> ToolManifest:
+    name = manifest.name
+    known = [one.value for one in Confidentiality]
+    if confidentiality not in known:
+        raise _invalid(
+            name, f"confidentiality={confidentiality!r}", f"say one of {', '.join(known)}"
+        )
+    for path, word in fields.items():
+        if not isinstance(path, str) or not isinstance(word, str):
+            raise _invalid(name, "fields is not from texts to texts", 'write {"**.id": "private"}')
+    said = Words(
+        recipients=_names(recipients, name, "recipients"),
+        content=_names(content, name, "content"),
+        removes=bool(removes),
+        confidentiality=Confidentiality(confidentiality),
+        fields=dict(fields),
+    )
+    return with_words(f"@tool {name}:", manifest, said)
 
 
 def _check_critical(manifest: ToolManifest) -> None:

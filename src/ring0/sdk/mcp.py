@@ -1,5 +1,5 @@
-"""`python -m ring0.sdk.mcp`: the run's MCP door for clients that start a program and speak to its
-standard streams. Each line goes to `/mcp` over the run's socket, and what comes back is a line.
+"""`ring0 mcp`: the run's MCP door for clients that start a program and speak to its standard
+streams. Each line goes to `/mcp` over the run's socket, and what comes back is a line.
 
 It decides nothing and knows no method but those by which the protocol itself is spoken.
 """
@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import stat
 import sys
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -26,6 +27,7 @@ _SESSION: Final = "Mcp-Session-Id"
 _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _STREAM: Final = "text/event-stream"
 _INTERNAL_ERROR: Final = -32603
+_LISTENING: Final = "listening"
 
 
 class Shim:
@@ -43,21 +45,41 @@ class Shim:
         self._session = ""
         self._version = ""
         self._tasks: dict[Any, asyncio.Task[None]] = {}
+        self._unheard = asyncio.Event()
+        """Nobody reads what it says any more."""
 
     async def serve(self, lines: asyncio.StreamReader) -> None:
-        """Until there is nothing more to read."""
-        while line := await _line(lines):
-            if line.strip():
-                await self._take(line)
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        """Until the client closes either stream: that is how one ends. What was asked before has a
+        moment to be answered; a call that waits for a person goes on in the kernel."""
+        reading: asyncio.Future[Any] = asyncio.ensure_future(self._read(lines))
+        unheard: asyncio.Future[Any] = asyncio.ensure_future(self._unheard.wait())
+        first = asyncio.FIRST_COMPLETED
+        try:
+            await asyncio.wait([reading, unheard], return_when=first)
+            asked = [task for key, task in self._tasks.items() if key != _LISTENING]
+            if asked and not unheard.done():
+                answered: asyncio.Future[Any] = asyncio.gather(*asked, return_exceptions=True)
+                over_s, ends = limits.MCP_SHIM_END_S, [answered, unheard]
+                await asyncio.wait(ends, timeout=over_s, return_when=first)
+            if reading.done():
+                reading.result()
+        finally:
+            reading.cancel()
+            unheard.cancel()
 
     async def close(self) -> None:
         for task in self._tasks.values():
             task.cancel()
         if self._session:
-            with contextlib.suppress(aiohttp.ClientError, OSError):
-                await self._http.delete(URL, headers=self._headers({}))
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                async with asyncio.timeout(limits.MCP_SHIM_END_S):
+                    await self._http.delete(URL, headers=self._headers({}))
         await self._http.close()
+
+    async def _read(self, lines: asyncio.StreamReader) -> None:
+        while line := await _line(lines):
+            if line.strip():
+                await self._take(line)
 
     # --- what the client says -----------------------------------------------------------------
 
@@ -80,7 +102,7 @@ class Shim:
         if "id" not in message or begins:
             await self._post(line, message)  # In order: what follows needs it.
             if message.get("method") == "notifications/initialized":
-                self._start("listening", self._listen())
+                self._start(_LISTENING, self._listen())
             return
         self._start(_key(message["id"]), self._post(line, message))
 
@@ -132,8 +154,11 @@ class Shim:
         return headers
 
     def _say(self, message: bytes) -> None:
-        self._out.write(message.replace(b"\n", b"") + b"\n")
-        self._out.flush()
+        try:
+            self._out.write(message.replace(b"\n", b"") + b"\n")
+            self._out.flush()
+        except OSError:
+            self._unheard.set()
 
 
 async def _line(lines: asyncio.StreamReader) -> bytes:
@@ -193,10 +218,16 @@ def _failure(number: Any, error: Exception) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": number, "error": told}).encode()
 
 
-async def _main() -> int:
+async def main() -> int:
+    """On this process's own streams, until they are closed."""
     lines = asyncio.StreamReader(limit=limits.CALL_BODY_SIZE_BYTES_MAX)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin.buffer)
+    stream = sys.stdin.buffer
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):  # All of it is there.
+        lines.feed_data(stream.read())
+        lines.feed_eof()
+    else:
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), stream)
     shim = Shim(sys.stdout.buffer)
     try:
         await shim.serve(lines)
@@ -206,4 +237,4 @@ async def _main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(_main()))
+    sys.exit(asyncio.run(main()))

@@ -28,6 +28,7 @@ from ring0.types import (
     LockMode,
     Login,
     Message,
+    Quarantine,
     Run,
     RunState,
     Scope,
@@ -225,6 +226,9 @@ class Write(msgspec.Struct, kw_only=True):
     """The run's digest key, with its first event only."""
     durable: bool = False
     """True: `append` returns when it is on disk. False: it rides the next group commit."""
+    soon: bool = False
+    """Of what rides: its group is closed at once. Whatever is written because of it comes in a
+    later group, so it is not carried out before this is on disk."""
 
 
 class Store(Protocol):
@@ -321,6 +325,10 @@ class Store(Protocol):
 
     async def settings(self) -> dict[str, Setting]:
         """By name."""
+        ...
+
+    async def quarantines(self) -> list[Quarantine]:
+        """Sources that are quarantined, by tenant and name."""
         ...
 
     async def runs_due(self, now_us: int, most: int) -> list[Run]:

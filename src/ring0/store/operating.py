@@ -1,13 +1,20 @@
-"""Who has logged in, and what the operator's files say, from events to rows.
+"""Who has logged in, what the operator's files say, what is quarantined: from events to rows.
 
 A part of `project.py`, which calls this and nobody else does.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from ring0.store import events as ev
 from ring0.store.holdings import Tables
-from ring0.types import Login, Setting
+from ring0.types import Login, Quarantine, Setting
+
+OPERATED: Final = (
+    ev.SettingChanged | ev.LoggedIn | ev.LoggedOut | ev.SourceQuarantined | ev.SourceReleased
+)
+"""The events that this takes."""
 
 
 def operated(entry: ev.Entry, tables: Tables) -> None:
@@ -27,5 +34,24 @@ def operated(entry: ev.Entry, tables: Tables) -> None:
             there: Login | None = tables.get("login", key)
             assert there is not None, "nobody is logged in with that value"
             tables.put("login", key, None)
+        case ev.SourceQuarantined() as held:
+            assert held.source and held.by, "nobody quarantined nothing"
+            row_of = Quarantine(
+                tenant=held.tenant,
+                source=held.source,
+                runs=held.runs,
+                by=held.by,
+                at_us=entry.at_us,
+                note=held.note,
+            )
+            tables.put("quarantine", quarantine_key(held.tenant, held.source), row_of)
+        case ev.SourceReleased(tenant=tenant, source=source):
+            key = quarantine_key(tenant, source)
+            assert tables.get("quarantine", key) is not None, f"{source} is not quarantined"
+            tables.put("quarantine", key, None)
         case _:
             pass
+
+
+def quarantine_key(tenant: str, source: str) -> str:
+    return f"{tenant}\n{source}"

@@ -25,7 +25,7 @@ from ring0.store.holdings import (
     spend,
     uncapped,
 )
-from ring0.store.operating import operated
+from ring0.store.operating import OPERATED, operated
 from ring0.store.orders import fired, ordered
 from ring0.store.rows import KillRow, SandboxRow, TenantRow
 from ring0.types import (
@@ -64,7 +64,7 @@ def project(entry: ev.Entry, tables: Tables) -> None:
         _killed(body, tables)
     elif isinstance(body, ev.SandboxStarted | ev.SandboxEnded):
         _sandboxed(body, ev.KERNEL, tables)
-    elif isinstance(body, ev.SettingChanged | ev.LoggedIn | ev.LoggedOut):
+    elif isinstance(body, OPERATED):
         operated(entry, tables)
     else:
         ordered(entry, tables)
@@ -144,7 +144,9 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
             return raised(body, run, tables)
         case ev.CallsLost():
             assert 0 < body.calls <= run.budget.calls - run.calls_used, f"{body.calls} were left"
-            spent = spend(run, {"calls": body.calls})
+            assert body.tokens >= 0 and body.cost_microusd >= 0, "no call gives anything back"
+            took = {"tokens": body.tokens, "cost_microusd": body.cost_microusd}
+            spent = spend(run, {"calls": body.calls, **took})
             return replace(spent, calls_lost=run.calls_lost + body.calls)
         case ev.LockTaken():
             locked(body.lock, run, tables)

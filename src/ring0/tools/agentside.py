@@ -35,7 +35,8 @@ class AgentSide:
         except msgspec.ValidationError as error:
             raise ManifestInvalid(
                 f"[tools.{instance}] is not of the right form: {error}.",
-                todo="It has: use, effect, critical, polls, description, schema.",
+                todo="It has: use, effect, critical, polls, description, schema; and recipients,"
+                " content, removes.",
             ) from None
         _check_critical(instance, table)
         self.manifest = ToolManifest(

@@ -8,14 +8,14 @@ exactly what it prepared or refuses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from ring0.tools.sandbox.host import Sandbox, SandboxSpec
 from ring0.tools.workspace import Workspace
-from ring0.types import Frozen, Label, Run, ToolManifest
+from ring0.types import Frozen, Integrity, Label, Origin, Run, ToolManifest
 
 
 class Prepared(Frozen, frozen=True, kw_only=True):
@@ -100,6 +100,9 @@ class Result(msgspec.Struct, kw_only=True):
     remember: str | None = None
     """Text for the episodes; None: the gate makes one for tools; empty: nothing."""
     remember_role: str = "result"
+    reads: bool = True
+    """It brings the run something; False: it is made of what the run holds already, and the run's
+    own label stays."""
     files_of: str = ""
     """Whose workspace `files` belong to; empty: the caller's own."""
 
@@ -134,6 +137,13 @@ class Within(msgspec.Struct, kw_only=True):
     """The tool's call has ended: what has not gone out by now does not go out."""
 
 
+class Offer(Frozen, frozen=True, kw_only=True):
+    """What an agent's question to a model says of one of the agent's own tools."""
+
+    description: str = ""
+    schema: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
 class Said(msgspec.Struct, kw_only=True):
     """What a door of ours knows of a call beside what its client asks for. No client can say it."""
 
@@ -146,8 +156,21 @@ class Said(msgspec.Struct, kw_only=True):
     """The client asks for what it has asked for last, once more."""
     sink: Any = None
     """Takes the pieces of a model's answer as they come (`models.Sink`)."""
+    offer: Offer | None = None
+    """Of a proposal: what the question to the model says of the tool."""
     call: str = ""
     """Set by the gate: the call id, as soon as it has one."""
+
+
+Origins = Callable[[Mapping[str, Any], Sequence[str]], tuple[Origin, ...]]
+"""(arguments, the names of some) to where each value of those came from."""
+
+
+def _nowhere(args: Mapping[str, Any], names: Sequence[str]) -> tuple[Origin, ...]:
+    """Of a call beside any run: nothing has been seen."""
+    return tuple(
+        Origin(argument=name, value="", sources=(), integrity=Integrity.UNTRUSTED) for name in names
+    )
 
 
 class CallContext(msgspec.Struct, kw_only=True):
@@ -172,6 +195,8 @@ class CallContext(msgspec.Struct, kw_only=True):
     """The tool's call in whose sandbox this one was made: only `egress` has one."""
     sink: Any = None
     """Takes the pieces of a model's answer as they come (`models.Sink`); None: nobody does."""
+    origins: Origins = _nowhere
+    """Where values came from, by all that the run has seen."""
 
 
 class Driver(Protocol):

@@ -109,7 +109,7 @@ def _result(manifest: ToolManifest, value: Any, context: CallContext) -> Result:
         value=value,
         cost_microusd=manifest.cost_microusd,
         # What a function makes of its arguments is no better than they are.
-        label=label.join(Label(integrity=context.run.label.integrity)),
+        label=label.join(context.run.label.bare),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from ring0.errors import SandboxUnavailable
+from ring0.errors import Ring0Error, SandboxUnavailable
 from ring0.tools.driver import CallContext
 from ring0.tools.egress import Credential, Egress, proxy_environment
 from ring0.tools.sandbox import Sandbox, SandboxSpec
@@ -44,6 +44,13 @@ class Outside(Protocol):
 
     def of(self, names: tuple[str, ...], place: str) -> list[Credential]:
         """The credentials of these names. Raises ManifestInvalid."""
+        ...
+
+    def refusal(
+        self, instance: str, status: int, challenge: str, credential: Credential | None
+    ) -> Ring0Error | None:
+        """What to say where a server elsewhere wants another token than the credential's. `status`
+        and `challenge` (WWW-Authenticate): its answer. None: another one would not help."""
         ...
 
     def seen_by(self, agent: str) -> Outside:

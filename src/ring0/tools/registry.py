@@ -13,14 +13,14 @@ import msgspec
 from ring0 import limits
 from ring0.errors import CallInvalid, ManifestInvalid
 from ring0.runtime import Runtime
-from ring0.tools import files, mcp, programs, schemas, sql
+from ring0.tools import deriving, files, labelling, mcp, programs, schemas, sql
 from ring0.tools.agentside import AgentSide
 from ring0.tools.driver import Driver
 from ring0.tools.egress import http
 from ring0.tools.reach import Outside, Reach
 from ring0.types import ToolManifest
 
-BUILT_IN = ("files", "sql", "python", "shell", "http", "mcp", "agent")
+BUILT_IN = ("files", "sql", "python", "shell", "http", "mcp", "agent", "derive")
 
 
 class Tool:
@@ -131,7 +131,9 @@ def built_in(
             raise ManifestInvalid(
                 f"{instance!r} is no name for a tool.", todo="Use letters, digits and _."
             )
-        yield from _drivers(instance, dict(config), folder, means)
+        rest, said = labelling.split(instance, config)
+        drivers = _drivers(instance, rest, folder, means)
+        yield from labelling.apply(instance, rest.get("use"), said, drivers)
 
 
 def _drivers(instance: str, config: dict[str, Any], folder: Path, means: Means) -> Iterable[Driver]:
@@ -147,6 +149,8 @@ def _drivers(instance: str, config: dict[str, Any], folder: Path, means: Means) 
             return http.drivers(instance, config, means.outside, runtime)
         case "agent":
             return (AgentSide(instance, config),)
+        case "derive":
+            return deriving.drivers(instance, config)
         case "mcp":
             return mcp.drivers(
                 instance, config, folder, runtime, reach=means.reach, outside=means.outside

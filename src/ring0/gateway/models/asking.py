@@ -16,16 +16,17 @@ from ring0.gateway.models.answers import DEFAULT, about, read_answer
 from ring0.gateway.models.earlier import Earlier
 from ring0.gateway.models.given import Given
 from ring0.gateway.models.profiles import Profile
+from ring0.gateway.models.refusing import Refusing, is_of_the_question, part_of
 from ring0.gateway.told import Told
 from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
 from ring0.models import ModelAnswer, ModelRequest, ToolCall
-from ring0.models.base import Message, Part, checked, estimate_tokens
+from ring0.models.base import Message, Part, ToolOffer, checked, estimate_tokens
 from ring0.models.dialects import About, Asked, Dialect
 from ring0.models.names import NameMap
 from ring0.models.wire import one_line
-from ring0.tools.driver import Said
+from ring0.tools.driver import Offer, Said
 from ring0.tools.mcp import bare_name
 from ring0.types import CallKind, CallState, Outcome, Request
 
@@ -49,6 +50,7 @@ class Asking:
         """What models of the run proposed, as the agent heard it."""
         self._given = Given(run)
         self.earlier = Earlier(gate, run, self._decided)
+        self.refusing = Refusing(gate, run)
 
     def model_of(self, name: str, otherwise: str = DEFAULT) -> str:
         """The model of its manifest that answers for what a client calls `name`: the one that is
@@ -62,6 +64,17 @@ class Asking:
 
         `said.call` is set as soon as the call has its id. Raises Ring0Error.
         """
+        try:
+            return await self._checked(dialect, asked, said, profile)
+        except Ring0Error as failure:
+            if not is_of_the_question(failure):
+                raise
+            part = part_of({"model": asked.model, **asked.body})
+            raise await self.refusing.told(failure, dialect.name, part) from None
+
+    async def _checked(
+        self, dialect: Dialect, asked: Asked, said: Said, profile: Profile | None
+    ) -> ModelAnswer:
         _check_name(asked.model)
         question = dialect.request(asked.body)
         self._given.check(question)
@@ -93,7 +106,7 @@ class Asking:
         answer = read_answer(_value(outcome))
         self._given.learn(answer.parts)
         try:
-            return await self._decided(answer, said.call)
+            return await self._decided(answer, said.call, question.tools)
         except Ring0Error:
             # It is paid for, and nobody heard it: whoever asks again asks for the same.
             self._run.unheard(said.call)
@@ -151,14 +164,19 @@ class Asking:
 
     # --- what the model proposes --------------------------------------------------------------
 
-    async def _decided(self, answer: ModelAnswer, model_call: str) -> ModelAnswer:
+    async def _decided(
+        self, answer: ModelAnswer, model_call: str, offered: tuple[ToolOffer, ...] = ()
+    ) -> ModelAnswer:
         """The answer with the calls that may go to the agent, as they may; and with a word on the
-        others."""
+        others. `offered`: the tools that the question told the model of."""
         if not answer.tool_calls:
             return answer
+        offers = {
+            tool.name: Offer(description=tool.description, schema=tool.schema) for tool in offered
+        }
         judged = await asyncio.gather(
             *(
-                self._judge(call, f"{model_call}/p{number}")
+                self._judge(call, f"{model_call}/p{number}", offers.get(call.name))
                 for number, call in enumerate(answer.tool_calls)
             )
         )
@@ -177,13 +195,14 @@ class Asking:
             stop=answer.stop if kept or answer.stop != "tools" else "end",
         )
 
-    async def _judge(self, call: ToolCall, id_: str) -> ToolCall | str:
+    async def _judge(self, call: ToolCall, id_: str, offer: Offer | None) -> ToolCall | str:
         """The call as it may go to the agent; or what the agent is told in its place."""
         if self._is_kernels(call.name):
             return call  # It comes back as a call of its own, and is judged then.
         request = Request(kind=CallKind.PROPOSAL, name=call.name, args=call.args)
         try:
-            outcome = await self._gate.call(self._run.handle, request, said=Said(id=id_))
+            said = Said(id=id_, offer=offer)
+            outcome = await self._gate.call(self._run.handle, request, said=said)
             return replace(call, args=_value(outcome)["args"])
         except Told as no:
             why = " ".join(text for text in (no.what, no.why) if text)

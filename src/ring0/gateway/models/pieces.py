@@ -9,6 +9,8 @@ import io
 import msgspec
 
 from ring0.guardrails import Secrets
+from ring0.guardrails.scanners.masking import Masking
+from ring0.guardrails.scanners.streaming import PatternFilter
 from ring0.guardrails.stream import StreamFilter
 from ring0.models import Delta
 from ring0.models.base import Part
@@ -18,9 +20,12 @@ from ring0.runtime import Runtime
 class Pieces:
     """What has come of one answer. Nothing of it is on record before the answer is whole."""
 
-    def __init__(self, secrets: Secrets, runtime: Runtime) -> None:
+    def __init__(self, secrets: Secrets, runtime: Runtime, masking: Masking | None = None) -> None:
+        """`masking`: what is taken out beside the secrets that are known; None: nothing is."""
         self._secrets = secrets
         self._filter = StreamFilter(secrets)
+        self._masking = masking
+        self._patterns = PatternFilter(masking) if masking is not None else None
         self._runtime = runtime
         self._waiting: list[Delta | io.StringIO] = []
         """Texts that follow on one another are one: whoever reads slowly costs what they take."""
@@ -34,13 +39,24 @@ class Pieces:
         if self._rest_whole or self._left:
             return
         if delta.kind == "text":
-            if text := self._filter.feed(delta.text):
+            text = self._filter.feed(delta.text)
+            if self._patterns is not None:
+                text = self._patterns.feed(text)
+            if text:
                 self._add_text(text)
         elif delta.kind == "part" and delta.part is not None:
             self._rest_whole = self._filter.holds
             if not self._rest_whole:
+                self._end_part()
                 clean, _ = self._secrets.redact(msgspec.to_builtins(delta.part))
                 self._add(Delta(kind="part", part=msgspec.convert(clean, Part)))
+
+    def _end_part(self) -> None:
+        """Of an answer's parts each is masked by itself: what is held of the one before goes on."""
+        if self._patterns is not None and self._masking is not None:
+            if text := self._patterns.end():
+                self._add_text(text)
+            self._patterns = PatternFilter(self._masking)
 
     def _add_text(self, text: str) -> None:
         last = self._waiting[-1] if self._waiting else None

@@ -22,19 +22,21 @@ import msgspec
 from aiohttp import web
 
 from ring0 import limits
-from ring0.errors import Ring0Error, RunDead
+from ring0.errors import Busy, Ring0Error, RunDead
 from ring0.gateway.bodies import Bodies, BodyRefused, size_of
 from ring0.gateway.models import profiles
 from ring0.gateway.models.asking import Asking
 from ring0.gateway.models.earlier import SPOKEN
 from ring0.gateway.models.pieces import Pieces
 from ring0.gateway.models.profiles import Profile
-from ring0.gateway.told import STATUS, STATUS_ELSE, fault
+from ring0.gateway.models.refusing import part_of
+from ring0.gateway.told import STATUS, STATUS_ELSE, Told, fault
 from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
 from ring0.models import ModelAnswer
 from ring0.models.dialects import Asked, Dialect, dialect
+from ring0.scheduler.buckets import Bucket
 from ring0.tools.driver import Said
 
 PATHS: Final = {
@@ -64,6 +66,9 @@ class ModelDoors:
         self._run = run
         self._bodies = bodies
         self._asking = Asking(gate, run)
+        self._counts = Bucket(
+            "counts", limits.DOOR_COUNTS_PER_MIN, limits.DOOR_COUNTED_BYTES_PER_MIN
+        )
 
     def add(self, router: web.UrlDispatcher, check: Callable[[web.Request], None]) -> None:
         """`check`: raises for who may not ask here."""
@@ -101,7 +106,7 @@ class ModelDoors:
         return answer
 
     async def _answer(self, request: web.Request, spoken: Dialect) -> web.StreamResponse:
-        asked, headers = await self._read(request, spoken)
+        asked, headers = await self._asked(request, spoken)
         said = Said(again=headers.get(_AGAIN, "0") not in ("", "0"))
         profile = profiles.find(spoken.name, headers, asked.body)
         tell = self._in_pieces if asked.stream else self._whole
@@ -117,20 +122,48 @@ class ModelDoors:
                 raise
         return answer
 
-    async def _read(self, request: web.Request, spoken: Dialect) -> tuple[Asked, dict[str, str]]:
-        """The question, and the headers by lower-case name."""
+    async def _asked(self, request: web.Request, spoken: Dialect) -> tuple[Asked, dict[str, str]]:
+        """The question, and its headers. What is none is refused on record."""
+        body: Any = None
+        try:
+            body, headers = await self._read(request)
+            return spoken.asked(body, headers), headers
+        except Ring0Error as failure:
+            # Nothing large is kept while it waits for its turn to be refused.
+            error, part, body = failure.with_traceback(None), part_of(body), None
+        raise await self._asking.refusing.told(error, spoken.name, part)
+
+    async def _read(self, request: web.Request) -> tuple[Any, dict[str, str]]:
+        """The body, and the headers by lower-case name."""
         async with self._run.weight.room(size_of(request)):
             headers: dict[str, str] = {}
             for name, value in request.headers.items():  # The same name again goes on in its list.
                 key = name.lower()
                 headers[key] = f"{headers[key]},{value}" if key in headers else value
-            return spoken.asked(await self._bodies.read(request), headers), headers
+            return await self._bodies.read(request), headers
 
     async def _count(self, request: web.Request, spoken: Dialect) -> web.StreamResponse:
-        asked, _ = await self._read(request, spoken)
+        self._may_count(size_of(request))
+        body, headers = await self._read(request)
+        asked = spoken.asked(body, headers)
         response = _json({"input_tokens": self._asking.estimate(spoken, asked)})
         response.headers[ESTIMATED] = "true"
         return response
+
+    def _may_count(self, size: int) -> None:
+        """It is no call, so no budget bounds it: the clock does, before anything is read. Raises
+        Busy."""
+        now_us = self._gate.runtime.monotonic_us()
+        ready_us = self._counts.ready_us(size, now_us)
+        if ready_us > now_us:
+            raise Busy(
+                "This run has had tokens counted too often.",
+                why=f"{limits.DOOR_COUNTS_PER_MIN} times, and"
+                f" {limits.DOOR_COUNTED_BYTES_PER_MIN:,} bytes, a minute: it costs no budget.",
+                todo="Ask again later; an answer tells how many tokens its question had.",
+                after_s=-(-(ready_us - now_us) // 1_000_000),
+            )
+        self._counts.reserve(size, now_us)
 
     async def _earlier(self, request: web.Request, spoken: Dialect) -> web.StreamResponse:
         return _json(await self._asking.earlier.answer(request.match_info["id"]))
@@ -189,7 +222,7 @@ class ModelDoors:
         said: Said,
         profile: Profile | None,
     ) -> web.StreamResponse:
-        pieces = Pieces(self._gate.secrets, self._gate.runtime)
+        pieces = Pieces(self._gate.secrets, self._gate.runtime, self._gate.answers.masking)
         said.sink = pieces.take
         asking = asyncio.ensure_future(self._asking.answer(spoken, asked, said, profile))
         asking.add_done_callback(lambda _: pieces.close())
@@ -285,6 +318,8 @@ async def _ended(asking: asyncio.Future[ModelAnswer]) -> None:
 
 def _status(failure: Ring0Error) -> int:
     if isinstance(failure, BodyRefused):
+        return failure.status
+    if isinstance(failure, Told) and failure.status:
         return failure.status
     return STATUS.get(failure.code, STATUS_ELSE)
 

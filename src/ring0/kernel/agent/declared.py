@@ -13,10 +13,12 @@ import msgspec
 
 from ring0.errors import ManifestInvalid
 from ring0.models.base import ANY_MODEL
+from ring0.tools.labelling import Words, with_words, without_praise
 from ring0.types import AgentManifest, Effect, Grant, Integrity, ToolManifest
 
 CODE_MAY_SAY: Final = {
     "files": frozenset({"use"}),
+    "derive": frozenset({"use"}),
     "sql": frozenset({"use", "database"}),
     "python": frozenset({"use", "timeout_s"}),
     "shell": frozenset({"use", "timeout_s"}),
@@ -36,10 +38,16 @@ def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
     code = manifest.code or tuple(str(beneath / path) for path in declared.code)
     entry = manifest.entry if ":" in manifest.entry else str(beneath / declared.entry)
     functions = tuple(
-        msgspec.structs.replace(function, output=Integrity.UNTRUSTED)
+        msgspec.structs.replace(
+            function,
+            output=Integrity.UNTRUSTED,
+            fields=without_praise(function.fields),
+            unattended=False,
+        )
         for function in declared.functions
     )
     _granted(functions, manifest.grants)
+    functions = tuple(_as_said(function, manifest.grants) for function in functions)
     if manifest.name:
         return msgspec.structs.replace(manifest, code=code, entry=entry, functions=functions)
     _within_its_folder(declared, Path(manifest.folder).resolve())
@@ -87,6 +95,15 @@ def _granted(functions: tuple[ToolManifest, ...], grants: Mapping[str, Grant]) -
                     todo=f"Write in agent.toml, under [functions.{function.name}]:"
                     f" {key} = {list(asked)}.",
                 )
+
+
+def _as_said(function: ToolManifest, grants: Mapping[str, Grant]) -> ToolManifest:
+    """The function with the operator's words about its labels. Raises ManifestInvalid."""
+    grant = grants.get(function.name)
+    if grant is None:
+        return function
+    said = Words(**{key: getattr(grant, key) for key in Words.__struct_fields__})
+    return with_words(f"agent.toml [functions.{function.name}]", function, said)
 
 
 def _within_its_folder(declared: AgentManifest, folder: Path) -> None:

@@ -15,11 +15,12 @@ import msgspec
 from ring0.errors import ManifestInvalid
 from ring0.tools.egress.hosts import is_beneath
 from ring0.tools.egress.rules import Rule, parse_rules
+from ring0.tools.labelling import Words
 from ring0.tools.mcp import settings as mcp
 from ring0.tools.programs import settings as programs
 from ring0.tools.sandbox.tiers import ORDER
 from ring0.tools.sql.databases import SqlConfig
-from ring0.types import INTEGRITY_RANK, Integrity
+from ring0.types import CONFIDENTIALITY_RANK, INTEGRITY_RANK, Confidentiality, Integrity
 
 Config = Mapping[str, Any]
 
@@ -30,6 +31,7 @@ class _Unordered(Exception):
 
 _UNSAID: Final[Mapping[str, Config]] = {
     "files": {},
+    "derive": {},
     "http": {"egress": [], "secrets": [], "idempotency_header": ""},
     "sql": msgspec.to_builtins(SqlConfig(use="sql")),
     "python": msgspec.to_builtins(programs.Settings(use="python")),
@@ -37,6 +39,8 @@ _UNSAID: Final[Mapping[str, Config]] = {
     "mcp": msgspec.to_builtins(mcp.Settings()),
 }
 """By what a tool uses: what holds of a field that its table does not say."""
+_UNSAID_LABELS: Final[Config] = msgspec.to_builtins(Words())
+"""Of any tool."""
 
 
 def inherited(
@@ -51,7 +55,7 @@ def inherited(
     if found.get("secrets") and "secrets" not in own:
         found["secrets"] = []  # A credential is never inherited: who wants one names it.
     for key, wanted in own.items():
-        has = parents.get(key, unsaid.get(key))
+        has = parents.get(key, unsaid.get(key, _UNSAID_LABELS.get(key)))
         if key == "database" and _same_file(wanted, own_folder, has, parents_folder):
             continue
         if key != "database" and _plain(wanted) == _plain(has):
@@ -134,6 +138,26 @@ def _less_trusted(wanted: Any, has: Any) -> str:
         raise _Unordered from None
 
 
+def _either(wanted: Any, has: Any) -> bool:
+    """Where one of the two says so, more is asked of the tool's calls."""
+    if not isinstance(wanted, bool) or not isinstance(has, bool):
+        raise _Unordered
+    return wanted or has
+
+
+def _all(wanted: Any, has: Any) -> list[str]:
+    """Of two lists of arguments that are looked at."""
+    return list(dict.fromkeys((*_names(has), *_names(wanted))))
+
+
+def _more_hidden(wanted: Any, has: Any) -> str:
+    try:
+        both = (Confidentiality(wanted), Confidentiality(has))
+    except ValueError:
+        raise _Unordered from None
+    return str(max(both, key=CONFIDENTIALITY_RANK.__getitem__))
+
+
 def _reach(wanted: Any, has: Any) -> list[str]:
     """Of two lists of egress rules: each rule of the child's that lies within one of its parent's,
     and each of the parent's that lies within one of the child's."""
@@ -181,6 +205,11 @@ _ORDERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "pin": _pinned,
     "workspace": _both,
     "output": _less_trusted,
+    "recipients": _all,
+    "content": _all,
+    "removes": _either,
+    "unattended": _both,
+    "confidentiality": _more_hidden,
 }
 """Fields of which one value can be narrower than another. `limits` has a rule of its own."""
 

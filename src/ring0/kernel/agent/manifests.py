@@ -19,11 +19,20 @@ from ring0.errors import ManifestInvalid
 from ring0.identity.vault import secret_name
 from ring0.kernel.agent import config_credentials, config_identity, config_notify, config_operators
 from ring0.kernel.agent.config_credentials import CredentialTable, OAuthTable
+from ring0.kernel.agent.config_guardrails import GuardrailsTable
 from ring0.kernel.agent.config_identity import IdentityTable, PrincipalTable
 from ring0.kernel.agent.config_notify import NotifyTable
 from ring0.kernel.agent.config_operators import OidcTable, RolesTable
 from ring0.scheduler.caps import MONEY, Cap
-from ring0.types import AgentManifest, Budget, Grant, ModelConfig, Profile, SandboxProfile
+from ring0.types import (
+    AgentManifest,
+    Budget,
+    Confidentiality,
+    Grant,
+    ModelConfig,
+    Profile,
+    SandboxProfile,
+)
 
 AGENT_TOML = "agent.toml"
 RING0_TOML = "ring0.toml"
@@ -65,6 +74,12 @@ class _WorkspaceTable(msgspec.Struct, forbid_unknown_fields=True):
 class _FunctionTable(msgspec.Struct, forbid_unknown_fields=True):
     egress: list[str] = []
     secrets: list[str] = []
+    recipients: list[str] = []
+    content: list[str] = []
+    removes: bool = False
+    unattended: bool = False
+    confidentiality: Confidentiality = Confidentiality.PUBLIC
+    fields: dict[str, str] = {}
 
 
 class _AgentTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -174,6 +189,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     identity: IdentityTable = IdentityTable()
     principals: dict[str, PrincipalTable] = {}
     notify: list[NotifyTable] = []
+    guardrails: GuardrailsTable = GuardrailsTable()
 
 
 def read_agent(path: Path) -> AgentManifest:
@@ -202,7 +218,7 @@ def read_agent(path: Path) -> AgentManifest:
         agents=tuple(table.agents),
         tools=table.tools,
         grants={
-            name: Grant(egress=tuple(found.egress), secrets=tuple(found.secrets))
+            name: msgspec.convert(msgspec.to_builtins(found), Grant)
             for name, found in table.functions.items()
         },
         models=table.models,
@@ -298,7 +314,7 @@ def secrets_of(
     }
     named.update(vault)
     given = [table.secret for table in config.credentials.values()]
-    given += [table.client_secret for table in config.oauth.values()]
+    given += [name for table in config.oauth.values() for name in (table.client_secret, table.key)]
     given += [model.key for model in config.models.values()]
     given += [name for table in config.notify for name in config_notify.secrets_of(table)]
     for name in map(secret_name, filter(None, (*config.secrets, *given))):

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from msgspec.structs import replace
 
 from ring0.errors import ManifestInvalid
-from ring0.kernel.agent import agents, declared, processes
+from ring0.kernel.agent import agents, declared, processes, vouching
 from ring0.kernel.agent.agents import Family
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.runtime import Runtime
@@ -34,6 +34,9 @@ class _Nowhere:
 
     def of(self, _names: tuple[str, ...], _place: str) -> list[Credential]:
         return []
+
+    def refusal(self, *_: Any) -> NoReturn:
+        raise AssertionError("nothing is sent")
 
     def seen_by(self, _agent: str) -> _Nowhere:
         return self
@@ -58,7 +61,9 @@ async def tools_of(
             bare = agents.snapshot(Family(manifest=wide), Path(folder))
             found = await processes.describe(bare, Sandboxes(None, runtime), runtime)
         manifest = declared.merged(manifest, processes.choose(found, manifest.entry))
-    return [*manifest.functions, *built_in(manifest, runtime, home)]
+    tools = [*manifest.functions, *built_in(manifest, runtime, home)]
+    vouching.check(tools)
+    return tools
 
 
 def built_in(manifest: AgentManifest, runtime: Runtime, home: Path) -> list[ToolManifest]:

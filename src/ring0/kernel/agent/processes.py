@@ -130,15 +130,19 @@ def _host_mounts(profile: SandboxProfile, folder: str, home: Path) -> list[Mount
     return mounts
 
 
-def agent_spec(agent: Agent, sandboxes: Sandboxes) -> SandboxSpec:
-    """The sandbox of an agent's own process, with its doors. Raises ManifestInvalid."""
+def agent_spec(agent: Agent, sandboxes: Sandboxes, task: bytes) -> SandboxSpec:
+    """The sandbox of an agent's own process, with its doors. A program finds its task in
+    RING0_TASK. Raises ManifestInvalid."""
     manifest = agent.manifest
     if manifest.entry:
         file, _, function = manifest.entry.partition(":")
         argv = _sdk("run", f"{INSIDE}/{file}", *([function] if function else []))
     else:
         argv = manifest.command
-    return _spec(agent, argv, sandboxes, doors=True)
+    spec = _spec(agent, argv, sandboxes, doors=True)
+    if manifest.entry or len(task) > limits.TASK_VARIABLE_SIZE_BYTES_MAX or b"\0" in task:
+        return spec  # The SDK has it by itself; what no variable can hold, GET /v1/run tells.
+    return msgspec.structs.replace(spec, env={**spec.env, "RING0_TASK": task.decode()})
 
 
 def _tool_spec(agent: Agent, file: str, name: str, sandboxes: Sandboxes) -> SandboxSpec:
@@ -238,7 +242,7 @@ async def outcome(
     if not run.result.done():
         exited = await ending
         await asyncio.wait({reading}, timeout=limits.SANDBOX_KILL_S_MAX)
-        if (error := run.diverged or ended_badly(exited, output)) is not None:
+        if (error := run.diverged or ended_badly(run.id, exited, output)) is not None:
             raise error
         if run.agent.manifest.entry:
             raise RunFailed(
@@ -256,7 +260,7 @@ async def outcome(
     return result
 
 
-def ended_badly(exited: Exit, output: Output) -> Ring0Error | None:
+def ended_badly(run: str, exited: Exit, output: Output) -> Ring0Error | None:
     """What the end of a process means; None: it ended well."""
     if exited.code == 0:
         return None
@@ -265,7 +269,7 @@ def ended_badly(exited: Exit, output: Output) -> Ring0Error | None:
     return RunFailed(
         f"The agent's process ended with {how}.",
         why=values.why(last[0]),
-        todo="See its output: `ring0 show RUN --output`.",
+        todo=f"See its output: `ring0 show {run} --output`.",
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ring0.errors import CallDenied, Ring0Error, RunDead, ToolFailed
+from ring0.errors import CallDenied, LoginWanted, Ring0Error, RunDead, ToolFailed
 from ring0.kernel.calls import requests
 from ring0.kernel.calls.outside import Outside
 from ring0.runtime import Runtime
@@ -295,7 +295,8 @@ class Reach:
 
 def _no(outcome: Outcome) -> Ring0Error:
     error = outcome.error or {}
-    said_no = outcome.state is CallState.REFUSED or error.get("code") == CallDenied.code
+    denied = error.get("code") in (CallDenied.code, LoginWanted.code)
+    said_no = denied or outcome.state is CallState.REFUSED
     kind = CallDenied if said_no else ToolFailed
     return kind(
         error.get("what", "The request failed."),

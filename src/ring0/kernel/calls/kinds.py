@@ -13,8 +13,10 @@ from ring0.kernel.calls.models import Model
 from ring0.kernel.calls.ports import Ports
 from ring0.kernel.calls.proposals import Observed, Proposal
 from ring0.kernel.calls.waits import Sleep, Wait
+from ring0.kernel.lineage.reaching import quarantined
 from ring0.runtime import Runtime
 from ring0.store import Store
+from ring0.tools.deriving import Derive
 from ring0.tools.driver import CallContext, Prepared, Result
 from ring0.tools.registry import Tool
 from ring0.types import CallKind, Effect, Integrity, Label, Scope, ToolManifest
@@ -119,16 +121,13 @@ class Recall(_Kind):
         run = context.run
         scope = Scope(tenant=run.tenant, principal=run.principal, agent=run.agent)
         k = args.get("k", 5)
-        found = await memory.recall(self._store, scope, args["query"], k + 1)
+        out = quarantined(run.tenant, await self._store.quarantines())
+        found = await memory.recall(self._store, scope, args["query"], k + 1, out)
         # Its own task is what it has before it anyway.
         found = [one for one in found if (one.run, one.role) != (run.id, "task")][:k]
         label = Label(integrity=Integrity.SYSTEM, sources=("memory",))
         for episode in found:  # As good as the worst of what came back.
-            label = label.join(
-                Label(
-                    integrity=episode.label.integrity, confidentiality=episode.label.confidentiality
-                )
-            )
+            label = label.join(episode.label.bare)
         return Result(
             label=label,
             value=[
@@ -138,6 +137,7 @@ class Recall(_Kind):
                     "run": episode.run,
                     "at_us": episode.at_us,
                     "integrity": str(episode.label.integrity),
+                    "confidentiality": str(episode.label.confidentiality),
                 }
                 for episode in found
             ],
@@ -197,6 +197,7 @@ def kinds(store: Store, runtime: Runtime, ports: Ports) -> dict[CallKind, Tool]:
         CallKind.NOW: Tool(Now(runtime)),
         CallKind.RANDOM: Tool(Random(runtime)),
         CallKind.SLEEP: Tool(Sleep(ports.sleep)),
+        CallKind.DERIVE: Tool(Derive("derive")),
         CallKind.MEMORY_APPEND: Tool(Append()),
         CallKind.MEMORY_RECALL: Tool(Recall(store)),
         CallKind.MODEL: Tool(Model(ports)),

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from ring0.errors import CallDenied, ManifestInvalid, RunDead
+from ring0.errors import CallDenied, ManifestInvalid, Ring0Error, RunDead
 from ring0.identity.fetching import trusting
 from ring0.identity.vault import secret_name
-from ring0.kernel.agent.config_credentials import CredentialTable
+from ring0.kernel.agent.config_credentials import CredentialTable, all_credentials, key_of
 from ring0.kernel.agent.manifests import Config
+from ring0.kernel.calls.challenged import refusal
 from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext
 from ring0.tools.egress import Addresses, Credential, Egress, Source, bind, check_value
@@ -40,16 +41,20 @@ class Outside:
         refused: Callable[[str, str], None] | None = None,
         jwt: Jwt | None = None,
         is_live: Callable[[str, int], bool] | None = None,
+        principal: str = "",
     ) -> None:
         """`model_urls`: where the models of the environment are, as far as it says. `refused`: a
         host did not take this login's token. `is_live`: whether a run goes on, under that epoch.
-        Raises ManifestInvalid, InvalidInput for what ring0.toml says of them."""
+        `principal`: for whom it is where no run asks. Raises ManifestInvalid, InvalidInput for what
+        ring0.toml says of them."""
         self._runtime = runtime
         self._secret = secret
         self._token = token
         self._jwt = jwt
         self._refused = refused
         self._is_live = is_live
+        self._principal = principal
+        self._logins = config.oauth
         self._addresses = Addresses(runtime, allow_private=config.network.allow_private)
         self._plain = config.network.plain_credentials
         self._authorities = config.network.authorities
@@ -60,9 +65,12 @@ class Outside:
             _ = self.egress  # What can't be read is said now, not in the middle of a run.
         self.credentials: dict[str, Credential] = {}
         self._agents: dict[str, tuple[str, ...]] = {}
-        for name, table in config.credentials.items():
+        self._login_of: dict[str, str] = {}
+        """By credential: the login that it is of, or empty."""
+        for name, table in all_credentials(config.credentials, config.oauth).items():
             self.credentials[name] = self._made(name, table)
             self._agents[name] = table.agents
+            self._login_of[name] = table.oauth
 
     def __repr__(self) -> str:
         return f"Outside({', '.join(self.credentials)})"
@@ -153,7 +161,26 @@ class Outside:
                 why=f"It is of the login {login}, which only a kernel keeps fresh.",
                 todo="Use it in a run.",
             )
-        return await self._token(login)
+        return await self._token(self._key_of(name, login, by))
+
+    def _key_of(self, name: str, login: str, by: CallContext | None) -> str:
+        """What the vault calls it: each principal has its own login at an MCP server."""
+        table = self._logins[login]
+        principal = by.run.principal if by is not None else self._principal
+        if table.mcp and not (table.shared or table.by_itself or principal):
+            raise CallDenied(
+                f"The credential {name} is not used here.",
+                why="Each principal has its own login there, and no run asks.",
+                todo="Use it in a run.",
+            )
+        return key_of(login, table, principal)
+
+    def refusal(
+        self, instance: str, status: int, challenge: str, credential: Credential | None
+    ) -> Ring0Error | None:
+        """What to say where an MCP server wants another token, or one at all."""
+        login = self._login_of.get(credential.name, "") if credential else ""
+        return refusal(instance, status, challenge, credential.name if credential else "", login)
 
     async def _jwt_for(
         self, name: str, audience: str, operation: str, by: CallContext | None
@@ -186,3 +213,8 @@ class Seen:
 
     def seen_by(self, agent: str) -> Seen:
         return Seen(self._outside, agent)
+
+    def refusal(
+        self, instance: str, status: int, challenge: str, credential: Credential | None
+    ) -> Ring0Error | None:
+        return self._outside.refusal(instance, status, challenge, credential)

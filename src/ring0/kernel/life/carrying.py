@@ -128,7 +128,8 @@ class Carrying:
         async def open_door(sandbox: Sandbox) -> None:
             doors.append(await self._runs.doors(run, sandbox))  # type: ignore[misc]
 
-        spec = processes.agent_spec(run.agent, self._runs.sandboxes)
+        task = await self._runs.store.blob(run.row.task)
+        spec = processes.agent_spec(run.agent, self._runs.sandboxes, task)
         if self._runs.environment:
             spec = replace(spec, env={**spec.env, **self._runs.environment})
         sandbox = await self._runs.sandboxes.start(run.id, spec, "agent", open_door)

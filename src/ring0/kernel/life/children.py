@@ -186,7 +186,9 @@ class Children:
         body = await self._body(row)
         if "error" in body:
             error = body["error"]
-            raise RunFailed(error["what"], why=error["why"], todo=error["todo"])
+            failed = RunFailed(error["what"], why=error["why"], todo=error["todo"])
+            failed.confidentiality = str(row.label.confidentiality)
+            raise failed
         return Result(value=body["value"], label=_label(row))
 
     async def _told(self, row: Run) -> dict[str, Any]:

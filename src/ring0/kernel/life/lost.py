@@ -1,9 +1,10 @@
 """What a crash may have lost: calls that rode to the disk, were carried out, and never got there.
 
-They count as made, once in a run's life: from then on none of its calls rides any more, so that a
-run which meets many crashes has no less budget in the end than one that met a single one. Only runs
-that were at work when the kernel ended out of order can have lost any: a run that waits with its
-process put away, and all runs of a kernel that stopped in order, have on disk all that they did.
+They count as made, with all that they may have reserved of money and tokens, once in a run's life:
+from then on none of its calls rides any more, so that a run which meets many crashes has no less
+budget in the end than one that met a single one. Only runs that were at work when the kernel ended
+out of order can have lost any: a run that waits with its process put away, and all runs of a kernel
+that stopped in order, have on disk all that they did.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ async def at_work(store: Store) -> list[Run]:
         if row.state is not RunState.QUEUED
     ]
     boxed = {box.run for box in await store.sandboxes_alive() if box.purpose == "agent"}
-    found = [row for row in rows if row.mode is Mode.ISOLATED and row.id in boxed]
+    # One that was made ahead may be a run's already: that line rides to the disk, too.
+    parked = bool(await store.sandboxes_parked())
+    found = [
+        row
+        for row in rows
+        if row.mode is Mode.ISOLATED
+        and (row.id in boxed or (parked and row.state is RunState.RUNNING))
+    ]
     embedded = [row for row in rows if row.mode is Mode.EMBEDDED]
     if embedded and not await _stopped_in_order(store):
         found += embedded
@@ -43,8 +51,9 @@ async def count(store: Store, rows: list[Run]) -> None:
     for row in rows:
         if row.calls_lost:
             continue  # Since then each of its calls was on disk before it began.
-        left = row.budget.calls - row.calls_used
-        lost = min(budgets.chunk_calls(row.budget) - 1, left)
-        if lost > 0:
-            events = [ev.CallsLost(calls=lost)]
-            await store.append(Write(run=row.id, events=events, durable=True))
+        lost = budgets.lost(row)
+        if lost.calls > 0:
+            event = ev.CallsLost(
+                calls=lost.calls, tokens=lost.tokens, cost_microusd=lost.cost_microusd
+            )
+            await store.append(Write(run=row.id, events=[event], durable=True))

@@ -205,6 +205,7 @@ class Runs:
         label = began.run.label
         if row.parent:  # A child's task is a run's word, not a principal's.
             label = label.join(Label(integrity=Integrity.UNTRUSTED, sources=(row.parent,)))
+        run.seen.begin(row.started_us)
         run.seen.add("task", label, task)
         return run
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ring0 import limits
 from ring0.errors import CallDenied, CallInvalid
 from ring0.governance import approvals
-from ring0.guardrails import Secrets
+from ring0.guardrails import Secrets, flows
 from ring0.guardrails.origins import LONG_TEXT_CHARS
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
@@ -88,8 +88,8 @@ def authored(origins: tuple[Origin, ...], held: Held) -> tuple[Origin, ...]:
     """Where each argument came from: what a person changed, from that person; all else as it
     was."""
     assert held.tool is not None
-    kept = [origin for origin in origins if _of(origin.argument, held) not in held.edited]
-    for name in held.tool.manifest.critical:
+    kept = [origin for origin in origins if not held.edited.keys() >= _of(origin.argument, held)]
+    for name in flows.choosing(held.tool.manifest, held.args):
         if name in held.edited:
             value = held.args[name]
             text = value if isinstance(value, str) else values.canonical(value).decode()
@@ -133,15 +133,14 @@ def unfit(kind: str) -> CallInvalid:
     )
 
 
-def _of(argument: str, held: Held) -> str:
-    """The argument that an origin's path begins in: `parameters` of `parameters[0].id`. A name may
-    hold dots itself, so the longest one that fits."""
-    names = [
+def _of(argument: str, held: Held) -> set[str]:
+    """The arguments that an origin's path may begin in: `parameters` of `parameters[0].id`. A name
+    may hold dots and brackets itself: then one path can be of several."""
+    return {
         name
         for name in held.args
         if argument == name or argument.startswith((f"{name}[", f"{name}."))
-    ]
-    return max(names, key=len, default=argument)
+    } or {argument}
 
 
 __all__ = ["KINDS", "apply", "authored", "before", "merged", "notice", "typed", "unfit"]

@@ -26,6 +26,7 @@ def context(run: LiveRun, held: Held, sandboxes: Sandboxes, turns: Turns) -> Cal
         sink=held.said.sink if held.said else None,
         fences=turns.fences(run),
         notice=looping.told(run, held),
+        origins=run.seen.origins,
     )
 
 

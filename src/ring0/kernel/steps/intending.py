@@ -6,15 +6,17 @@ turn it is and which locks it needs (turns.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+from ring0 import limits
 from ring0.kernel.live import LiveRun
 from ring0.kernel.steps import judging
 from ring0.kernel.steps.judging import Judged
 from ring0.kernel.steps.spending import Reservation
 from ring0.store import Write, base
 from ring0.store import events as ev
-from ring0.types import COMPENSABLE, Approval, ApprovalState, CallState, Effect
+from ring0.types import COMPENSABLE, Approval, ApprovalState, CallState, Effect, Integrity
 
 
 def first(
@@ -51,10 +53,34 @@ def first(
         run=run.id,
         guards=guards,
         blobs=judged.blobs,
-        events=[*taken.raised, intended],
+        events=[*taken.raised, *_answered_for(judged, approval), intended],
         # What another tool takes back has to be known of, whatever its effect is.
         durable=call.effect is Effect.ONCE or taken.durable or _is_compensable(judged),
     )
+
+
+def _answered_for(judged: Judged, approval: Approval | None) -> list[ev.Declassified]:
+    """Who says yes to a call answers for what it was asked about: where an argument came only from
+    untrusted data, or from nowhere. For this one call: the value is no better for the next."""
+    if approval is None:
+        return []
+    doubtful = Counter(
+        origin.argument
+        for origin in judged.origins
+        if not origin.chosen and (origin.integrity is Integrity.UNTRUSTED or not origin.sources)
+    )
+    by = " and ".join(approval.yes_by) or approval.answered_by
+    return [
+        ev.Declassified(
+            call=judged.held.id,
+            what=argument[: limits.FIELD_PATH_CHARS_MAX],
+            values=count,
+            before=Integrity.UNTRUSTED,
+            after=Integrity.USER,
+            by=by,
+        )
+        for argument, count in doubtful.items()
+    ]
 
 
 def _is_compensable(judged: Judged) -> bool:

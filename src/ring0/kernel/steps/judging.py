@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
 from ring0.errors import CallDenied, CallInvalid
 from ring0.governance import Policies, Question, approvals, reserved_key
-from ring0.guardrails import Secrets
+from ring0.guardrails import Secrets, flows
 from ring0.identity import narrowing
 from ring0.identity.tokens import Scope
 from ring0.kernel import values
+from ring0.kernel.calls import proposals
 from ring0.kernel.live import Held, LiveRun
-from ring0.kernel.steps import editing
+from ring0.kernel.steps import editing, flowing, scanning
 from ring0.scheduler.loops import only_asked
 from ring0.store import address
 from ring0.tools.driver import CallContext, Prepared, Said, Within
@@ -25,11 +25,11 @@ from ring0.types import (
     CallKind,
     CallState,
     Effect,
-    Integrity,
     Origin,
     Request,
     Shown,
     Verdict,
+    VerdictKind,
 )
 
 _STARTS = {CallKind.MODEL: "models", CallKind.SPAWN: "agents", CallKind.TOOL: "tools"}
@@ -97,6 +97,8 @@ def _at_a_door(
     # proposes it.
     if request.kind is CallKind.PROPOSAL and tool is not None and tool.manifest.where == "agent":
         return tool
+    if request.kind is CallKind.PROPOSAL and said.offer is not None:
+        return proposals.inferred(request.name, said.offer)
     return kinds[request.kind]
 
 
@@ -175,6 +177,7 @@ class Judged:
         question: Question,
         verdict: Verdict,
         secrets: Secrets,
+        findings: tuple[str, ...] = (),
     ) -> None:
         self.held = held
         self.tool = tool
@@ -196,6 +199,7 @@ class Judged:
             tool=held.name or held.kind,
             arguments=held.args,
             origins=origins,
+            findings=findings,
             dry_run=prepared.lines,
             reversal=prepared.reversal or tool.manifest.reversal,
             run_label=run.row.label,
@@ -207,7 +211,7 @@ class Judged:
         # A dry run shows rows of the world as they are: a secret may be among them.
         plain, found = secrets.redact(msgspec.to_builtins(shown))
         self.shown = msgspec.convert(plain, Shown) if found else shown
-        evidence = msgspec.json.encode({"question": question, "shown": self.shown})
+        evidence = msgspec.json.encode({"question": question, "shown": _kept(held, self)})
         self.decision = address(run.key, evidence)
         stored = values.canonical(held.args)
         self.args = address(run.key, stored)
@@ -223,6 +227,14 @@ class Judged:
     @property
     def effect(self) -> Effect:
         return Effect(self.prepared.effect) if self.prepared.effect else self.tool.manifest.effect
+
+
+def _kept(held: Held, judged: Judged) -> Shown:
+    """What is kept of it as evidence. A conversation is long, is asked again with each turn, and is
+    on record as the call's arguments: nobody was shown it where nobody was asked."""
+    if held.kind is not CallKind.MODEL or judged.verdict.kind is VerdictKind.ASK:
+        return judged.shown
+    return msgspec.structs.replace(judged.shown, arguments={})
 
 
 def _title(held: Held, prepared: Prepared) -> str:
@@ -249,10 +261,9 @@ async def judge(
     if held.kind in (CallKind.TOOL, CallKind.PROPOSAL):
         _check_keys(held)
     prepared = await tool.driver.prepare(held.args, context)
-    origins = run.seen.origins(held.args, tool.manifest.critical) if tool.manifest.critical else ()
-    if held.edited:
-        origins = editing.authored(origins, held)
+    origins, flow = flowing.into(run, held, tool, prepared)
     manifest = held.within.tool if held.within else tool.manifest
+    findings, severity = scanning.facts(held.findings)
     question = Question(
         tenant=run.row.tenant,
         principal=run.row.principal,
@@ -269,12 +280,16 @@ async def judge(
         rows=prepared.rows,
         tables=prepared.tables,
         run_integrity=run.row.label.integrity,
-        untrusted_args=_arguments(
-            [o for o in origins if o.sources and o.integrity is Integrity.UNTRUSTED]
-        ),
-        unfounded_args=_arguments(
-            [o for o in origins if not o.sources and not _own_words(o, held, tool, prepared)]
-        ),
+        untrusted_args=flow.untrusted,
+        unfounded_args=flow.unfounded,
+        unchosen_args=flow.unchosen,
+        untrusted_urls=flow.untrusted_urls,
+        private_args=flow.private,
+        recipients=flow.recipients,
+        removals=flow.removals,
+        hinted=flow.hinted,
+        chosen=flow.chosen,
+        unattended=manifest.unattended,
         operator=run.agent.operator,
         depth=run.row.depth,
         calls_used=run.row.calls_used,
@@ -289,8 +304,12 @@ async def judge(
         if is_tool
         else None,
         features=prepared.features,
+        findings=findings,
+        severity=severity,
     )
-    return Judged(run, held, tool, prepared, origins, question, policies.decide(question), secrets)
+    verdict = policies.decide(question)
+    told = (*flows.told(flow), *scanning.lines(held.findings), *scanning.risks(run, prepared))
+    return Judged(run, held, tool, prepared, origins, question, verdict, secrets, findings=told)
 
 
 def _check_keys(held: Held) -> None:
@@ -303,27 +322,6 @@ def _check_keys(held: Held) -> None:
             why="The policy engine gives that name a meaning of its own.",
             todo="Name the field otherwise, or send the value as text.",
         )
-
-
-_LIMITS = re.compile(r"\b(limit|offset)\s+\d+", re.IGNORECASE)
-_LITERAL = re.compile(r"['\"]|\$(?!\d)|(?<![\w$])\.?\d")
-"""A value in a statement: a quoted one, PostgreSQL's `$$text$$`, a number. `$1` is a parameter."""
-
-
-def _own_words(origin: Origin, held: Held, tool: Tool, prepared: Prepared) -> bool:
-    """A statement that the agent wrote itself, as a whole, with no value in it: what it targets
-    comes from its parameters. Not one that copies values from elsewhere."""
-    if origin.argument not in tool.manifest.statements or prepared.copies:
-        return False
-    text = str(held.args.get(origin.argument, ""))
-    if _LITERAL.search(_LIMITS.sub("", text)):
-        return False
-    shown = " ".join(origin.value.rstrip("…").casefold().split())
-    return " ".join(text.casefold().split()).startswith(shown)
-
-
-def _arguments(origins: Sequence[Origin]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(origin.argument for origin in origins))
 
 
 class Denied(CallDenied):

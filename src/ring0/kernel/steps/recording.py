@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from ring0 import limits
 from ring0.errors import CallInvalid, Ring0Error
-from ring0.guardrails import Secrets
+from ring0.guardrails import Secrets, flows
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
-from ring0.kernel.steps import editing, judging, looping, spending
+from ring0.kernel.steps import editing, judging, labelling, looping, scanning, spending
 from ring0.kernel.steps.judging import Denied, Judged
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
@@ -19,6 +19,7 @@ from ring0.types import (
     Call,
     CallKind,
     CallState,
+    Confidentiality,
     Effect,
     FileDelta,
     Integrity,
@@ -118,20 +119,28 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
             fingerprint=seen.fingerprint,
         )
         return Taken(event, outcome, {where: stored})
-    value, _ = secrets.redact(result.value)
-    value = _bounded(value)
+    whole, _ = secrets.redact(result.value)
+    value = _bounded(whole)
     seen = looping.ended(run, held, value, result)
     told = editing.with_notice(held, seen.notice)
-    outcome = Outcome(state=CallState.OK, value=value, label=result.label, notice=told)
+    labels = labelling.of_result(run, judged, result, value, cut=value is not whole)
+    outcome = Outcome(
+        state=CallState.OK,
+        value=value,
+        label=labels.whole,
+        notice=told,
+        fields=labels.fields,
+        findings=held.arrived,
+    )
     stored = msgspec.json.encode(outcome)
     where = address(run.key, stored)
     blobs = {where: stored}
-    files = tuple(_delta(run, change, result.label, blobs) for change in result.files)
+    files = tuple(_delta(run, change, labels.worst, blobs) for change in result.files)
     undo = ""
     if result.undo:
         undo = address(run.key, result.undo)
         blobs[undo] = result.undo
-    label = _risen(run, result.label)
+    label = _risen(run, labels.worst)
     text = result.remember if result.remember is not None else _episode(judged, value)
     remembered = ""
     if text:
@@ -155,10 +164,10 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
         files_of=result.files_of,
         remembered=remembered,
         remembered_role=result.remember_role,
-        remembered_label=run.row.label.join(result.label) if remembered else None,
+        remembered_label=run.row.label.join(labels.worst) if remembered else None,
     )
     taken = Taken(event, outcome, {**blobs, **result.blobs})
-    taken.beside = result.events
+    taken.beside = (*labels.declassified, *result.events)
     return taken
 
 
@@ -175,9 +184,16 @@ def _spent(run: LiveRun, judged: Judged, result: Result | Ring0Error) -> tuple[i
 
 def failure(run: LiveRun, judged: Judged, error: Ring0Error, secrets: Secrets) -> Outcome:
     """A tool's own error is text from the tool: labelled as its results are."""
-    label = Label(integrity=judged.tool.manifest.output, sources=(source(judged.held),))
+    manifest = judged.tool.manifest
+    said = Label(
+        integrity=manifest.output,
+        confidentiality=Confidentiality(error.confidentiality),
+        sources=(source(judged.held),),
+    )
+    label = labelling.of_tool(manifest, said)
     told = {key: secrets.redact_text(text) for key, text in error.as_dict().items()}
-    return Outcome(state=CallState.ERROR, label=label, error=told)
+    found = judged.held.arrived
+    return Outcome(state=CallState.ERROR, label=label, error=told, findings=found)
 
 
 def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_us: int) -> Refused:
@@ -186,7 +202,8 @@ def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_u
     told = {key: secrets.redact_text(text) for key, text in error.as_dict().items()}
     label, run_label = _SYSTEM, None
     if error.tells_of_data and held.tool is not None:
-        label = Label(integrity=held.tool.manifest.output, sources=(source(held),))
+        said = Label(integrity=held.tool.manifest.output, sources=(source(held),))
+        label = labelling.of_tool(held.tool.manifest, said)
         run_label = _risen(run, label)
     noticed = editing.with_notice(held, seen.notice)
     outcome = Outcome(state=CallState.REFUSED, label=label, error=told, notice=noticed)
@@ -274,24 +291,17 @@ def ended(run: LiveRun, judged: Judged, taken: Taken) -> None:
 
 
 def learn(run: LiveRun, held: Held, outcome: Outcome) -> None:
-    """What a result adds to what the run has seen, and how far it may found an argument.
-
-    Only the root task and what a person tells the run are the user's word, and only a field that a
-    manifest vouches for is better than untrusted: files, memory and children hold what agents
-    wrote. The kernel's own echoes and what a model said found nothing.
-    """
-    integrity = outcome.label.integrity
-    if held.kind is CallKind.OBSERVED and outcome.state is CallState.OK:
-        run.seen.add(source(held), outcome.label, held.args["result"])
+    """What a result adds to what the run has seen."""
+    if outcome.findings:
+        scanning.learn(run, source(held), outcome)
+    if (label := labelling.founds(held.kind, held.args, outcome)) is None:
         return
-    silent = (CallKind.MODEL, CallKind.EGRESS, CallKind.PROPOSAL)
-    if outcome.state is not CallState.OK or held.kind in silent:
-        return  # What a tool's sandbox fetched comes to the run in the tool's own result.
-    if integrity is not Integrity.SYSTEM:
-        told = held.kind is CallKind.WAIT and "message" in held.args
-        if integrity is not Integrity.TRUSTED_FIELD and not (told and integrity is Integrity.USER):
-            integrity = Integrity.UNTRUSTED
-        run.seen.add(source(held), replace(outcome.label, integrity=integrity), outcome.value)
+    value = held.args["result"] if held.kind is CallKind.OBSERVED else outcome.value
+    tool = held.tool if held.kind is CallKind.TOOL else None
+    asked = held.args if tool is not None and tool.manifest.fields else None
+    run.seen.add(source(held), label, value, outcome.fields if tool is not None else (), asked)
+    if tool is not None:
+        flows.carried_out(run.seen, tool.manifest, held.args)
 
 
 def raise_label(run: LiveRun, taken: Taken | Refused) -> None:
@@ -304,7 +314,13 @@ def raise_label(run: LiveRun, taken: Taken | Refused) -> None:
 
 
 def ending(run: LiveRun, judged: Judged, taken: Taken, event: ev.CallEnded) -> Write:
-    """The write of an outcome. `event`: with what the call is settled at."""
+    """The write of an outcome. `event`: with what the call is settled at.
+
+    What was paid for goes to the disk at once, so that it is hardly ever asked and paid again. The
+    run hears it meanwhile: a crash ends who heard it, and nothing that the run does because of it
+    is admitted before it is there (`Write.soon`). Who holds a token outlives the kernel, and waits.
+    """
+    paid = taken.event.cost_microusd > 0
     return Write(
         run=run.id,
         events=[event, *taken.beside],
@@ -314,7 +330,8 @@ def ending(run: LiveRun, judged: Judged, taken: Taken, event: ev.CallEnded) -> W
             base.CallOpen(call=judged.held.id),
             *taken.guards(run.id),
         ],
-        durable=judged.effect is Effect.ONCE or taken.event.cost_microusd > 0,
+        durable=judged.effect is Effect.ONCE or (paid and judged.held.scope is not None),
+        soon=paid,
     )
 
 

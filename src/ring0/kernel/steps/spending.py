@@ -1,10 +1,10 @@
 """What a call reserves of budget and caps in the transaction that admits it, and how the kernel's
 picture of budgets keeps up with the store's.
 
-What reserves money, tokens or a cap is on disk before the call begins. Other calls ride to the disk
-in chunks: before more than a chunk of them could be lost in a crash, one waits until it is there.
-What may have been lost counts as made (lost.py), so a budget is never overspent; after that none of
-the run's calls rides any more.
+What reserves of a cap, or was approved by a person, is on disk before the call begins. Other calls
+ride to the disk in chunks, of calls, tokens and money: before more than a chunk could be lost in a
+crash, one waits until it is there. What may have been lost counts as used (lost.py), so a budget is
+never overspent; after that none of the run's calls rides any more.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ring0.kernel.live import LiveRun
 from ring0.kernel.steps.judging import Judged
 from ring0.runtime import Runtime
 from ring0.scheduler import budgets, caps
+from ring0.scheduler.budgets import Riding
 from ring0.scheduler.caps import Cap, Taking
 from ring0.store import GuardFailed, Store, Write, base
 from ring0.store import events as ev
@@ -41,8 +42,8 @@ class Reservation(Frozen, frozen=True, kw_only=True):
     above: tuple[str, ...] = ()
     """The runs that it raises, too."""
     durable: bool
-    riding: int = 0
-    """Calls of the run that rode before it."""
+    rode: Riding = Riding()
+    """Of the run, all that rode before it."""
 
     @property
     def caps(self) -> tuple[CapUse, ...]:
@@ -88,27 +89,31 @@ class Spending:
         above = prepared.state.above if raised else ()
         # Who asks for more has no room, maybe: what is given is one call more, for the ask itself.
         room = _room(run.row, prepared, calls=0 if raised or prepared.uncounted else 1)
-        durable = (
-            bool(prepared.reserve_microusd or prepared.reserve_tokens or takings or raised)
-            or run.riding >= budgets.chunk_calls(run.row.budget) - 1
-            or run.row.calls_lost > 0
+        own = Riding(
+            calls=1, tokens=prepared.reserve_tokens, cost_microusd=prepared.reserve_microusd
         )
-        riding = run.riding
+        rode = run.rode
+        durable = (
+            bool(takings or raised)
+            or (_paid(prepared) and not _may_ride(judged, approval))
+            or run.row.calls_lost > 0
+            or not (rode + own).less(run.arrived).fits(budgets.most_riding(run.row.budget))
+        )
         if not durable:
-            run.riding += 1
+            run.rode = rode + own
         return Reservation(
             guards=(room, *(base.CapRoom(uses=(one.use,)) for one in takings)),
             takings=takings,
             raised=raised,
             above=above,
             durable=durable,
-            riding=riding,
+            rode=rode,
         )
 
     def reserved(self, run: LiveRun, call: str, taken: Reservation, *, durable: bool) -> None:
         """It is written; if durable, it is on disk, with all that rode before it."""
-        if durable:
-            run.riding = max(run.riding - taken.riding, 0)
+        if durable and taken.rode.calls > run.arrived.calls:
+            run.arrived = taken.rode  # Two that wait at once both tell of it, in any order.
         for event in taken.raised:
             self.raised(run.id, taken.above, event)
         if kept := [one for one in taken.takings if one.cap.of in _SETTLED]:
@@ -124,7 +129,7 @@ class Spending:
                 *(base.CapRoom(uses=(one.use,)) for one in takings),
             ),
             takings=takings,
-            durable=bool(prepared.reserve_microusd or prepared.reserve_tokens),
+            durable=_paid(prepared),
         )
 
     async def reserve_again(self, row: Run, call: str, prepared: Prepared) -> None:
@@ -275,6 +280,16 @@ def reserve(run: LiveRun, call: str, prepared: Prepared) -> None:
         record, cost_microusd=record.cost_microusd + cost, tokens=record.tokens + tokens
     )
     run.row = _use(run.row, {"cost_microusd": cost, "tokens": tokens})
+
+
+def _paid(prepared: Prepared) -> bool:
+    return bool(prepared.reserve_microusd or prepared.reserve_tokens)
+
+
+def _may_ride(judged: Judged, approval: Approval | None) -> bool:
+    """Whether a call that is paid for may be lost with its run's process: then nobody has heard of
+    it. Who holds a token lives on, and a person's yes is used up where it was used."""
+    return approval is None and judged.held.scope is None and not judged.prepared.uncounted
 
 
 def _room(run: Run, prepared: Prepared, *, calls: int) -> base.Room:

@@ -163,7 +163,10 @@ class Waiting:
         note = "the call that it was asked for in has ended"
         await self._take_away(approval, ApprovalState.REVOKED, note)
 
-    async def _take_away(self, approval: Approval, state: ApprovalState, note: str) -> None:
+    async def _take_away(
+        self, approval: Approval, state: ApprovalState, note: str, by: str = "kernel"
+    ) -> bool:
+        taken = True
         try:
             await self._store.append(
                 Write(
@@ -171,15 +174,14 @@ class Waiting:
                     durable=True,
                     guards=[base.ApprovalPending(approval=approval.id, or_expired=True)],
                     events=[
-                        ev.ApprovalAnswered(
-                            approval=approval.id, state=state, by="kernel", note=note
-                        )
+                        ev.ApprovalAnswered(approval=approval.id, state=state, by=by, note=note)
                     ],
                 )
             )
         except (GuardFailed, Ring0Error):
-            pass  # Somebody answered at the last moment, or the disk is full.
+            taken = False  # Somebody answered at the last moment, or the disk is full.
         self._wake(approval.id)
+        return taken
 
     async def expire(self, run: str, now_us: int) -> bool:
         """What a run that is put away asked, and nobody answered in time; whether there was any."""
@@ -193,6 +195,12 @@ class Waiting:
         """Its row says so: who waits for it may go on."""
         self._wake(approval.id)
         self.wake(approval.run)
+
+    async def take_back(self, approval: Approval, *, by: str, note: str) -> bool:
+        """Somebody revokes an ask; whether it still waited."""
+        taken = await self._take_away(approval, ApprovalState.REVOKED, note, by)
+        self.wake(approval.run)
+        return taken
 
     async def revoke(self, run: str, by: str) -> None:
         """All that wait for this run: a kill or an end takes them away."""

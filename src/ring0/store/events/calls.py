@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ring0.store.events.event import Event
-from ring0.types import Call, CallState, CapUse, FileDelta, Label
+from ring0.types import Call, CallState, CapUse, FileDelta, Integrity, Label
 
 
 class CallRefused(Event, frozen=True, kw_only=True, tag="call-refused"):
@@ -70,6 +70,21 @@ class CallEnded(Event, frozen=True, kw_only=True, tag="call-ended"):
     remembered_label: Label | None = None
 
 
+class Declassified(Event, frozen=True, kw_only=True, tag="declassified"):
+    """Somebody answers for values of a call as if they came from somewhere better: the operator's
+    named sanitiser let them through, or people said yes to them."""
+
+    call: str
+    what: str
+    """The path of the field, or the argument."""
+    values: int
+    """How many."""
+    before: Integrity
+    after: Integrity
+    by: str
+    """`sanitiser integer`, or who said yes."""
+
+
 class CallCutOff(Event, frozen=True, kw_only=True, tag="call-cut-off"):
     """A `once` call whose outcome nobody knows."""
 
@@ -93,6 +108,7 @@ CallEvent = (
     | CallIntended
     | CallRetried
     | CallEnded
+    | Declassified
     | CallCutOff
     | CallSettled
 )

@@ -56,6 +56,31 @@ class Killed(Event, frozen=True, kw_only=True, tag="killed"):
     by: str
 
 
+class SourceQuarantined(Event, frozen=True, kw_only=True, tag="source-quarantined"):
+    """An operator takes a source out: what these runs did from those seqs on may come of it."""
+
+    tenant: str
+    source: str
+    runs: dict[str, int]
+    by: str
+    note: str = ""
+
+
+class SourceReleased(Event, frozen=True, kw_only=True, tag="source-released"):
+    tenant: str
+    source: str
+    by: str
+    note: str = ""
+
+
 KernelEvent = (
-    KernelStarted | KernelStopped | PolicyLoaded | SettingChanged | LoggedIn | LoggedOut | Killed
+    KernelStarted
+    | KernelStopped
+    | PolicyLoaded
+    | SettingChanged
+    | LoggedIn
+    | LoggedOut
+    | Killed
+    | SourceQuarantined
+    | SourceReleased
 )

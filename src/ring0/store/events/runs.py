@@ -64,6 +64,9 @@ class CallsLost(Event, frozen=True, kw_only=True, tag="calls-lost"):
     count as made: a budget is never overspent."""
 
     calls: int
+    tokens: int = 0
+    cost_microusd: int = 0
+    """What those calls may have reserved, at most."""
 
 
 class LockTaken(Event, frozen=True, kw_only=True, tag="lock-taken"):

@@ -46,6 +46,12 @@ class Job:
         """Is its caller told only when it is on disk?"""
         return self.write is None or self.write.durable
 
+    @property
+    def closes(self) -> bool:
+        """Does its group go to the disk at once? Those of it that ride are told when nothing more
+        is taken into it: what they make their callers do comes after it."""
+        return self.write is None or self.write.durable or self.write.soon
+
 
 Answer = int | Exception
 """The seq of a write's first event, or why it was refused."""
@@ -155,13 +161,13 @@ class Committer:
     def _fill(self, first: Job, source: Source) -> None:
         job: Job | None = first
         room = limits.BATCH_WRITES_MAX
-        waits = False
+        closes = False
         while job is not None:
             self._add(job)
-            waits = waits or job.waits
+            closes = closes or job.closes
             room = 0 if self._tables.group_bytes > limits.GROUP_SIZE_BYTES_MAX else room - 1
             job = source.now() if room > 0 else None
-            if job is None and room > 0 and not waits:
+            if job is None and room > 0 and not closes:
                 self._settle()
                 job = source.later()
         self._settle()

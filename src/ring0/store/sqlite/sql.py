@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x52494E47  # "RING"
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 SCHEMA: Final = f"""
 PRAGMA application_id = {APPLICATION_ID};
@@ -73,6 +73,7 @@ CREATE TABLE cron (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWI
 CREATE TABLE hook (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE login (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE setting (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE quarantine (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE kill (key TEXT PRIMARY KEY, generation INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
 CREATE TABLE episode (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
@@ -113,7 +114,7 @@ GET: Final = {
     for table in (
         *("run", "call", "approval", "file", "sandbox", "kill", "episode"),
         *("lock", "message", "cap", "tenant", "cron", "hook"),
-        *("login", "setting", "standing"),
+        *("login", "setting", "standing", "quarantine"),
     )
 }
 PUT: Final = {
@@ -141,10 +142,12 @@ PUT: Final = {
     "login": "INSERT INTO login VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
     "setting": "INSERT INTO setting VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET"
     " row = excluded.row",
+    "quarantine": "INSERT INTO quarantine VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " row = excluded.row",
 }
 REMOVE: Final = {
     table: f"DELETE FROM {table} WHERE key = ?"
-    for table in ("file", "lock", "cron", "hook", "login")
+    for table in ("file", "lock", "cron", "hook", "login", "quarantine")
 }
 """From these a row can be taken away."""
 COLUMNS: Final = {
@@ -163,6 +166,7 @@ COLUMNS: Final = {
     "hook": (),
     "login": (),
     "setting": (),
+    "quarantine": (),
     "episode": ("tenant", "principal", "agent", "text"),
 }
 """What lies beside each row, as a copy of what the row says."""
@@ -212,6 +216,7 @@ CRONS: Final = "SELECT row FROM cron ORDER BY key"
 HOOKS: Final = "SELECT row FROM hook ORDER BY key"
 LOGINS: Final = "SELECT row FROM login ORDER BY key"
 SETTINGS: Final = "SELECT row FROM setting ORDER BY key"
+QUARANTINES: Final = "SELECT row FROM quarantine ORDER BY key"
 RUNS_DUE: Final = "SELECT row FROM run WHERE wake_us > 0 AND wake_us <= ? ORDER BY wake_us LIMIT ?"
 NEXT_WAKE: Final = "SELECT coalesce(min(wake_us), 0) FROM run WHERE wake_us > 0"
 

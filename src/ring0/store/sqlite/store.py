@@ -36,6 +36,7 @@ from ring0.types import (
     Lock,
     Login,
     Message,
+    Quarantine,
     Run,
     RunState,
     Scope,
@@ -203,6 +204,9 @@ class SqliteStore:
 
     async def settings(self) -> dict[str, Setting]:
         return {row.name: row for row in self._rows("setting", sql.SETTINGS)}
+
+    async def quarantines(self) -> list[Quarantine]:
+        return self._rows("quarantine", sql.QUARANTINES)
 
     async def runs_due(self, now_us: int, most: int) -> list[Run]:
         return self._rows("run", sql.RUNS_DUE, (now_us, most))

@@ -24,6 +24,7 @@ from ring0.types import (
     Lock,
     Login,
     Message,
+    Quarantine,
     Run,
     Setting,
     Standing,
@@ -45,6 +46,7 @@ ROW_TYPES: dict[str, type[msgspec.Struct]] = {
     "hook": Hook,
     "login": Login,
     "setting": Setting,
+    "quarantine": Quarantine,
     "standing": Standing,
 }
 

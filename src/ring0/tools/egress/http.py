@@ -232,6 +232,8 @@ def _manifest(
             "additionalProperties": False,
         },
         critical=("url",),
+        recipients=("url",),
+        content=tuple(name for name in ("headers", "body", "body_base64") if name in properties),
         egress=tuple(web.config.egress),
         secrets=tuple(web.config.secrets),
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -35,6 +35,8 @@ from ring0.tools.egress.request import (
 from ring0.tools.egress.rules import Rule
 from ring0.tools.egress.wire import Closed, Messages, PlainWire, Wire
 
+Hear: TypeAlias = Callable[[bytes], bool]
+_EVENTS: Final = "text/event-stream"
 _RANGES: Final = frozenset({"range", "if-range"})
 _ESTABLISHED: Final = EgressAnswer(status=200)
 
@@ -87,9 +89,13 @@ class Egress:
         keeper: Keeper | None = None,
         repeatable: bool = False,
         by: Any = None,
+        hear: Hear | None = None,
     ) -> EgressAnswer:
         """The answer, without anybody's credentials. `by`: the call that it is in, for whose run
         the credential is.
+
+        `hear`: is given each piece of a stream of events as it comes, raw, credentials that it
+        may quote included, and says whether it has heard enough: only to find out that.
 
         `repeatable`: the host was promised to carry it out once however often it is sent (a key of
         idempotency), so that a cut-off is a failure and nothing unknown.
@@ -112,7 +118,7 @@ class Egress:
             headers[credential.header] = credential.rendered(value)
             hidden += credential.forms(value)
         addresses = await self._addresses.find(request.host, request.port)
-        answer = await self._carry_out(request, headers, addresses, repeatable)
+        answer = await self._carry_out(request, headers, addresses, repeatable, hear)
         if value and credential is not None and credential.refused and answer.status == 401:
             credential.refused(value)
         if rule.own_auth and not hidden:
@@ -194,11 +200,13 @@ class Egress:
         headers: dict[str, str],
         addresses: list[str],
         repeatable: bool,
+        hear: Hear | None,
     ) -> EgressAnswer:
         progress = _Progress(repeatable=repeatable or request.method in IDEMPOTENT_METHODS)
         try:
             head, body = await self._runtime.wait_for(
-                self._converse(request, headers, addresses, progress), limits.EGRESS_ANSWER_S_MAX
+                self._converse(request, headers, addresses, progress, hear),
+                limits.EGRESS_ANSWER_S_MAX,
             )
         except OSError as error:  # Closed, time-outs and TLS among them.
             raise _broken(request, progress, _why(error)) from None
@@ -214,6 +222,7 @@ class Egress:
         headers: dict[str, str],
         addresses: list[str],
         progress: _Progress,
+        hear: Hear | None,
     ) -> tuple[AnswerHead, bytes]:
         context = self._trust if request.scheme == "https" else None
         reader, writer = await self._dial(addresses, request.port, context, request.host)
@@ -228,8 +237,10 @@ class Egress:
             if any(value.strip().lower() not in ("", "identity") for value in encoding):
                 raise malformed("It is compressed, although it was asked not to be")
             framing = answer_framing(head, request.method)
-            body = await messages.body(framing, limits.EGRESS_BODY_SIZE_BYTES_MAX, trailers=True)
-            return head, body
+            most = limits.EGRESS_BODY_SIZE_BYTES_MAX
+            if hear is not None and _is_events(head):
+                return head, await messages.stream(framing, most, hear)
+            return head, await messages.body(framing, most, trailers=True)
         finally:
             writer.transport.abort()
 
@@ -273,6 +284,11 @@ async def _connect(
     except BaseException:
         connection.close()
         raise
+
+
+def _is_events(head: AnswerHead) -> bool:
+    kinds = [value for name, value in head.fields if name == "content-type"]
+    return head.status == 200 and kinds[:1] != [] and kinds[0].lower().startswith(_EVENTS)
 
 
 async def _final_head(messages: Messages) -> AnswerHead:

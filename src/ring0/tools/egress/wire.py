@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 from ring0 import limits
@@ -144,6 +145,37 @@ class Messages:
                     raise TooLarge(most)
             return self._take(len(self._buffer), most)
         return await self._exactly(framing.length, most)
+
+    async def stream(self, framing: Framing, most: int, hear: Callable[[bytes], bool]) -> bytes:
+        """A body as it comes: `hear` is given each piece, and says whether it has heard enough.
+        Raises CallInvalid, Closed."""
+        body = bytearray()
+        async for piece in self._pieces(framing):
+            body += piece
+            if len(body) > most:
+                raise TooLarge(most)
+            if hear(piece):
+                break
+        return bytes(body)
+
+    async def _pieces(self, framing: Framing) -> AsyncIterator[bytes]:
+        if framing.chunked:
+            while count := parse_chunk_size(await self._line()):
+                if count > limits.EGRESS_BODY_SIZE_BYTES_MAX:
+                    raise TooLarge(limits.EGRESS_BODY_SIZE_BYTES_MAX)
+                yield await self._exactly(count, count)
+                if await self._exactly(2, 2) != b"\r\n":
+                    raise malformed("A chunk does not end where it says.")
+            return  # Fields after the last chunk are nobody's.
+        left = framing.length
+        while left or framing.until_close:
+            if not self._buffer and not await self._more():
+                if framing.until_close:
+                    return
+                raise Closed("the body was cut off")
+            count = len(self._buffer) if framing.until_close else min(left, len(self._buffer))
+            left -= 0 if framing.until_close else count
+            yield self._take(count, count)
 
     async def take(self, count: int) -> bytes:
         """Exactly `count` bytes, which the caller has bounded. Raises Closed."""

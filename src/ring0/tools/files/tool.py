@@ -51,7 +51,7 @@ class FilesList:
         value = [{"path": file.path, "size_bytes": file.size_bytes} for file in files]
         label = Label(integrity=Integrity.SYSTEM, sources=("workspace",))
         for file in files:  # A name is text too.
-            label = label.join(Label(integrity=file.label.integrity))
+            label = label.join(file.label.bare)
         return Result(value=value, label=label)
 
 
@@ -133,6 +133,13 @@ class FilesRemove:
         return await _change(prepared.state, None, context, {"removed": True})
 
 
+def _written(context: CallContext) -> Label:
+    """What a run writes is as its own label, and comes from the call that wrote it."""
+    return context.run.label.join(
+        Label(integrity=Integrity.USER, sources=(f"{context.name}@{context.call}",))
+    )
+
+
 async def _change(
     path: str, content: bytes | None, context: CallContext, value: dict[str, Any]
 ) -> Result:
@@ -143,7 +150,7 @@ async def _change(
         value={"path": path, **value},
         label=label,
         undo=evidence({path: Replaced.by(before, content)}),
-        files=(FileChange(path=path, value=content, label=context.run.label),),
+        files=(FileChange(path=path, value=content, label=_written(context)),),
     )
 
 

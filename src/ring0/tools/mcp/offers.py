@@ -194,7 +194,7 @@ class McpOffer:
         said = Label(
             integrity=Integrity.UNTRUSTED, sources=(f"{self.manifest.name}@{context.call}",)
         )
-        label = said.join(Label(integrity=context.run.label.integrity)).join(done.label)
+        label = said.join(context.run.label.bare).join(done.label)
         return Result(value=reached_value(self.manifest.name, done.answer), label=label)
 
     async def _all(self, session: Session, given: Round | None) -> Reached:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from ring0 import limits
@@ -70,12 +70,22 @@ class Finding(Frozen, frozen=True, kw_only=True):
     """False: common in honest servers too."""
 
 
-def scan(offer: Offer, others: Iterable[str] = ()) -> list[Finding]:
-    """All that is found in what a server offers. `others`: names of tools that are not its own."""
+Look = Callable[[str], Iterable[tuple[str, str, bool]]]
+"""What else is found in a text: what, an excerpt, whether it is grave."""
+
+
+def scan(offer: Offer, others: Iterable[str] = (), look: Look | None = None) -> list[Finding]:
+    """All that is found in what a server offers. `others`: names of tools that are not its own;
+    `look`: who else looks at each text, and at what is encoded in it."""
     foreign = {name.casefold() for name in others}
     found: list[Finding] = []
     for where, text in _texts(offer):
         found += _in_text(where, text)
+        if look is not None:
+            found += [
+                Finding(where=where, what=what, excerpt=clean(excerpt, _EXCERPT_CHARS), grave=grave)
+                for what, excerpt, grave in look(text)
+            ]
         found += _of_others(where, text, foreign)
     for tool in offer.tools:
         found += _in_arguments(tool)

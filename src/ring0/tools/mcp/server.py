@@ -33,7 +33,7 @@ from ring0.tools.workspace.inside import Collected, LaidOut, collect, lay_out
 from ring0.types import Integrity, Label, ToolManifest
 
 if TYPE_CHECKING:
-    from ring0.tools.mcp.http import Send
+    from ring0.tools.mcp.http import Requests, Send
     from ring0.tools.mcp.session import Reached, Session
 
 T = TypeVar("T")
@@ -60,6 +60,8 @@ class _Live(msgspec.Struct, kw_only=True):
 
     lock: asyncio.Lock
     session: Session | None = None
+    requests: Requests | None = None
+    """Its wire, where it runs elsewhere."""
     sandbox: Sandbox | None = None
     sandboxes: Sandboxes | None = None
     outlet: Outlet | None = None
@@ -102,6 +104,8 @@ class Server:
         ToolChanged where the server is another one, CutOff where nobody knows."""
         live = self._live.setdefault(context.run.id, _Live(lock=asyncio.Lock(), laid=LaidOut()))
         async with live.lock:
+            if live.requests is not None:
+                live.requests.by = context  # Whose call it is, says whose token it gets.
             session = await self._ready(live, pin, context)
             if self.settings.workspace:
                 # For the whole call: what another call has written and not recorded yet is not
@@ -112,7 +116,9 @@ class Server:
             outlet = live.outlet
             async with outlet.during(manifest, context) if outlet else nullcontext():
                 answer = await self._ask(live, session, ask, wall_s)
-            label = context.run.label.join(Label(integrity=Integrity.UNTRUSTED)).join(laid)
+            source = f"{manifest.name}@{context.call}"
+            said = Label(integrity=Integrity.UNTRUSTED, sources=(source,))
+            label = context.run.label.join(said).join(laid)
             collected = await self._collected(live, context.workspace, label)
             return Done(answer=answer, collected=collected, label=laid)
 
@@ -207,7 +213,7 @@ class Server:
     async def _start(self, live: _Live, pin: Pin, context: CallContext) -> Session:
         await self._check_code(live, pin)  # Before any of it runs.
         try:
-            session = await self._open(live, context.run.id, context.sandboxes)
+            session = await self._open(live, context.run.id, context.sandboxes, context)
             await self._compare(live, session, pin)
             if live.watched:  # By the one that ended.
                 run = context.run.id
@@ -224,8 +230,10 @@ class Server:
             await self._end(live)
             raise pins.changed(self.instance, self._lines(pin, live.code, offer))
 
-    async def _open(self, live: _Live, run: str, sandboxes: Sandboxes) -> Session:
-        """Starts it and shakes hands."""
+    async def _open(
+        self, live: _Live, run: str, sandboxes: Sandboxes, context: CallContext | None
+    ) -> Session:
+        """Starts it and shakes hands. `context`: the call that needs it; None: a person does."""
         await self._runtime.in_thread(importlib.import_module, _SESSION)
         from ring0.tools.mcp.http import Requests
         from ring0.tools.mcp.session import Session
@@ -239,8 +247,9 @@ class Server:
             wire = Pipes(sandbox.stdin, sandbox.stdout, sandbox.stderr)
         else:
             assert self._send is not None, "drivers() looked"
-            wire = Requests(self.settings.url, self._send, self._runtime)
-        session = Session(wire, self._runtime, self.instance)
+            wire = live.requests = Requests(self.settings.url, self._send, self._runtime)
+            wire.by, wire.answering = context, bool(self.settings.answers)
+        session = Session(wire, self._runtime, self.instance, self.settings.answers)
         await session.open()
         live.session = session
         return session
@@ -257,7 +266,7 @@ class Server:
 
     async def _end(self, live: _Live) -> None:
         session, sandbox, outlet = live.session, live.sandbox, live.outlet
-        live.session = live.sandbox = live.outlet = None
+        live.session = live.sandbox = live.outlet = live.requests = None
         live.laid = LaidOut()
         if outlet is not None:
             await outlet.close()
@@ -286,7 +295,7 @@ class Server:
         live = _Live(lock=asyncio.Lock(), laid=LaidOut())
         live.code = await self.code()
         try:
-            session = await self._open(live, "kernel", sandboxes)
+            session = await self._open(live, "kernel", sandboxes, None)
             offer = await session.offer()
         finally:
             await self._end(live)

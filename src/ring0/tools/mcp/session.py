@@ -31,6 +31,7 @@ from mcp import Client
 from ring0 import __version__, limits
 from ring0.errors import ToolFailed
 from ring0.runtime import Runtime
+from ring0.tools.mcp.elicited import with_defaults
 from ring0.tools.mcp.pins import Offer, PinnedTool
 from ring0.tools.mcp.through import Round
 from ring0.tools.mcp.wire import Wire
@@ -74,8 +75,10 @@ class Reached(Frozen, frozen=True, kw_only=True):
 class Session:
     """An open connection. Ends by `close`, or when the server does."""
 
-    def __init__(self, wire: Wire, runtime: Runtime, instance: str) -> None:
+    def __init__(self, wire: Wire, runtime: Runtime, instance: str, answers: str = "") -> None:
+        """`answers`: how what the server asks of a person is answered (`Settings.answers`)."""
         self._wire = wire
+        self._answers = answers
         self._runtime = runtime
         self._instance = instance
         self._client: Client | None = None
@@ -106,7 +109,7 @@ class Session:
             raise self._unfit(f"it does not answer within {limits.MCP_START_S_MAX} s") from None
         except _TROUBLE as error:
             await self.close()
-            raise self._unfit(self._told(error)) from None
+            raise self._wire.judge.wanted or self._unfit(self._told(error)) from None
         except BaseException:
             await self.close()
             raise
@@ -115,8 +118,9 @@ class Session:
         """The library's task: what it enters, it leaves in the same one."""
         try:
             async with Client(
-                self._wire, mode="auto", cache=None, client_info=_ME, raise_exceptions=False
-            ) as client:
+                self._wire, mode="auto", cache=None, client_info=_ME, raise_exceptions=False,
+                elicitation_callback=with_defaults if self._answers == "defaults" else None,
+            ) as client:  # fmt: skip
                 if not ready.done():
                     ready.set_result(client)
                 stop = asyncio.ensure_future(self._stop.wait())
@@ -147,7 +151,7 @@ class Session:
         except TimeoutError:
             raise self._unfit(f"it names no tools within {limits.MCP_START_S_MAX} s") from None
         except _TROUBLE as error:
-            raise self._unfit(self._told(error)) from None
+            raise self._wire.judge.wanted or self._unfit(self._told(error)) from None
         self.listed_us = self._runtime.monotonic_us()
         info = client.server_info
         instructions = client.instructions or ""
@@ -208,7 +212,8 @@ class Session:
         except MCPError as error:
             if error.code == CONNECTION_CLOSED or self.over:
                 raise Gone(self._told(error)) from None
-            raise self._refuses(clean(error.message, limits.MCP_ERROR_CHARS_MAX)) from None
+            said = clean(error.message, limits.MCP_ERROR_CHARS_MAX)
+            raise self._wire.judge.wanted or self._refuses(said) from None
         except (ValidationError, RecursionError):
             raise Gone("it answers with something that is no result") from None
         if isinstance(result, InputRequiredResult):
@@ -238,6 +243,8 @@ class Session:
         except MCPError as failure:
             if failure.code == CONNECTION_CLOSED or self.over:
                 raise Gone(self._told(failure)) from None
+            if judge.wanted is not None:
+                raise judge.wanted from None
             error = _plain_error(failure)
         except (ValidationError, RecursionError):
             raise Gone("it answers with something that is no result") from None

@@ -14,7 +14,7 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid
-from ring0.types import Effect, Integrity
+from ring0.types import Confidentiality, Effect, Integrity
 
 _SECRET_NAME: Final = re.compile(
     r"(?i)(api_?key|token(_|$)|secret|passw|credential|private_?key|(^|_)auth(_|$)|cookie|session)"
@@ -35,6 +35,14 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     critical: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
     output: Integrity = Integrity.UNTRUSTED
+    recipients: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
+    removes: bool = False
+    unattended: bool = False
+    confidentiality: Confidentiality = Confidentiality.PUBLIC
+    fields: dict[str, str] = {}
+    """The operator's word, as all of this table: what the server says of itself gives no field a
+    better label."""
     reversal: str = "irreversible"
     wall_s: int = 0
     """0: as the server's."""
@@ -71,6 +79,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approval pins."""
     through: bool = False
     """The agent meets it nearly as if no kernel were between: see through.py."""
+    answers: Literal["", "defaults"] = ""
+    """What the server asks of a person: refused; or, for tests, answered with the defaults that the
+    server names itself."""
     only: tuple[str, ...] = ()
     """The tools that are offered; empty: all that were approved."""
     operations: dict[str, Operation] = {}

@@ -19,6 +19,8 @@ from ring0.errors import EffectUnknown, ManifestInvalid, Ring0Error, ToolFailed
 from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext, Prepared, Result
 from ring0.tools.egress import parse_rules
+from ring0.tools.inferring import tightened
+from ring0.tools.labelling import Words, with_words
 from ring0.tools.mcp import pins, schema, settings, wording
 from ring0.tools.mcp.offers import McpOffer, offers
 from ring0.tools.mcp.outside import sender
@@ -145,7 +147,7 @@ class McpTool:
         # What a server makes of its arguments and of the run's files is no better than they are.
         return Result(
             value=value,
-            label=said.join(Label(integrity=context.run.label.integrity)).join(done.label),
+            label=said.join(context.run.label.bare).join(done.label),
             files=collected.files if collected else (),
             undo=collected.undo if collected and self._server.settings.contained else b"",
         )
@@ -313,6 +315,11 @@ def _driver(server: Server, pin: Pin, tool: PinnedTool, name: str) -> McpTool:
         wall_s=own.wall_s or said.wall_s,
         code_digest=_code_digest(pin, own),
     )
+    place = f"[tools.{server.instance}.operations.{name}]"
+    words = Words(**{key: getattr(own, key) for key in Words.__struct_fields__})
+    manifest = with_words(place, manifest, words)
+    if not {tool.name, name} & said.operations.keys():
+        manifest = tightened(manifest, tool.name, tool.description or tool.title, tool.annotations)
     return McpTool(server, pin, tool, own, manifest, schema.validator(tool.output_schema))
 
 

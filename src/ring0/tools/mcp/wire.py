@@ -20,6 +20,7 @@ from mcp_types import JSONRPCMessage, jsonrpc_message_adapter
 from pydantic import ValidationError
 
 from ring0 import limits
+from ring0.errors import LoginWanted
 from ring0.tools.mcp import through
 from ring0.tools.mcp.wording import clean
 
@@ -54,6 +55,8 @@ class Judge:
         """Told the address of a resource that has changed."""
         self.acknowledged = asyncio.Event()
         """It has agreed to tell of changes."""
+        self.wanted: LoginWanted | None = None
+        """Its server wants another token than it was shown."""
         self.broken = ""
         """Why nothing more is taken from this server; empty: it is taken."""
         self._asked: dict[str | int, str] = {}
@@ -65,6 +68,7 @@ class Judge:
 
     def begin(self) -> None:
         """A new call: the counts begin again."""
+        self.wanted = None
         self._notices = self._stray = self._size_bytes = 0
 
     def heard(self, size_bytes: int) -> None:

@@ -237,7 +237,7 @@ def _label(manifest: ToolManifest, context: CallContext) -> Label:
     """A result is no better than the run that asked: a query can echo what it was given."""
     name = f"{manifest.name}@{context.call}"
     own = Label(integrity=manifest.output, sources=(name,))
-    return own.join(Label(integrity=context.run.label.integrity))
+    return own.join(context.run.label.bare)
 
 
 def _lines(plan: Plan) -> tuple[str, ...]:

@@ -24,7 +24,6 @@ from ring0.models.wire import (
     native_of,
     one_line,
     part_of,
-    request_chars,
     tool_name,
     unreadable,
 )
@@ -136,7 +135,7 @@ def made(
     text = content or refusal
     usage = usage or Usage()
     chars = len(text) + sum(_length(one) for one in proposed)
-    tokens_in, guessed_in = count(usage.prompt_tokens, request_chars(request))
+    tokens_in, guessed_in = count(usage.prompt_tokens, request)
     tokens_out, guessed_out = count(usage.completion_tokens, chars)
     cached = usage.prompt_tokens_details or _Cached()
     reasoned = usage.completion_tokens_details or _Reasoned()

@@ -23,7 +23,7 @@ from ring0.models.dialects import About, Asked
 from ring0.models.dialects.chat.answer import error as error_body
 from ring0.models.dialects.fields import Table
 from ring0.models.names import NameMap
-from ring0.models.wire import count, decoded, one_line, refused, request_chars, unreadable
+from ring0.models.wire import count, decoded, one_line, refused, unreadable
 
 NAME: Final = "embeddings"
 TABLE: Final = Table(NAME)
@@ -100,7 +100,7 @@ class Embeddings:
         if len({len(vector) for vector in vectors}) != 1:
             raise unreadable("its vectors are not of one length")
         said = (parsed.usage or _Usage()).prompt_tokens
-        tokens_in, guessed = count(said, request_chars(request))
+        tokens_in, guessed = count(said, request)
         return ModelAnswer(
             text="",
             tokens_in=tokens_in,

@@ -23,7 +23,6 @@ from ring0.models.wire import (
     decoded,
     one_line,
     part_of,
-    request_chars,
     tool_name,
     unreadable,
 )
@@ -223,7 +222,7 @@ class Gathered:
         told = self._text.tell() or self._calls
         if said_out is not None or (said_in is not None and not told):
             said_out = (said_out or 0) + thoughts  # Zeros are left out.
-        tokens_in, guessed_in = count(said_in, request_chars(self._request))
+        tokens_in, guessed_in = count(said_in, self._request)
         tokens_out, guessed_out = count(said_out, self._size.chars)
         heard = sum(
             one.token_count

@@ -23,7 +23,6 @@ from ring0.models.wire import (
     native_of,
     one_line,
     part_of,
-    request_chars,
     tool_name,
     unreadable,
 )
@@ -174,7 +173,7 @@ def made(
     chars = sum(len(part.text) for part in parts) + sum(len(one.input) for one in blocks)
     read_before, kept = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     said_in = None if usage.input_tokens is None else usage.input_tokens + read_before + kept
-    tokens_in, guessed_in = count(said_in, request_chars(request))
+    tokens_in, guessed_in = count(said_in, request)
     tokens_out, guessed_out = count(usage.output_tokens, chars)
     reason = ending.stop_reason or ""
     stop = "tools" if calls else STOPS.get(reason, "end")

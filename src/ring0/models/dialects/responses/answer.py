@@ -30,7 +30,6 @@ from ring0.models.wire import (
     decoded,
     one_line,
     part_of,
-    request_chars,
     tool_name,
     unreadable,
 )
@@ -138,7 +137,7 @@ def made(
     parts, calls = gathered.parts, gathered.calls
     text = "".join(part.text for part in parts if part.kind == "text")
     usage = body.usage or _Usage()
-    tokens_in, guessed_in = count(usage.input_tokens, request_chars(request))
+    tokens_in, guessed_in = count(usage.input_tokens, request)
     tokens_out, guessed_out = count(usage.output_tokens, len(text) + gathered.chars)
     cached = (usage.input_tokens_details or _Cached()).cached_tokens
     reasoned = (usage.output_tokens_details or _Reasoned()).reasoning_tokens

@@ -1,0 +1,1 @@
+"""Where values came from and what came of them, told from the journal alone; and quarantine."""
