@@ -90,6 +90,9 @@ def server(revision: str, folder: Path) -> str:
         MANIFEST.format(command=f"[{quoted}]", read=f'"{FOLDER / "node_modules"}"')
     )
     home = {"RING0_HOME": str(folder / "home")}
+    # Roots that nobody named, handed to a server, are asked about otherwise; here nobody answers.
+    (folder / "home").mkdir(mode=0o700)
+    (folder / "home" / "ring0.toml").write_text('profile = "observe"\n')
     approved = run(
         [str(RING0), "tools", "add", "everything", "--from", str(agent), "--yes"], folder, **home
     )

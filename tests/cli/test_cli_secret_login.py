@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_world import RING0, World
@@ -19,7 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "identity"))
 from issuer import Issuer
 from mcp_login_world import McpServer
 
+from ring0.cli import vaulting
 from ring0.identity import Vault
+from ring0.identity.oauth import Client, Endpoints, OAuth
+from ring0.kernel.logins import Begun
+from ring0.runtime import Runtime
 from ring0.store import events as ev
 
 CANARY = "tok-canary-5b0d9f31"
@@ -124,6 +129,21 @@ async def test_a_person_logs_in_for_an_mcp_server_by_its_address_alone(world: Wo
         out, err = await other.communicate()
         assert b"for runs of bob (uid 7)" in out, out + err
         assert len(Vault(world.home).names()) == 6
+
+
+@pytest.mark.parametrize("token", ["https://login.example/token", "https://evil.example/token"])
+def test_a_person_is_told_where_goes_what_another_servers_page_gives(
+    token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A login server may name another's page: one that tells nobody whose it is can't be told."""
+    page = "https://login.example/authorize"
+    endpoints = Endpoints(issuer="https://evil.example", authorize_url=page, token_url=token)
+    client = Client(client_id="x", resource="https://mcp.example/mcp")
+    nobody: Any = None
+    oauth = OAuth(endpoints, client, nobody, Runtime())
+    vaulting._show_where(Begun(key="far", oauth=oauth, kept={}))
+    told = "page of login.example, and what that page gives goes to evil.example"
+    assert (told in capsys.readouterr().err) == ("evil" in token)
 
 
 async def test_a_person_who_says_no_logs_nobody_in(world: World, issuer: Issuer) -> None:

@@ -274,6 +274,16 @@ async def test_a_client_that_is_nobodys_is_logged_in_by_the_kernel(tmp_path: Pat
             await here.log_in()
 
 
+async def test_no_server_says_what_the_kernel_asks_for_by_itself(tmp_path: Path) -> None:
+    async with login_world(tmp_path, KNOWN + 'grant = "client_credentials"\n') as here:
+        here.issuer.client_id, here.issuer.client_secret = "ring0", SECRET
+        here.vault.set("FAR", SECRET, 1)
+        with pytest.raises(LoginWanted, match="read"):
+            await here.approve()  # It wants more than that: a person says so.
+        assert asked(here, "/token")
+        assert all("scope" not in one for one in asked(here, "/token"))
+
+
 # --- addresses ----------------------------------------------------------------------------------
 
 

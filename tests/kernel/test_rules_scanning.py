@@ -3,6 +3,7 @@ through too, and decides nothing."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from kernel_world import OPEN, Doing, JumpingRuntime, World, world
 
 from ring0 import limits
-from ring0.errors import ToolFailed
+from ring0.errors import RunDead, ToolFailed
 from ring0.kernel.live import Held
 from ring0.kernel.steps import scanning
 from ring0.tools.driver import Result, Said
@@ -270,6 +271,41 @@ async def test_a_long_text_does_not_hold_up_the_others(tmp_path: Path) -> None:
         reader(w, "all is well. " * 2_000)
         await w.call("web.page", {"text": "x"})
         assert Threads.used == 1
+
+
+async def test_a_run_stopped_while_its_result_is_looked_at_has_that_result_on_record(
+    tmp_path: Path,
+) -> None:
+    looking, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(JumpingRuntime):
+        async def in_thread(self, function: Any, *args: object) -> Any:
+            if getattr(function, "__name__", "") == "found":
+                looking.set()
+                await go_on.wait()
+            return await super().in_thread(function, *args)
+
+    def act(args: Any, context: Any) -> Any:
+        return Result(value="it is done. " * 2_000, label=UNTRUSTED)
+
+    async with world(tmp_path / "home", runtime=Slow()) as w:
+        w.tool(Doing("pay", act=act, effect=Effect.ONCE, schema=OPEN))
+        call = w.start("pay", {"text": "x"})
+        await looking.wait()
+        [own] = w.run._in_flight.values()
+        own.cancel()  # As a kill does.
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(RunDead):
+            await call
+        state = CallState.INTENDED
+        async with asyncio.timeout(5):
+            while state is CallState.INTENDED:
+                await asyncio.sleep(0.01)
+                await w.store.flush()
+                [found] = [each for each in await w.store.calls(w.run.id) if each.name == "pay"]
+                state = found.state
+        assert state is CallState.OK
 
 
 def test_one_long_name_is_not_repeated_for_all_that_stands_beneath_it() -> None:

@@ -1,8 +1,8 @@
 """Amounts and times that follow from the user's words: computed anew, in exact decimals.
 
 Only where the words say that something is to be computed (`split`, `10 % more`, `the difference`),
-and only from numbers that the user typed and fields, which a manifest vouches for, of records that
-the user's words name.
+and only from numbers that the user typed and whole fields of records that the user's words name:
+one that a stranger may have written, too.
 """
 
 from __future__ import annotations

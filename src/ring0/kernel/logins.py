@@ -88,8 +88,8 @@ class Logins:
         if not table.mcp:
             return OAuth(await self._endpoints(name, table), client, fetch, self._runtime)
         found = await protected.find(table.mcp, fetch, issuer=table.issuer)
-        scopes = table.scopes or found.scopes
-        client = msgspec.structs.replace(client, resource=found.resource, scopes=scopes)
+        # No person sees which scopes a server would like: only the operator's are asked for.
+        client = msgspec.structs.replace(client, resource=found.resource, scopes=table.scopes)
         return OAuth(found.endpoints, client, fetch, self._runtime)
 
     async def begin(

@@ -7,6 +7,7 @@ raises a label (a secret's), or is told to whoever is asked later on: it decides
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from bisect import bisect_right
@@ -48,7 +49,7 @@ _BRINGING: Final = frozenset(
 )
 """Calls that bring what others wrote. A model's answer is written under the run's own eyes."""
 _NO_SECRETS: Final = Masking(links=False)
-_RISKS: Final = ("hidden/", "injection/")
+_RISKS: Final = ("hidden/", "injection/", NOT_SCANNED)
 _ASKING: Final = (NOT_SCANNED, "secret", "link")
 _HIDDEN: Final = Label(integrity=Integrity.USER, confidentiality=Confidentiality.SECRET)
 
@@ -216,7 +217,17 @@ async def _looked(
         return ()
     if texts.chars <= limits.SCAN_AT_ONCE_CHARS_MAX:
         return texts.found(rules, chars_max)
-    return await runtime.in_thread(texts.found, rules, chars_max)  # Others go on meanwhile.
+    # Others go on meanwhile. Where the run is stopped then, that is heard at the next wait: what is
+    # looked at here may have come of an effect that was carried out, and goes on record first.
+    off_the_loop = runtime.in_thread(texts.found, rules, chars_max)
+    looking = runtime.start(off_the_loop, name="scan")
+    try:
+        return await asyncio.shield(looking)
+    except asyncio.CancelledError:
+        found = await looking
+        if (here := asyncio.current_task()) is not None:
+            here.cancel()
+        return found
 
 
 def _going_out(held: Held) -> Iterator[tuple[str, str]] | None:
