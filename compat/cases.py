@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from compat import environments
 from compat.clients import Client
 from compat.model import StubModel
 
@@ -42,7 +43,7 @@ class World:
         self._ring0 = ring0
         self._home = home
         self._folder = root / "examples" / client.folder
-        self._bin = root / ".venv-compat" / client.environment / "bin"
+        self._bin = environments.place(root) / client.environment / "bin"
 
     async def prepare(self, address: str) -> None:
         self._home.mkdir(parents=True)

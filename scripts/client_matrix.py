@@ -63,7 +63,7 @@ async def main() -> int:
     for environment in dict.fromkeys(one.environment for one in clients):
         environments.install(ROOT, environment)
     # Not beneath /tmp, which is the sandboxes' own.
-    with tempfile.TemporaryDirectory(prefix="ring0-compat-", dir=ROOT / ".venv-compat") as homes:
+    with tempfile.TemporaryDirectory(prefix="ring0-compat-", dir=environments.place(ROOT)) as homes:
         rows = {one: await tried(one, cases, Path(homes)) for one in clients}
     text = table.written(rows, {one: environments.version(ROOT, one) for one in clients})
     print(f"\n{text}")

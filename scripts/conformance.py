@@ -30,6 +30,8 @@ ALSO = {"client": ("auth/client-credentials-basic", "auth/client-credentials-jwt
 """Scenarios of extensions, which the suite does not score, and which pass all the same."""
 TIMEOUT_S = 1_200
 URL = "http://127.0.0.1:7420/mcp"
+PLACE = "/var/tmp"
+"""Where sandboxes see what they are shown, as they don't beneath /tmp."""
 _LINE = re.compile(r"([✓✗]) ([a-z0-9/_-]+)(?:: (\d+) passed, (\d+) failed| \(|$)", re.MULTILINE)
 
 MANIFEST = """
@@ -80,15 +82,18 @@ def server(revision: str, folder: Path) -> str:
     """The suite as an agent, in a sandbox of ring0's."""
     agent, program = folder / "agent", node()
     agent.mkdir()
+    modules = FOLDER / "node_modules"
+    if modules.is_relative_to("/tmp"):  # Of which each sandbox has its own.
+        modules = folder / "node_modules"
+        shutil.copytree(FOLDER / "node_modules", modules, symlinks=True)
+    index = modules / INDEX.relative_to(FOLDER / "node_modules")
     folder.chmod(0o755)
     shutil.copy(FOLDER / "server.py", agent)
     asked = ("--requirements", revision, "--url", URL)
-    command = [str(program), str(INDEX), "server", *asked]
+    command = [str(program), str(index), "server", *asked]
     quoted = ", ".join(f'"{part}"' for part in command)
     # Node is in the environment that every sandbox sees; the suite is not.
-    (agent / "agent.toml").write_text(
-        MANIFEST.format(command=f"[{quoted}]", read=f'"{FOLDER / "node_modules"}"')
-    )
+    (agent / "agent.toml").write_text(MANIFEST.format(command=f"[{quoted}]", read=f'"{modules}"'))
     home = {"RING0_HOME": str(folder / "home")}
     # Roots that nobody named, handed to a server, are asked about otherwise; here nobody answers.
     (folder / "home").mkdir(mode=0o700)
@@ -180,7 +185,7 @@ def main() -> int:
                 if one["side"] == side and revision in one["revisions"]
                 for name in one["scenarios"]
             }
-            with tempfile.TemporaryDirectory(prefix="ring0-conformance-") as folder:
+            with tempfile.TemporaryDirectory(prefix="ring0-conformance-", dir=PLACE) as folder:
                 side_of = server if side == "server" else client
                 printed = side_of(revision, Path(folder))
             if asked.verbose:

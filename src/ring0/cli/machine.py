@@ -100,9 +100,13 @@ def bench(
             [
                 [_cell(row.get(key)) for key in ("name", "value", "unit", "n", "rival")]
                 for row in rows
+                if not row["name"].startswith(" ")
             ],
         )
     )
+    for row in rows:  # One by one: a line each, however long.
+        if row["name"].startswith(" "):
+            output.put(console(), text(output.line(row["name"])))
 
 
 def _cell(value: Any) -> str:
