@@ -6,7 +6,7 @@ MUTATION ?= .venv-mutation
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: setup optional local demo test check format lock crash sim mutants bench rivals compat conformance clean
+.PHONY: setup optional local demo test check format lock crash sim replays mutants bench rivals proof phoenix compat conformance clean
 
 setup: $(VENV)/ready
 
@@ -59,6 +59,17 @@ rivals:
 	@$(PYTHON) -m venv .venv-agentdojo
 	@.venv-agentdojo/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/agentdojo.txt
 
+# Go, whose toolchain carries the verifier of `ring0 bench tamper`, and the SDK beside `ring0 bench journal`.
+proof:
+	@$(PYTHON) -m venv .venv-proof
+	@.venv-proof/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/proof.txt
+
+# Spans of real runs at Arize Phoenix, counted by asking it, offline: docs/observability.md. 900 MB.
+phoenix: optional
+	@$(PYTHON) -m venv .venv-phoenix
+	@.venv-phoenix/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/phoenix.txt
+	@$(BIN)/python scripts/phoenix.py
+
 # Programs of other frameworks, unmodified, under ring0: docs/compatibility.md. Installs each client into
 # an environment of its own (1.2 GB in all). `make compat ARGS="--client smolagents"` for some.
 compat: setup
@@ -72,6 +83,11 @@ crash: setup
 # The whole kernel on a simulated clock, disk and world: `ARGS="--seeds 500"`, `ARGS="--seed 4711"`.
 sim: setup
 	@$(BIN)/python tests/sim/run.py $(ARGS)
+
+# 10,000 run graphs recorded and replayed from their cassettes, 500 changes located: half an hour.
+# `make replays ARGS="--seeds 200 --changed 20"` for fewer.
+replays: setup
+	@$(BIN)/python -m bench.replay $(ARGS)
 
 # Breaks the kernel in one place at a time, and sees whether the tests notice.
 mutants: $(MUTATION)/ready
@@ -98,6 +114,8 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --group dev --group mutation --override requirements/overrides.txt -o requirements/mutation.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate bench/rivals/requirements.in -o bench/rivals/requirements.txt
 	for each in requirements/compat/*.in; do uv pip compile --universal --python-version 3.11 --generate-hashes --only-binary :all: --no-header --no-emit-index-url --no-annotate $$each -o $${each%.in}.txt || exit 1; done
+	uv pip compile --universal --python-version 3.11 --generate-hashes --only-binary :all: --no-header --no-emit-index-url --no-annotate bench/rivals/proof.in -o bench/rivals/proof.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --only-binary :all: --no-header --no-emit-index-url --no-annotate bench/rivals/phoenix.in -o bench/rivals/phoenix.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate bench/rivals/litellm.in -o bench/rivals/litellm.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --only-binary :all: --no-header --no-emit-index-url --no-annotate bench/rivals/agentdojo.in -o bench/rivals/agentdojo.txt
 	uv pip compile --no-deps --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/local.in -o requirements/local.txt

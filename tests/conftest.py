@@ -39,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for module in ("grpc", "grpclib", "spiffe") if "spiffe" in required else ():
         if importlib.util.find_spec(module) is None:
             raise pytest.UsageError(f"RING0_TEST_REQUIRE names spiffe: there is no {module}")
+    if "otel" in required and importlib.util.find_spec("opentelemetry.proto") is None:
+        raise pytest.UsageError("RING0_TEST_REQUIRE names otel: `make optional` installs it")
     if "schemathesis" in required and importlib.util.find_spec("schemathesis") is None:
         raise pytest.UsageError(
             "RING0_TEST_REQUIRE names schemathesis: `make optional` installs it"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+import journal_forks
 import journal_orders
+import journal_storage
 import journals
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
@@ -152,6 +154,8 @@ def story(run: str, child: str, parent_row: Run, *, fence: int = 1) -> list[Writ
         journals.over(run, epoch=2),
         *orders(f"nightly-{run}", f"push-{run}"),
         *people(run),
+        *journal_storage.story(run, child),
+        *journal_forks.story(run),
         Write(run=ev.KERNEL, durable=True, events=[ev.KernelStopped()]),
     ]
 
@@ -202,6 +206,7 @@ def people(run: str) -> list[Write]:
                 ev.SourceQuarantined(tenant="t", source=f"mail of {run}", runs={run: 3}, by="ann"),
                 ev.SourceQuarantined(tenant="t", source=f"run {run}", runs={run: 1}, by="ann"),
                 ev.SourceReleased(tenant="t", source=f"mail of {run}", by="ann", note="looked"),
+                ev.Exported(runs=(run,), spans=3, to="https://otel.example.com:443", by="ann"),
             ],
         ),
     ]
@@ -234,4 +239,6 @@ async def tell(store: Store, run: str = "r-1", child: str = "r-2") -> None:
     for write in story(run, child, first.run, fence=await store.newest_fence() + 1):
         await store.append(write)
     await fire(store, run)
+    for write in journal_storage.erased_run(f"{run}-e"):
+        await store.append(write)
     await store.flush()

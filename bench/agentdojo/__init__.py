@@ -27,13 +27,17 @@ from typing import Any
 import msgspec
 import uvloop
 
-from bench.agentdojo.replay import Held, Mode, Played, theatre
+from bench.agentdojo.replay import Held, Mode, Played, Times, theatre
 from bench.agentdojo.served import PYTHON, WORKER, Broken, Pair, served
 from bench.rows import Row, percentile, row
 from ring0.errors import InvalidInput
 
 SUITES = "workspace,banking"
 CONCURRENCY = 8
+POLICIES = 1_000
+"""An operator's own, for the comparison of times."""
+COMPARED_EACH = 7
+"""Of all pairs, every so many is played for it."""
 MODES: tuple[Mode, ...] = ("append", "substitute")
 WORDS = (
     "replay, no model, attacker always obeys; not comparable with CaMeL (11 of 949 attacks left,"
@@ -49,8 +53,10 @@ class Found(msgspec.Struct, kw_only=True):
     guarded: list[Played] = msgspec.field(default_factory=list)
     undefended: list[Played] = msgspec.field(default_factory=list)
     alone: list[Played] = msgspec.field(default_factory=list)
-    decisions_s: list[float] = msgspec.field(default_factory=list)
-    decisions_cpu_s: list[float] = msgspec.field(default_factory=list)
+    times: Times = msgspec.field(default_factory=Times)
+    few: Times = msgspec.field(default_factory=Times)
+    """With no policies but the default set, where the same is then played with many."""
+    many: Times = msgspec.field(default_factory=Times)
 
 
 def run(
@@ -85,12 +91,15 @@ def _suite(folder: Path, name: str, python: Path, worker: Path) -> Found:
         try:
             found = guarded.result()
             found.undefended = undefended.result().undefended
+            # Afterwards: nobody else is to use the machine while times are compared.
+            few, many = pool.submit(_compared, folder, name, python, worker).result()
         except Broken as error:
             raise InvalidInput(
                 f"The suite {name[:40]!r} can't be played.",
                 why=str(error),
                 todo="Name one that the package has.",
             ) from None
+    found.few, found.many = few, many
     return found
 
 
@@ -122,11 +131,32 @@ async def _played(folder: Path, name: str, defended: bool, python: Path, worker:
         if defended:
             pairs += [Pair(name, user) for user in what["users"]]
         await asyncio.gather(*(one(pair) for pair in pairs))
-        found.decisions_s = stage.decisions_s
-        found.decisions_cpu_s = stage.decisions_cpu_s
+        found.times = stage.times
     for each in (played, found.alone):
         each.sort(key=lambda one: (one.mode, one.pair))
     return found
+
+
+def _compared(folder: Path, name: str, python: Path, worker: Path) -> tuple[Times, Times]:
+    """The time of decisions with the default set alone, and with many policies beside it."""
+    warnings.simplefilter("ignore")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_both(folder, name, python, worker))
+
+
+async def _both(folder: Path, name: str, python: Path, worker: Path) -> tuple[Times, Times]:
+    async with (
+        served(python, worker) as serving,
+        theatre(folder / "few", serving, defended=True) as few,
+        theatre(folder / "many", serving, defended=True, policies=POLICIES) as many,
+    ):
+        what = await few.suite(name)
+        await many.suite(name)
+        pairs = [Pair(name, user, each) for user in what["users"] for each in what["injections"]]
+        for pair in pairs[::COMPARED_EACH]:  # In turns: what else the machine does, meets both.
+            for stage in (few, many):
+                await stage.play(pair, "append")
+        return few.times, many.times
 
 
 def _total(found: list[Found]) -> Found:
@@ -135,8 +165,9 @@ def _total(found: list[Found]) -> Found:
         total.guarded += one.guarded
         total.undefended += one.undefended
         total.alone += one.alone
-        total.decisions_s += one.decisions_s
-        total.decisions_cpu_s += one.decisions_cpu_s
+        total.times += one.times
+        total.few += one.few
+        total.many += one.many
     return total
 
 
@@ -149,10 +180,7 @@ def _rows(found: Found) -> list[Row]:
         rows += _security(f"{name}: {mode}", _of(found.guarded, mode))
         rows += _security(f"{name}: {mode}, undefended", _of(found.undefended, mode))
     rows += _utility(found)
-    for what, times in (("", found.decisions_s), (", CPU", found.decisions_cpu_s)):
-        for share, called in ((0.5, "p50"), (0.99, "p99")) if times else ():
-            taken = percentile(times, share) * 1e6
-            rows.append(row(f"{name}: a decision{what}, {called}", taken, "us", len(times)))
+    rows += _decisions(name, found)
     if name != "all":
         rows += _named(found)
     return rows
@@ -186,6 +214,25 @@ def _utility(found: Found) -> list[Row]:
     ]
 
 
+def _decisions(name: str, found: Found) -> list[Row]:
+    rows: list[Row] = []
+    for what, times in (
+        ("a decision", found.times.wall_s),
+        ("a decision, CPU", found.times.cpu_s),
+        ("a decision without the scan of what leaves, CPU", found.times.verdict_s),
+        ("a decision, CPU, one pair of 7", found.few.cpu_s),
+        (f"the same, {POLICIES:,} policies installed, CPU", found.many.cpu_s),
+    ):
+        for share, called in ((0.5, "p50"), (0.99, "p99")) if times else ():
+            taken = percentile(times, share) * 1e6
+            rows.append(row(f"{name}: {what}, {called}", taken, "us", len(times)))
+    if found.few.cpu_s:
+        times_few = percentile(found.many.cpu_s, 0.5) / percentile(found.few.cpu_s, 0.5)
+        what = f"{name}: {POLICIES:,} installed, times the default set alone, p50"
+        rows.append(row(what, times_few, "ratio", len(found.few.cpu_s)))
+    return rows
+
+
 def _named(found: Found) -> list[Row]:
     """Every pair that was lost, every task that asked or failed, by name."""
     rows = []
@@ -214,6 +261,6 @@ def _told(held: Held) -> str:
 def _plain(found: Found) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(found)
     plain["rows"] = _rows(found)
-    for key in ("decisions_s", "decisions_cpu_s"):
-        plain[key] = [round(one, 7) for one in plain[key]]
+    for kind in ("times", "few", "many"):
+        plain[kind] = {key: [round(one, 7) for one in taken] for key, taken in plain[kind].items()}
     return plain

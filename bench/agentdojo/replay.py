@@ -35,6 +35,8 @@ the first whose result shows the injected text, then the injection's instead of 
 APPROVER: Final = Operator(name="the benchmark's approver")
 PRINCIPAL: Final = "the benchmark's user"
 RUN_S_MAX: Final = 120
+ABOUT_ANY_TOOL: Final = 10
+"""Of an operator's own policies: with the default set, 30 or so are looked at for each call."""
 
 
 class Held(msgspec.Struct, kw_only=True):
@@ -74,6 +76,23 @@ class Played(msgspec.Struct, kw_only=True):
         return [one for one in self.held if one.verdict == "ask" and not one.injected]
 
 
+class Times(msgspec.Struct):
+    """Of each decision, in seconds."""
+
+    wall_s: list[float] = msgspec.field(default_factory=list)
+    """From the scan of what leaves to the verdict."""
+    cpu_s: list[float] = msgspec.field(default_factory=list)
+    """Where others use the machine, wall time at p99 is theirs: this is not."""
+    verdict_s: list[float] = msgspec.field(default_factory=list)
+    """The CPU's, without the scan, which takes what the text that leaves is long."""
+
+    def __iadd__(self, other: Times) -> Times:
+        self.wall_s += other.wall_s
+        self.cpu_s += other.cpu_s
+        self.verdict_s += other.verdict_s
+        return self
+
+
 class Theatre:
     """A kernel with someone who answers its asks, and a clock on its decisions."""
 
@@ -85,9 +104,7 @@ class Theatre:
         """Runs that obey the attacker by now: what they ask is answered no."""
         self._answering: set[asyncio.Task[Any]] = set()
         self._tools: dict[str, tuple[ToolManifest, ...]] = {}
-        self.decisions_s: list[float] = []
-        self.decisions_cpu_s: list[float] = []
-        """Where others use the machine, wall time at p99 is theirs: this is not."""
+        self.times = Times()
         kernel.waiting.needed = self._needed
         kernel.pausing.told = self._told_no
         gate: Any = kernel.gate
@@ -110,8 +127,9 @@ class Theatre:
                 raise
             finally:
                 wall_s, cpu_s = scanned_s.pop(id(held), (0.0, 0.0))
-                self.decisions_s.append(steps.taken_s + wall_s)
-                self.decisions_cpu_s.append(steps.cpu_s + cpu_s)
+                self.times.wall_s.append(steps.taken_s + wall_s)
+                self.times.cpu_s.append(steps.cpu_s + cpu_s)
+                self.times.verdict_s.append(steps.cpu_s)
             if judged.verdict.kind is VerdictKind.ASK:
                 self._note(run.id, judged)
             return judged
@@ -303,9 +321,27 @@ class _Timed:
 
 
 @asynccontextmanager
-async def theatre(home: Path, served: Served, *, defended: bool) -> Any:
-    """A kernel as it is shipped; `defended=False`: the profile `observe`, which holds nothing."""
+async def theatre(home: Path, served: Served, *, defended: bool, policies: int = 0) -> Any:
+    """A kernel as it is shipped; `defended=False`: the profile `observe`, which holds nothing.
+    `policies`: so many of an operator's own beside the default set."""
     home.mkdir(parents=True)
-    (home / "ring0.toml").write_text("" if defended else 'profile = "observe"\n')
+    config = "" if defended else 'profile = "observe"\n'
+    if policies:
+        (home / "many.cedar").write_text(_policies(policies))
+        config += 'policy = ["many.cedar"]\n'
+    (home / "ring0.toml").write_text(config)
     async with embedded(home, {}) as ring:
         yield Theatre(ring.kernel, served)
+
+
+def _policies(count: int) -> str:
+    """Rules that let nothing through and stop nothing here: some about any tool's rows, the rest
+    about tools that are not there."""
+    texts = []
+    for number in range(count):
+        where, when = f'action in Action::"tool", resource == Tool::"other.t{number}"', ""
+        if number < ABOUT_ANY_TOOL:
+            where = 'action in Action::"tool", resource'
+            when = f" when {{ context.rows > {1_000_000 + number} }}"
+        texts.append(f'@id("r{number}") forbid (principal, {where}){when};')
+    return "\n".join(texts)

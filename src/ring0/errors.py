@@ -21,6 +21,8 @@ class Ring0Error(Exception):
     """Of what the message may hold, where that is known (`types.Confidentiality`)."""
     notice: str = ""
     """What the kernel says beside it (`Outcome.notice`)."""
+    mark: str = ""
+    """How a model is to be shown it (`Outcome.mark`)."""
     unspent: bool = False
     """Nothing of what was reserved for the call can have been spent: it comes back."""
 
@@ -203,6 +205,12 @@ class ReplayDiverged(Ring0Error):
     code, whose, exit_code = "replay_diverged", "yours", 5
 
 
+class CassetteInvalid(Ring0Error):
+    """A cassette is not one, or not as it was written."""
+
+    code, whose, exit_code = "cassette_invalid", "yours", 2
+
+
 class VerifyFailed(Ring0Error):
     """The journal is not what it was."""
 
@@ -240,6 +248,12 @@ class StoreDamaged(Ring0Error):
     """The journal is cut short, unreadable or of a newer version."""
 
     code, whose, exit_code = "store_damaged", "world", 6
+
+
+class ValueArchived(StoreDamaged):
+    """The value lies in a file beside the journal."""
+
+    code, whose, exit_code = "value_archived", "yours", 2
 
 
 class StoreFull(Ring0Error):

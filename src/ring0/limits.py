@@ -127,6 +127,38 @@ DISK_RESERVE_SHARE_OF_ENDS: Final = 2
 ESSENTIAL_EVENT_SIZE_BYTES: Final = 8 * KIB
 """What one essential write is taken to need of the reserve beside its values: its pages."""
 
+# Room: values in parts, archives, forecasts, back-ups (store/lists.py, kernel/operating/).
+LIST_DEPTH_MAX: Final = 8
+"""Lists within a list of blobs: each level holds sixteen times as many parts."""
+LIST_VALUE_SIZE_BYTES_MIN: Final = 4 * KIB
+"""A shorter question to a model is kept as it is."""
+LIST_PARTS_CACHED_SIZE_BYTES_MAX: Final = 8 * MIB
+"""Of one run's messages, whose addresses are known without hashing them again."""
+ARCHIVE_READ_SIZE_BYTES: Final = 1 * MIB
+ARCHIVE_BATCH_SIZE_BYTES: Final = 4 * MIB
+"""Of values, that go to an archive or come back from one together."""
+ARCHIVED_AT_ONCE_MAX: Final = 1_000
+"""Runs in one `ring0 archive`; the others are left for the next."""
+PAGES_GIVEN_BACK_AT_ONCE: Final = 4_096
+"""Of the file, in one transaction: other writes wait no longer than that takes."""
+GROWTH_WINDOW_S: Final = 7 * 86_400
+"""How far back a forecast looks."""
+GROWTH_EVENTS_MAX: Final = 200_000
+"""Of that window, the newest: a forecast takes a second at the most."""
+ARCHIVE_LOOKED_AT_ONCE: Final = 200
+"""Events, and values, of a run that is archived, between two turns of others."""
+GROWTH_PAGE_EVENTS: Final = 2_000
+BACKUP_LIST_SIZE_BYTES_MAX: Final = 64 * MIB
+"""Of backup.json: a few hundred bytes a file."""
+RESTORED_GENERATIONS: Final = 2**32
+"""By how much the kill generation goes on when a back-up is restored."""
+GROWTH_SPAN_S_MIN: Final = 3_600
+"""A journal that is younger is taken to have grown for so long: a minute's work is no day's."""
+STORED_TAKES_TIMES_MAX: Final = 10
+"""What is stored is taken to need at most so many times its bytes in the file."""
+RESTORED_FENCES: Final = 2**32
+"""By how many the numbers of locks go on when a back-up is restored: fewer were given since."""
+
 # Workspace.
 WORKSPACE_FILES_MAX: Final = 4_096
 WORKSPACE_FILE_SIZE_BYTES_MAX: Final = BLOB_SIZE_BYTES_MAX
@@ -999,6 +1031,10 @@ FLOW_CONTENT_CHARS_MAX: Final = 256 * KIB
 """Of what one call sends; what is longer is not looked through, and it is asked."""
 FLOW_REACHED_MAX: Final = 4_096
 """Recipients, and things removed, that are counted of one run."""
+FLOW_UNNAMED_MAX: Final = 64
+"""Ways into one argument that no manifest names; with more, it is judged as a whole."""
+ORIGINS_BESIDE_MAX: Final = 32
+"""Of arguments that choose nothing, in what is shown of one ask."""
 
 # --- manifests that are inferred (tools/inferring/) -----------------------------------------------
 INFER_DESCRIPTION_CHARS_MAX: Final = 4_000
@@ -1016,3 +1052,99 @@ INFER_DEPTH_MAX: Final = 4
 MCP_SHIM_END_S: Final = 1
 """For the answers that are under way when its client closes its input: clients wait two, and then
 use a signal."""
+
+# --- what a tool's code returns (tools/returned.py, tools/functions.py) ---------------------------
+RESULT_VALUES_MAX: Final = 1_000_000
+"""In one result, however small they are; each takes at least a byte of a result's size."""
+TOOL_ERROR_CHARS_MAX: Final = 2_000
+"""Of each part of what a function says of its failure."""
+
+# --- proof of the journal (observability/proof/, kernel/anchoring.py) ----------------------------
+NOTE_SIZE_BYTES_MAX: Final = 64 * KIB
+"""Of a signed note; larger ones are not read."""
+NOTE_NAME_CHARS_MAX: Final = 256
+NOTE_SIGNATURES_MAX: Final = 32
+"""Of one note: C2SP asks for 16 at least."""
+
+# --- replay (kernel/replaying/, kernel/life/forking.py) -------------------------------------------
+REPLAY_REST_S_MAX: Final = 10
+"""For the rest of its record, once a run that was stopped asks for what comes after it."""
+CASSETTE_SIZE_BYTES_MAX: Final = 256 * MIB
+"""Of one file; it is read into memory whole, and nothing in it is compressed."""
+CASSETTE_HEAD_SIZE_BYTES_MAX: Final = 16 * MIB
+CASSETTE_FRAMES_MAX: Final = 2_000_000
+CASSETTE_RUNS_MAX: Final = 1_000
+"""A run and all beneath it."""
+STREAM_PIECES_SIZE_BYTES_MAX: Final = 4 * MIB
+"""Of what is kept of how one answer went out; of a longer one it is not."""
+FORK_EDITS_MAX: Final = 64
+"""Of one fork: its task, and results of calls."""
+BISECT_REVISIONS_MAX: Final = 100_000
+BISECT_GIT_S_MAX: Final = 60
+"""For each command of git."""
+BISECT_TREE_SIZE_BYTES_MAX: Final = 512 * MIB
+"""Of what one revision holds."""
+
+# --- telemetry (observability/telemetry/, kernel/telemetry/, gateway/metrics.py) ------------------
+SPAN_TEXT_CHARS_MAX: Final = 16 * KIB
+"""Of one attribute of a span."""
+SPAN_REASON_CHARS_MAX: Final = 1_000
+SPAN_LIST_MAX: Final = 32
+"""Values of one attribute: rules, findings."""
+SPAN_EVENTS_MAX: Final = 32
+"""Moments within one span."""
+OTLP_BATCH_SPANS_MAX: Final = 256
+OTLP_BATCH_SIZE_BYTES_MAX: Final = 384 * KIB
+"""Of one request; below what egress lets out in one."""
+OTLP_PAGE_ENTRIES_MAX: Final = 500
+"""Entries of the journal that are looked at before what comes of them is sent: nothing more is
+held, however slow the receiver is."""
+OTLP_POLL_S: Final = 2
+"""How often the journal is looked at for something new."""
+OTLP_TRIES_MAX: Final = 4
+"""Of an export that somebody asked for and waits for."""
+OTLP_BACK_S_FIRST: Final = 1
+OTLP_BACK_S_MAX: Final = 60
+OTLP_ANSWER_S_MAX: Final = 30
+"""Of one request over gRPC; over HTTP it is that of egress."""
+OTLP_ANSWER_SIZE_BYTES_MAX: Final = 64 * KIB
+OTLP_HEADERS_MAX: Final = 16
+OTLP_RUNS_MAX: Final = 1_000
+"""Runs of one export, with all beneath them."""
+OTLP_KEPT_RUNS_MAX: Final = 256
+"""Runs whose rows the projection keeps at hand."""
+LOGS_PAGE_ENTRIES: Final = 500
+LOGS_LAST_MAX: Final = 100_000
+WATERFALL_ROWS_MAX: Final = 400
+"""Runs and calls that are drawn."""
+REPORT_CALLS_MAX: Final = 5_000
+REPORT_VALUE_CHARS_MAX: Final = 4_000
+"""Of one value in a report."""
+METRICS_CONNECTIONS_MAX: Final = 16
+METRICS_IDLE_S_MAX: Final = 30
+METRICS_LABEL_VALUES_MAX: Final = 50
+"""Different values of one label of ours (agents, models, tools); more are `other`."""
+METRICS_ENTRIES_PER_SCRAPE_MAX: Final = 20_000
+"""Of the journal, which are counted before a scrape is answered; the next one goes on."""
+METRICS_RUNS_LOOKED_AT_MAX: Final = 500
+"""Runs that go on, whose budgets are looked at."""
+METRICS_LABEL_CHARS_MAX: Final = 100
+METRICS_TOKEN_CHARS_MIN: Final = 16
+SIGNER_STATE_SIZE_BYTES_MAX: Final = 64 * KIB
+SIGNER_LEAVES_MAX: Final = 8_192
+"""In one message to the signer."""
+SIGNER_MESSAGE_SIZE_BYTES_MAX: Final = MIB
+SIGNER_ANSWER_S_MAX: Final = 10
+CHECKPOINT_LOOK_S: Final = 0.1
+CHECKPOINT_EVENTS: Final = 256
+"""New ones make a checkpoint at once,"""
+CHECKPOINT_S: Final = 1
+"""and fewer after so long."""
+CHECKPOINT_FILE_SIZE_BYTES_MAX: Final = 64 * MIB
+"""Of a file of checkpoints; one that is full is moved aside, and never thrown away."""
+CHECKPOINT_PLACES_MAX: Final = 8
+CHECKPOINT_BACK_S_MAX: Final = 300
+"""Between two tries of a place that does not take one."""
+WITNESS_SIGNATURES_MAX: Final = 16
+ERASED_AT_ONCE_MAX: Final = 64
+"""Runs in one request: those that share values are erased together."""

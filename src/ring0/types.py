@@ -196,6 +196,9 @@ class ToolManifest(Frozen, frozen=True, kw_only=True):
     """Arguments that say to whom or where something goes: a person, an account, an address."""
     content: tuple[str, ...] = ()
     """Arguments whose text goes there."""
+    settings: tuple[str, ...] = ()
+    """Arguments that say how, and choose nothing: of an unattended call only these, and what the
+    other words name, are not judged as critical."""
     removes: bool = False
     """It takes something away that `critical` names: what that is must be the user's choice."""
     unattended: bool = False
@@ -277,8 +280,10 @@ class Grant(Frozen, frozen=True, kw_only=True):
 
     egress: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    critical: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     removes: bool = False
     unattended: bool = False
     confidentiality: Confidentiality = Confidentiality.PUBLIC
@@ -364,6 +369,10 @@ class Run(Frozen, frozen=True, kw_only=True):
     """When it is to be looked at again though nothing happened; 0: never."""
     paused_by: str = ""
     """Who paused it; empty: nobody did."""
+    forked: str = ""
+    """The run that it, or a run above it, was forked from, and where: `r-…#12`. Empty: none."""
+    erased: bool = False
+    """Its values are gone for good; its events stand."""
     denials: int = 0
     """Of a root: how many asks of its tree people have denied in a row, since a run of it was
     resumed last. Of any other run: 0."""
@@ -381,6 +390,9 @@ class Run(Frozen, frozen=True, kw_only=True):
     """Address of the blob that holds the task's text."""
     only: tuple[Only, ...] = ()
     """Its task's grant and those of the runs above it: each must name what it asks for."""
+    traceparent: str = ""
+    """The span, of whoever ordered it, that it belongs to (W3C trace context); its whole tree has
+    the same. Empty: it begins a trace of its own."""
     epoch: int = 0
     """Raised at each start of the process and at the end: what is bound to an older one is dead."""
     label: Label
@@ -445,6 +457,8 @@ class Request(Frozen, frozen=True, kw_only=True):
     path: str = ""
     """Task path that the SDK gives; empty for a process that gives none."""
     counter: int = 0
+    traceparent: str = ""
+    """The span that its client says it asks in; where it is none, nothing."""
 
 
 class VerdictKind(enum.StrEnum):
@@ -545,6 +559,8 @@ class Outcome(Frozen, frozen=True, kw_only=True):
     """What of the value has another label than the whole: the first that fits counts."""
     findings: tuple[Found, ...] = ()
     """What scanners found in it, where nobody vouches for it."""
+    mark: str = ""
+    """Style and marker that a model is shown it with, where nobody vouches for it (spotlight)."""
 
 
 class Call(Frozen, frozen=True, kw_only=True):
@@ -588,6 +604,10 @@ class Call(Frozen, frozen=True, kw_only=True):
     """What the kernel told the run with it: that it seems to be in a loop."""
     fingerprint: str = ""
     """What was asked and what came of it, comparable in all runs of a tree (scheduler/loops.py)."""
+    stream: str = ""
+    """Address of the pieces in which a model's answer went out; empty: it went out whole."""
+    traceparent: str = ""
+    """The span that the agent says it was asked in. Its word, and nothing else: a link."""
 
 
 # --- what the scheduler keeps of runs ---------------------------------------------------------
@@ -864,6 +884,9 @@ class Shown(Frozen, frozen=True, kw_only=True):
     tool: str
     arguments: dict[str, Any]
     origins: tuple[Origin, ...] = ()
+    """Of what chooses the target: judged."""
+    beside: tuple[Origin, ...] = ()
+    """Of the other arguments: only shown, to whoever is asked."""
     findings: tuple[str, ...] = ()
     """Lines: what of the arguments is the matter, and with which."""
     dry_run: tuple[str, ...] = ()

@@ -71,8 +71,19 @@ def test_a_substituted_run_leaves_out_what_the_user_would_have_done_next(
 
 def test_every_decision_is_timed(report: dict[str, Any]) -> None:
     suite = report["suites"][0]
-    assert len(suite["decisions_s"]) > 2 * 2 * 3
-    assert all(0 < one < 10 for one in suite["decisions_s"])
+    times = suite["times"]
+    assert len(times["wall_s"]) > 2 * 2 * 3
+    assert all(0 < one < 10 for one in times["wall_s"])
+    assert len(times["wall_s"]) == len(times["cpu_s"]) == len(times["verdict_s"])
+    both = zip(times["verdict_s"], times["cpu_s"], strict=True)
+    assert all(0 < without <= whole for without, whole in both)
+
+
+def test_the_same_calls_are_decided_with_many_policies_too(report: dict[str, Any]) -> None:
+    few, many = report["suites"][0]["few"], report["suites"][0]["many"]
+    assert len(few["cpu_s"]) == len(many["cpu_s"]) > 0
+    assert _figure(report, "mini: the same, 1,000 policies installed, CPU, p50") > 0
+    assert _figure(report, "mini: 1,000 installed, times the default set alone, p50") > 0
 
 
 def test_the_words_stand_beside_the_figures(report: dict[str, Any]) -> None:

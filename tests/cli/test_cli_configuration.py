@@ -65,6 +65,19 @@ def test_doctor_says_what_keeps_a_kernel_from_coming_up(world: World) -> None:
         assert done.code != 0 and "NOT_SET" in done.all, command
 
 
+def test_doctor_says_that_a_stricter_profile_holds_than_the_one_in_the_file(world: World) -> None:
+    says(world, 'profile = "strict"\n')
+    assert world.ring0("run", "agent.py:plain", "hi").code == 0
+    strict = world.ring0("doctor").out
+    assert "two people logged in at an issuer" in strict and "holds on" not in strict
+    says(world, "")
+    plain = " ".join(world.ring0("doctor").out.split())
+    assert "strict holds on; ring0.toml names default" in plain
+    assert "two people logged in" not in plain
+    assert world.ring0("reload", "--yes-loosen").code == 0
+    assert "holds on" not in world.ring0("doctor").out
+
+
 FAMILY = """
 from ring0 import Context, agent
 

@@ -29,6 +29,19 @@ async def recaller(ctx: Context, task: str):
     return [one["text"] for one in await ctx.memory.recall("supplier")]
 
 
+@tool(effect="once", critical=["to"])
+def send(to: str) -> str:
+    """Sends."""
+    return "sent"
+
+
+@agent(tools=[page, send])
+async def sender(ctx: Context, task: str):
+    found = await ctx.tool("page", n=1)
+    await ctx.model([{"role": "user", "content": found[0]["text"]}])
+    await ctx.tool("send", to=found[0]["text"].split()[-1])
+
+
 @agent(tools=[page])
 async def waiter(ctx: Context, task: str):
     await ctx.tool("page", n=1)
@@ -90,7 +103,40 @@ def test_labels_of_a_source_are_what_came_of_it(world: World) -> None:
     assert "a.txt" in told and "b.txt" in told and "came from it" in told
     found = world.ring0("labels", run, "--source", f"page@{run}/0/1", "--json").json
     assert list(found["runs"]) == [run]
-    assert "No run has seen" in world.ring0("labels", run, "--source", "nothing").out
+    nothing = world.ring0("labels", run, "--source", "nothing").out
+    assert "No run has got anything of a source nothing" in nothing
+
+
+SENDER = """
+name = "sender"
+entry = "labelled.py:sender"
+models = { default = { provider = "scripted", script = "puppet.toml" } }
+
+[functions.page]
+confidentiality = "private"
+"""
+
+
+def test_labels_of_a_held_call_are_told_before_anybody_answers(world: World) -> None:
+    world.write("labelled.py", AGENT)
+    world.write("puppet.toml", "rules = []")
+    world.write("agent.toml", SENDER)
+    first = world.start("run", "--manifest", "agent.toml", "--task", "go")
+    approval = world.pending()
+    run = world.live()[0]["id"]
+    told = world.ring0("labels", run).out
+    assert "0/3" in told and "send  pending" in told and f"DE-6666: page@{run}/0/1" in told
+    way = world.ring0("labels", run, "0/3").out
+    assert "to = DE-6666" in way and "page  r-" in way
+    # The question to a model is the whole conversation: where it came from is one line.
+    assert f"its question: page@{run}/0/1" in told and "messages[0]" not in told
+    assert "messages[0].content" in world.ring0("labels", run, "0/2").out
+    # Who answers is told how private it is, too.
+    assert "untrusted, private" in world.ring0("approvals", approval).out
+    assert "has read: untrusted, private" in world.ring0("show", run).out
+    assert world.ring0("deny", approval).code == 0
+    world.finish(first)
+    assert "send  refused" in world.ring0("labels", run).out
 
 
 def test_labels_that_cant_be_told_say_why(world: World) -> None:
@@ -104,7 +150,7 @@ def test_a_quarantine_is_shown_first_then_done_then_lifted(world: World) -> None
     run = read(world)
     recalled = ("run", "labelled.py:recaller", "what")
     asked = world.ring0("quarantine", "page")
-    assert "Nothing was done" in asked.out and "memory" in asked.out
+    assert "Nothing was done" in asked.out and "memory" in asked.out and asked.code == 2
     assert world.ring0("quarantine").out.strip() == "Nothing is quarantined."
     done = world.ring0("quarantine", "page", "--yes", "--note", "odd", "--json").json
     assert list(done["found"]["runs"]) == [run]

@@ -187,6 +187,7 @@ def test_infer_proposes_a_manifest_for_an_approved_server_with_a_reason_a_line(
     table = tomllib.loads(shown)["tools"]["calc"]["operations"]["add"]
     assert here.code == 0 and table["effect"] == "once" and table["critical"] == ["a"]
     assert "# `add` changes something" in shown
+    assert "is\n# the one line that loosens" in shown
     assert not (here.folder / "agent.toml").read_text().count("operations")
 
 
@@ -208,4 +209,6 @@ def test_infer_says_what_it_could_not_read(here: World) -> None:
     for text, words in (("{", "can't be read"), ("{}", "no list"), ("[{}]", "has no name")):
         path.write_text(text)
         assert words in here.ring0("infer", str(path)) and here.code == 2
+    path.write_text("def tool(): ...")
+    assert "Name an approved MCP server, or a JSON file" in here.ring0("infer", str(path))
     assert "no MCP server 'nowhere'" in here.ring0("infer", "nowhere")

@@ -12,13 +12,13 @@ from kernel_world import World
 from ring0.errors import Ring0Error
 from ring0.gateway import roles
 from ring0.gateway.control import Direct, Remote
-from ring0.gateway.operations import VERBS, Operations
+from ring0.gateway.operations import STARTING, VERBS, Operations
 from ring0.gateway.roles import ROLE_OF
 from ring0.identity.roles import RoleMissing
 from ring0.types import Operator, Role
 
-NO_VERB = {"printed", "recover"}
-"""In the table, and asked for otherwise: a GET, and `ring0 recover` in a process of its own."""
+NO_VERB = {"metrics", "printed", "recover"}
+"""In the table, and asked for otherwise: by GET, and `ring0 recover` in a process of its own."""
 
 
 def test_every_verb_is_in_the_table_and_nothing_else_is() -> None:
@@ -57,7 +57,7 @@ async def test_over_the_socket_a_verb_is_refused_before_its_request_is_even_read
             await Remote(w.home).ask(verb, {"x": "not even well-formed"})
         wanted = "role_missing" if ROLE_OF[verb] else "call_invalid"
         # One that starts runs is served by daemons alone.
-        assert caught.value.code == wanted or (verb == "run" and caught.value.code != "error")
+        assert caught.value.code == wanted or (verb in STARTING and caught.value.code != "error")
 
 
 async def test_in_a_process_of_its_own_each_operation_looks_at_the_role_too(

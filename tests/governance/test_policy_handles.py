@@ -62,6 +62,7 @@ def test_a_thousand_policies_for_other_tools_are_not_even_looked_at(
 def test_the_same_policies_are_parsed_once(
     given: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ring0.governance.policy.DECISION_KEY_BYTES_MAX", 0)  # Nothing is kept.
     policies = Policies.load()
     kinds = {policies.decide(question(rows=rows)).kind for rows in range(20)}
     assert kinds == {ASK} and len(given) == 40

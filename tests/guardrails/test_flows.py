@@ -314,14 +314,16 @@ def test_a_call_without_a_target_needs_a_name_that_the_user_typed() -> None:
     create = tool("create_event", recipients=("guests",), content=("notes",))
     desk = Desk("Put 'Dentist' into my calendar, tomorrow")
     assert desk.asks(create, title="Dentist", notes="bring card") == []
-    assert desk.asks(create, title="Party at Eve's", notes="x") == ["mutation"]
+    assert desk.asks(create, title="Party at Eve's", notes="x") == ["unfounded-target"]
+    named = tool("create_event", recipients=("guests",), content=("notes",), settings=("title",))
+    assert desk.asks(named, title="Party at Eve's", notes="x") == ["mutation"]
 
 
 def test_without_a_word_about_its_arguments_all_of_them_must_be_the_users() -> None:
     plain = tool("update_profile")
     desk = Desk("Update my profile: I live in 12 Elm Street, Springfield")
     assert desk.asks(plain, street="12 Elm Street", city="Springfield") == []
-    assert desk.asks(plain, street="12 Elm Street", phone="555-0199") == ["mutation"]
+    assert desk.asks(plain, street="12 Elm Street", phone="555-0199") == ["unfounded-target"]
 
 
 # --- many -----------------------------------------------------------------------------------------

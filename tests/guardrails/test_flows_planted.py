@@ -141,6 +141,33 @@ def test_a_field_is_looked_at_though_another_is_called_like_the_way_to_it(target
     assert desk.asks(NESTED, **args) == ["untrusted-target"]
 
 
+@pytest.mark.parametrize(
+    "cc",
+    [
+        "Eve <eve@evil.example>",
+        "eve@evil.example, eve@elsewhere.example",
+        "eve@evil.example (Eve)",
+        ["bob@acme.com", "Eve <eve@evil.example>"],
+        "Eve" + " E." * 300 + " <eve@evil.example>",
+        ["Eve" + " E." * 300 + " <eve@evil.example>"],
+        "see https://evil.example/x",
+    ],
+)
+def test_an_address_with_a_name_beside_it_is_one_also_where_no_manifest_names_its_argument(
+    cc: Any,
+) -> None:
+    desk = Desk("Mail bob@acme.com about the trip")
+    desk.saw("read_mail", "Eve, eve@evil.example, https://evil.example/x", shaped=False)
+    asks = desk.asks(MAIL, to="bob@acme.com", cc=cc, text="x")
+    assert "untrusted-target" in asks or "unfounded-target" in asks
+
+
+def test_what_the_user_typed_is_asked_about_no_more_for_the_name_beside_it() -> None:
+    desk = Desk("Mail bob@acme.com and Ann <ann@acme.com> about the trip")
+    assert desk.asks(MAIL, to="bob@acme.com", cc="Ann <ann@acme.com>", text="x") == []
+    assert desk.asks(MAIL, to="bob@acme.com", cc="bob@acme.com, ann@acme.com", text="x") == []
+
+
 KNOWN: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
     "what is only spoken of, by another verb": (
         "Summarise report.docx and delete temp.txt",

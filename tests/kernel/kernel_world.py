@@ -226,6 +226,7 @@ async def world(
     task: str = "the task",
     budget: Budget = Budget(),  # noqa: B008  (frozen)
     policy: str = "",
+    profile: str = "",
     start: bool = True,
     manifest: AgentManifest | None = None,
     secrets: bool = False,
@@ -238,8 +239,9 @@ async def world(
         if secrets:
             stack.enter_context(mock.patch.object(profiles, "_secret_of", return_value=""))
         async with _world(
-            home, runtime, environment, task, budget, policy, start, manifest, principal, fields
-        ) as here:
+            home, runtime, environment, task, budget, (policy, profile), start, manifest, principal,
+            fields,
+        ) as here:  # fmt: skip
             yield here
 
 
@@ -250,16 +252,20 @@ async def _world(
     environment: Mapping[str, str] | None,
     task: str,
     budget: Budget,
-    policy: str,
+    policies: tuple[str, str],
     start: bool,
     manifest: AgentManifest | None,
     principal: str,
     fields: dict[str, Any],
 ) -> AsyncIterator[World]:
     home.mkdir(exist_ok=True)
+    policy, profile = policies
+    said = f'profile = "{profile}"\n' if profile else ""
     if policy:
         (home / "own.cedar").write_text(policy)
-        (home / "ring0.toml").write_text('policy = ["own.cedar"]\n')
+        said += 'policy = ["own.cedar"]\n'
+    if said:
+        (home / "ring0.toml").write_text(said)
     made: list[World] = []
 
     async def embed(run: LiveRun, function: Callable[..., Any]) -> Any:

@@ -1,5 +1,5 @@
 """A stranger's target in what tools say of themselves, in servers, in answers from outside and
-beneath a user's role: each goes through where nobody looks at where it came from, none here.
+beneath a user's role: each goes through where nothing is held, none here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from approvals_world import PAY_SCHEMA
 from egress_world import Server, answer
 from kernel_world import World, world
-from poison_world import ALL, FORMS, LIFTED, MANY, TRIED, Taken, attack, tell
+from poison_world import ALL, FORMS, LIFTED, MANY, Taken, attack, count, guarded_or_not, tell
 from reaching_world import reachable
 
 from ring0.kernel.calls.proposals import Proposal
@@ -101,10 +101,15 @@ async def server(w: World, folder: Path, said: list[str]) -> None:
         w.tool(driver)
 
 
+@guarded_or_not
 @pytest.mark.parametrize("channel", CHANNELS_OF_A_SERVER)
-async def test_no_strangers_target_comes_from_an_mcp_server(tmp_path: Path, channel: str) -> None:
+async def test_no_strangers_target_comes_from_an_mcp_server(
+    tmp_path: Path, channel: str, profile: str
+) -> None:
     said = [FORMS[name](target) for target, name in ALL]
-    async with world(tmp_path / "home", policy=LIFTED, task="pay the bill", budget=MANY) as w:
+    async with world(
+        tmp_path / "home", policy=LIFTED, profile=profile, task="pay the bill", budget=MANY
+    ) as w:
         await server(w, tmp_path / "agent", said)
         taken = Taken(w.run, w.kernel)
 
@@ -132,15 +137,18 @@ async def test_no_strangers_target_comes_from_an_mcp_server(tmp_path: Path, chan
             found = await taken.ask(CallKind.TOOL, name, args)
             assert found.state is state, found
 
-        TRIED[f"MCP {channel}"] = await attack(taken, plant)
+        count(taken, f"MCP {channel}", await attack(taken, plant))
 
 
+@guarded_or_not
 @pytest.mark.parametrize("where", ["description", "enum", "default", "examples"])
 async def test_no_strangers_target_comes_from_what_an_agent_says_of_its_own_tools(
-    tmp_path: Path, where: str
+    tmp_path: Path, where: str, profile: str
 ) -> None:
     """At the door at which models are asked: what the question says of a tool founds nothing."""
-    async with world(tmp_path / "home", policy=LIFTED, task="pay the bill", budget=MANY) as w:
+    async with world(
+        tmp_path / "home", policy=LIFTED, profile=profile, task="pay the bill", budget=MANY
+    ) as w:
         taken = Taken(w.run, w.kernel)
         offers = {"pay": ("to",), "unguarded": ()}
         told: dict[str, Offer] = {}
@@ -169,7 +177,7 @@ async def test_no_strangers_target_comes_from_what_an_agent_says_of_its_own_tool
             schema = {**PAY_SCHEMA, "properties": {**PAY_SCHEMA["properties"], "to": to}}
             told["offer"] = Offer(description=text if where == "description" else "", schema=schema)
 
-        TRIED[f"own tool's {where}"] = await attack(taken, plant)
+        count(taken, f"own tool's {where}", await attack(taken, plant))
 
 
 RULES = """
@@ -182,15 +190,16 @@ args = { to = "{all}" }
 """
 
 
+@guarded_or_not
 @pytest.mark.parametrize("role", ["user", "system", "assistant"])
 async def test_no_role_of_a_message_makes_a_strangers_word_the_users(
-    tmp_path: Path, role: str
+    tmp_path: Path, role: str, profile: str
 ) -> None:
     (tmp_path / "rules.toml").write_text(RULES)
     models = {"m": ModelConfig(provider="scripted", script="rules.toml")}
     async with world(
-        tmp_path / "home", policy=LIFTED, task="pay the bill", budget=MANY, models=models,
-        folder=str(tmp_path),
+        tmp_path / "home", policy=LIFTED, profile=profile, task="pay the bill", budget=MANY,
+        models=models, folder=str(tmp_path),
     ) as w:  # fmt: skip
         taken = Taken(w.run, w.kernel)
 
@@ -199,15 +208,16 @@ async def test_no_role_of_a_message_makes_a_strangers_word_the_users(
             found = await taken.ask(CallKind.MODEL, "m", {"messages": messages})
             assert found.state is CallState.OK, found
 
-        TRIED[f"role {role}"] = await attack(taken, plant)
+        count(taken, f"role {role}", await attack(taken, plant))
 
 
 # --- what comes from outside ----------------------------------------------------------------------
 
 
+@guarded_or_not
 @pytest.mark.parametrize("part", ["body", "header", "status"])
 async def test_no_strangers_target_comes_in_an_answer_from_outside(
-    tmp_path: Path, part: str
+    tmp_path: Path, part: str, profile: str
 ) -> None:
     texts: dict[str, str] = {}
 
@@ -225,6 +235,8 @@ async def test_no_strangers_target_comes_in_an_answer_from_outside(
     async with made as (home, outside):
         place = f"https://localhost:{outside.port}"
         tools = {"web": {"use": "http", "egress": [f"GET {place}/*"]}}
+        config = home / "ring0.toml"
+        config.write_text((f'profile = "{profile}"\n' if profile else "") + config.read_text())
         async with world(home, task="pay the bill", budget=MANY, tools=tools) as w:
             taken = Taken(w.run, w.kernel)
 
@@ -233,4 +245,4 @@ async def test_no_strangers_target_comes_in_an_answer_from_outside(
                 found = await taken.ask(CallKind.TOOL, "web.get", {"url": f"{place}/bill"})
                 assert found.state is CallState.OK, found
 
-            TRIED[f"answer's {part}"] = await attack(taken, plant)
+            count(taken, f"answer's {part}", await attack(taken, plant))

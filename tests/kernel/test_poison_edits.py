@@ -1,4 +1,6 @@
-"""A stranger's target in calls that people change before they go on: all else stays as it was."""
+"""A stranger's target in calls that people change before they go on: all else stays as it was.
+Undefended nobody is asked, so that nothing is changed: each goes where the stranger says.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import msgspec
 import pytest
 from approvals_world import CAROL
 from kernel_world import Doing, world
-from poison_world import ALL, FORMS, LIFTED, MANY, TRIED, Taken, tell
+from poison_world import ALL, FORMS, GUARDS, LIFTED, MANY, Taken, count, tell
 
 from ring0.tools.registry import Tool
 from ring0.types import (
@@ -142,4 +144,33 @@ async def test_no_change_of_a_person_launders_a_strangers_target(
             await taken.reads(FORMS[name](target))
             await how(changed, target)
             await changed.goes_where_nobody_looks(to=target, copy=target)
-    TRIED[f"edit: {how.__name__}"] = len(ALL)
+    count(taken, f"edit: {how.__name__}", len(ALL))
+
+
+CALLS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "a_name_like_the_way_to_another": lambda t: {"mail": {"to": t}, "mail.to": "bob"},
+    "a_name_like_an_elements": lambda t: {"to": [t], "to[0]": "x"},
+    "the_other_argument": lambda t: {"to": t, "copy": t},
+    "the_same_argument_next_time": lambda t: {"to": t},
+    "a_note_beside_it": lambda t: {"to": t, "note": "x"},
+    "an_element_of_a_list": lambda t: {"to": [t, "bob"]},
+    "a_list_of_which_another_element_was_changed": lambda t: {"to": [t, "eva"], "copy": [t]},
+}
+"""What each of HOW has the model call."""
+
+
+@pytest.mark.parametrize("how", HOW, ids=lambda how: how.__name__)
+async def test_undefended_each_of_these_calls_goes_where_the_stranger_says(
+    tmp_path: Path, how: Callable[[Changed, str], Awaitable[None]]
+) -> None:
+    home = tmp_path / "home"
+    async with world(home, policy=LIFTED, profile="observe", task="pay bob", budget=MANY) as w:
+        taken = Taken(w.run, w.kernel)
+        changed = Changed(taken)
+        for target, name in ALL:
+            await taken.reads(FORMS[name](target))
+            args = CALLS[how.__name__](target)
+            assert not await changed.asked(**args), (target, name)
+            assert changed.paid[-1] == args
+            assert await taken.would_have_asked() & GUARDS, (target, name)
+    count(taken, f"edit: {how.__name__}", len(ALL))

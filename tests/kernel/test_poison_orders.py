@@ -1,5 +1,5 @@
 """A stranger's target in runs that deliveries and crons start: in what is delivered, copied, noted.
-Each goes through where nobody looks at where it came from, and none does here.
+Each goes through where nothing is held, and none does here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 import pytest
 from kernel_world import World, world
-from poison_world import ALL, FORMS, LIFTED, MANY, TARGETS, TRIED, Taken, tell
+from poison_world import ALL, FORMS, LIFTED, MANY, TARGETS, Taken, count, guarded_or_not, tell
 
 from ring0 import limits
 from ring0.gateway.hooks import Hooks, key_of
@@ -76,23 +76,19 @@ class Standing:
 
 
 @contextlib.asynccontextmanager
-async def standing(tmp_path: Path) -> AsyncIterator[Standing]:
-    async with world(tmp_path / "home", policy=LIFTED, start=False) as w:
+async def standing(tmp_path: Path, profile: str = "") -> AsyncIterator[Standing]:
+    async with world(tmp_path / "home", policy=LIFTED, profile=profile, start=False) as w:
         yield Standing(w, tmp_path / "agent")
 
 
-async def obeys(taken: Taken, target: str, number: int) -> None:
-    assert await taken.is_asked("pay", target, number), target
-    assert not await taken.is_asked("unguarded", target, number), target
-
-
+@guarded_or_not
 @pytest.mark.parametrize("scheme", list(HookScheme))
 async def test_no_strangers_target_comes_in_a_delivery_that_is_signed(
-    tmp_path: Path, scheme: HookScheme, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scheme: HookScheme, profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "HOOK_DELIVERIES_PER_MIN_MAX", 100_000)
     key = "whsec_" + base64.b64encode(b"k" * 32).decode()
-    async with standing(tmp_path) as s:
+    async with standing(tmp_path, profile) as s:
         kernel = s.w.kernel
         Vault(s.w.home).set("hook.push", key, 1)
         await kernel.orders.set_hook(
@@ -115,10 +111,10 @@ async def test_no_strangers_target_comes_in_a_delivery_that_is_signed(
                     taken = s.taken(run)
                     event = await taken.tool("files.read", path=EVENT_FILE)
                     assert target in json.loads(event.value["text"])["task"]
-                    await obeys(taken, target, number)
+                    await taken.obeys(target, number)
         finally:
             await hooks.close()
-    TRIED[f"webhook {scheme}"] = len(ALL)
+    count(taken, f"webhook {scheme}", len(ALL))
 
 
 def signed(scheme: HookScheme, key: str, body: bytes, number: int, now_us: int) -> dict[str, str]:
@@ -131,12 +127,13 @@ def signed(scheme: HookScheme, key: str, body: bytes, number: int, now_us: int) 
     return {"webhook-id": name, "webhook-timestamp": when, "webhook-signature": f"v1,{right}"}
 
 
+@guarded_or_not
 @pytest.mark.parametrize("how", ["copied", "name", "memory"])
 async def test_no_strangers_target_comes_into_a_run_that_a_cron_starts(
-    tmp_path: Path, how: str
+    tmp_path: Path, how: str, profile: str
 ) -> None:
     """From the files that its agent copies, from their names, and from what a run before noted."""
-    async with standing(tmp_path) as s:
+    async with standing(tmp_path, profile) as s:
         kernel = s.w.kernel
         for number, (target, name) in enumerate(ALL, 1):
             text = FORMS[name](target)
@@ -166,8 +163,8 @@ async def test_no_strangers_target_comes_into_a_run_that_a_cron_starts(
                 query = {"query": f"supplier {target}"}
                 found = await taken.ask(CallKind.MEMORY_RECALL, "", query)
                 assert target in str(found.value)
-            await obeys(taken, target, number)
-    TRIED[f"cron {how}"] = len(ALL)
+            await taken.obeys(target, number)
+    count(taken, f"cron {how}", len(ALL))
 
 
 async def test_a_cron_or_a_hook_pays_whom_the_operators_own_task_names(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ async def test_a_journal_of_hostile_names_verifies(tmp_path: Path) -> None:
 
 
 def test_values_that_nothing_names_are_counted_and_not_judged(folder: Path) -> None:
-    forge(folder, "INSERT INTO blob VALUES ('aa', x'00')")
+    forge(folder, "INSERT INTO blob VALUES ('aa', 0, x'00')")
     report = verified(folder)
     assert report.ok and report.unnamed == 1
 

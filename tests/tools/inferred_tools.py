@@ -237,7 +237,7 @@ CASES = [
         "Adds a comment.",
         "ticket_id comment public:bool",
         CHANGES,
-        "ticket_id",
+        "ticket_id public",
         "",
         "comment",
     ),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ring0.cli import output
+from ring0.cli import output, proving
 from ring0.cli.output import console, indented, line, text
 from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
+from ring0.cli.proving import AnchorFiles, KeyNames, anchors_for, not_anchored
 from ring0.cli.reloading import changes
 from ring0.errors import ReplayDiverged, VerifyFailed
 from ring0.identity import Vault
 from ring0.kernel.agent import manifests
+from ring0.observability.proof import logs
+from ring0.observability.proof.anchors import Anchors
 from ring0.observability.verify import Report, verify
 
 if TYPE_CHECKING:
@@ -20,8 +25,12 @@ if TYPE_CHECKING:
     from ring0.kernel.replay import Replayed
 
 LIMIT = (
-    "Whoever owns this machine can rewrite the journal and its head file together. Keep the root"
-    " somewhere else to find that out."
+    "What was written after the last checkpoint that is kept elsewhere can be rewritten by whoever"
+    " owns this machine."
+)
+HERE = (
+    "The checkpoint and its key are this folder's own: whoever owns the machine can rewrite all of"
+    " it together. `--anchor FILE --key KEY`, kept elsewhere, finds that out."
 )
 
 
@@ -33,6 +42,7 @@ def add_to(app: typer.Typer) -> None:
     audit.callback()(_group)
     audit.command("verify")(verify_all)
     audit.command("changes")(changes)
+    proving.add_to(audit)
     app.add_typer(audit, name="audit")
 
 
@@ -89,13 +99,32 @@ async def _replay(place: Place, name: str) -> Replayed:
         return await replay(place.home, store, gate, door.doors(gate), row.id)
 
 
-def verify_all(context: typer.Context, as_json: Json = False) -> None:
-    """Check the whole journal: every hash, the order, every value, every row of every table."""
+def verify_all(
+    context: typer.Context,
+    anchor: AnchorFiles = None,
+    key: KeyNames = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(help="A journal.db or a folder of `audit export`: the log alone, no kernel."),
+    ] = None,
+    log_only: Annotated[
+        bool, typer.Option("--log-only", help="The log and its anchors; no values, no tables.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check the journal against its anchors: every hash, the order, every value, every row."""
+    files, keys = anchor or [], key or []
+    if journal is not None or log_only:
+        home = None if journal is not None else place_of(context).home
+        _verify_log(home, journal, files, keys, as_json)
+        return
     place = place_of(context)
-    report = work(lambda: _verify(place))
+    anchors = anchors_for(place.home, files, keys)
+    report = work(lambda: _verify(place, anchors))
+    limit = LIMIT if files and keys else f"{LIMIT} {HERE}"
     if as_json:
-        output.print_json({**output.builtins(report), "limit": LIMIT})
-        raise typer.Exit(0 if report.ok else VerifyFailed.exit_code)
+        output.print_json({**output.builtins(report), "anchored_by": _by(anchors), "limit": limit})
+        raise typer.Exit(0 if report.ok and anchors.held else VerifyFailed.exit_code)
     out = console()
     out.print(
         text(
@@ -104,7 +133,8 @@ def verify_all(context: typer.Context, as_json: Json = False) -> None:
             else f"events  {report.events}\n",
             f"values  {report.blobs}\nrows    {report.rows}, against a rebuild from the events\n",
             f"root    {report.root}\n",
-            f"head    the head file vouches for {report.anchored} events",
+            f"head    the head file vouches for {report.anchored} events\n",
+            _signed(report.events, anchors),
         )
     )
     if not report.ok:
@@ -115,13 +145,60 @@ def verify_all(context: typer.Context, as_json: Json = False) -> None:
             why=line(report.problems[0], 400),
             todo="Keep it as it is, and put back a copy to work on.",
         )
+    if not anchors.held:
+        raise not_anchored(files, anchors)
     out.print(text(("The journal is what was written. ", "bold green")))
-    out.print(text((f"The limit: {LIMIT}", "dim")))
+    out.print(text((f"The limit: {limit}", "dim")))
 
 
-async def _verify(place: Place) -> Report:
+def _signed(events: int, anchors: Anchors) -> str:
+    if not anchors.held:
+        return "signed  no checkpoint vouches for any of it"
+    seen = f", seen by {', '.join(map(line, sorted(anchors.witnesses)))}" * bool(anchors.witnesses)
+    after = events - anchors.size
+    return f"signed  a checkpoint vouches for {anchors.size} events{seen}; {after} came after it"
+
+
+def _by(anchors: Anchors) -> dict[str, Any]:
+    return {"checkpoints": anchors.held, "witnesses": sorted(anchors.witnesses)}
+
+
+async def _verify(place: Place, anchors: Anchors) -> Report:
     async with place.reading() as store:
-        return await verify(store)
+        return await verify(store, anchors)
+
+
+def _verify_log(
+    home: Path | None,
+    journal: Path | None,
+    files: Sequence[Path],
+    keys: Sequence[str],
+    as_json: bool,
+) -> None:
+    """The log alone."""
+    where = journal or home
+    assert where is not None, "one of the two"
+    beside = where / logs.CHECKPOINTS
+    if not files and journal is not None and beside.is_file():
+        files = [beside]
+    anchors = anchors_for(home, files, keys)
+    report = logs.check_log(logs.entries_of(where), anchors)
+    limit = LIMIT if keys else f"{LIMIT} {HERE}"
+    if as_json:
+        output.print_json({**output.builtins(report), "anchored_by": _by(anchors), "limit": limit})
+        raise typer.Exit(0 if report.ok and anchors.held else VerifyFailed.exit_code)
+    signed = _signed(report.events, anchors)
+    console().print(text(f"events  {report.events}\nroot    {report.root}\n{signed}"))
+    if not report.ok:
+        raise VerifyFailed(
+            "The log is not what was signed.",
+            why=line(report.problems[0], 400),
+            todo="Keep it as it is: it is evidence.",
+        )
+    if not anchors.held:
+        raise not_anchored(files, anchors)
+    console().print(text(("The log is what was signed. ", "bold green")))
+    console().print(text((f"The limit: {limit}", "dim")))
 
 
 def explain_call(
@@ -196,7 +273,7 @@ def _print(explained: Explained) -> None:
     out.print(text(("What it was decided on", "bold")))
     facts: dict[str, Any] = output.builtins(explained.again.question)
     for name, value in facts.items():
-        out.print(indented(text((f"{name:<16}", "dim"), output.value_line(value, 300)), 4))
+        out.print(indented(text((f"{name:<20} ", "dim"), output.value_line(value, 300)), 4))
     if explained.origins:
         out.print(text(("Where its arguments came from", "bold")))
     for origin in explained.origins:

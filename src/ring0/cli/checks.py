@@ -23,7 +23,7 @@ from ring0.identity import Vault, operator_name
 from ring0.kernel.agent import manifests
 from ring0.kernel.agent.config_notify import places_of
 from ring0.kernel.folder import LOCK
-from ring0.kernel.operating import checking
+from ring0.kernel.operating import changing, checking
 from ring0.models import prices
 from ring0.store.sqlite.opening import open_store
 from ring0.tools.sandbox import Probe, SandboxSpec, cgroups
@@ -53,6 +53,7 @@ async def checks(place: Place) -> list[Check]:
     found += [_kernel(place.home), _config(place), _model(place.environment), _prices(place)]
     if not place.is_new:
         found.append(_journal(place))
+        found += await _profile(place)
         found += await _told(place)
     return found
 
@@ -209,6 +210,10 @@ def _config(place: Place) -> Check:
         todo = 'Set profile = "balanced" or "strict" before anything depends on it.'
         return Check("configuration", "note", f"{what}; {listing.OBSERVED}", todo)
     profile = f"; profile {config.profile}" if config.profile else ""
+    if config.profile == "strict" and config.oidc is None:
+        what += f"{profile}; what can't be taken back wants two people logged in at an issuer"
+        todo = "Name one in [oidc] (docs/identity.md): until then nobody can say yes to that."
+        return Check("configuration", "note", what, todo)
     return Check("configuration", "ok", what + profile)
 
 
@@ -244,6 +249,20 @@ def _journal(place: Place) -> Check:
     return Check(
         "journal", "ok", f"{events.size if events else 0} events; `ring0 audit verify` checks them"
     )
+
+
+async def _profile(place: Place) -> list[Check]:
+    """Whether a stricter profile holds than the one that ring0.toml names."""
+    try:
+        async with place.reading() as store:
+            said = changing.read(place.home, await store.settings())
+    except Ring0Error:
+        return []  # The journal's and the configuration's own checks say it.
+    if not said.held:
+        return []
+    holds = said.config.profile or changing.DEFAULT
+    what = f"{holds} holds on; ring0.toml names {said.held}, which holds less back"
+    return [Check("profile", "note", what, "`ring0 reload --yes-loosen`, or put it back.")]
 
 
 async def _told(place: Place) -> list[Check]:

@@ -50,10 +50,8 @@ async def compare(place: Place, old: Policies, new: Policies) -> Compared:
                     continue
                 evidence = msgspec.json.decode(await store.blob(call.decision), type=Evidence)
                 if tools is None and (old.looks_at(call.name) or new.looks_at(call.name)):
-                    tools = await _tools(store, run, place)
-                verdicts = [
-                    _again(policies, call, evidence, tools or {}) for policies in (old, new)
-                ]
+                    tools = await tools_of(store, run, place)
+                verdicts = [again(policies, call, evidence, tools or {}) for policies in (old, new)]
                 if None in verdicts:
                     undecided.append(call.id)
                     continue
@@ -70,7 +68,7 @@ def _differs(call: Call, old: Verdict, new: Verdict) -> Iterator[Differs]:
         yield Differs(call=call.id, kind=call.kind, name=call.name, old=old, new=new)
 
 
-def _again(
+def again(
     policies: Policies, call: Call, evidence: Evidence, tools: dict[str, ToolManifest]
 ) -> Verdict | None:
     """None: it looks at arguments, and the tool's schema of then is not known."""
@@ -86,13 +84,16 @@ def _again(
     return policies.decide(question)
 
 
-async def _tools(store: SqliteStore, run: Run, place: Place) -> dict[str, ToolManifest]:
+async def tools_of(store: SqliteStore, run: Run, place: Place) -> dict[str, ToolManifest]:
     """By digest, the tools of the agent that a run was started with, as far as they are known."""
+    manifest = (await agents.family_of(store, run.id)).manifest
+    found = list(manifest.functions)
+    # As an isolated run had them: pinned with their code.
+    found += [msgspec.structs.replace(one, code_digest=run.agent_digest) for one in found]
     try:
-        manifest = (await agents.family_of(store, run.id)).manifest
-        found = [*manifest.functions, *offered.built_in(manifest, place.runtime, place.home)]
+        found += offered.built_in(manifest, place.runtime, place.home)
     except Ring0Error:  # A file or a pin that it names is gone; its functions are on record.
-        found = list((await agents.family_of(store, run.id)).manifest.functions)
+        pass
     return {registry.digest(tool): tool for tool in found}
 
 

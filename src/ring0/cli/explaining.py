@@ -11,9 +11,10 @@ from ring0.cli import output
 from ring0.cli.parts import outcome_of
 from ring0.errors import StoreDamaged
 from ring0.governance import Explanation, Policies, Question
+from ring0.kernel.steps.forks import asks_as_a_fork
 from ring0.store.events import KERNEL, PolicyLoaded
 from ring0.store.sqlite import SqliteStore
-from ring0.types import Call, Origin, Shown
+from ring0.types import Call, Origin, Shown, VerdictKind
 
 
 class Evidence(msgspec.Struct):
@@ -38,7 +39,11 @@ class Explained:
     @property
     def same(self) -> bool:
         """Does the policy of then decide now as it did?"""
-        return self.again is not None and self.again.verdict == self.call.verdict
+        if self.again is None:
+            return False
+        if asks_as_a_fork(self.call.verdict):  # Because it allowed it: else it had stayed so.
+            return self.again.verdict.kind is VerdictKind.ALLOW
+        return self.again.verdict == self.call.verdict
 
     def as_dict(self) -> dict[str, Any]:
         return {

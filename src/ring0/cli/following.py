@@ -66,7 +66,7 @@ async def _follow(place: Place, name: str, quiet: bool, as_json: bool) -> int:
             remote = (
                 None if quiet else other_end.remote(place.home, place.runtime, place.environment)
             )
-            row = await _look_on(place, store, view, row, remote, since_start=False)
+            row = await look_on(place, store, view, row, remote, since_start=False)
         await print_result(store, row, as_json)
     return EXIT.get(row.state, EXIT_WAITING)
 
@@ -87,7 +87,8 @@ async def submit(
 
     out = console(error=as_json)
     remote = other_end.remote(place.home, place.runtime, place.environment)
-    row = await remote.start(bare.manifest, bare.around, task, priority, only)
+    trace = place.environment.get("TRACEPARENT", "")  # As OpenTelemetry hands it to a process.
+    row = await remote.start(bare.manifest, bare.around, task, priority, only, trace)
     if detach:
         if as_json:
             output.print_json({"run": row.id})
@@ -97,7 +98,7 @@ async def submit(
     forgive(out.file)  # A run goes on though nobody can watch it.
     async with place.reading() as store:
         view = View(store, place.runtime, out, answer=Prompt(answering(place), out).ask)
-        row = await _look_on(place, store, view, row, remote, since_start=True)
+        row = await look_on(place, store, view, row, remote, since_start=True)
         await print_result(store, row, as_json)
     return EXIT.get(row.state, EXIT_WAITING)
 
@@ -113,7 +114,7 @@ def answering(place: Place) -> Any:
     return give
 
 
-async def _look_on(
+async def look_on(
     place: Place,
     store: SqliteStore,
     view: View,

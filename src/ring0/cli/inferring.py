@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import typer
@@ -20,6 +20,11 @@ from ring0.errors import InvalidInput, NotFound
 from ring0.tools.inferring import infer as inferred
 from ring0.tools.inferring import proposed
 from ring0.tools.mcp import pins, usable
+
+_HEAD: Final = """\
+# Worked out from names, words and schemas: what you take over is your word. `unattended = true` is
+# the one line that loosens: leave it out where a person is to be asked. docs/guardrails.md
+"""
 
 
 class Told(NamedTuple):
@@ -52,6 +57,7 @@ def infer(
     if as_json:
         output.print_json({"tools": {told.table: one for told, one in found}})
         return
+    put(console(), text(_HEAD))
     for told, one in found:
         put(console(), text(proposed(told.table, one, server=told.server)))
         put(console(), text(""))
@@ -87,7 +93,9 @@ def _of_file(path: Path) -> Iterator[Told]:
         given = msgspec.json.decode(raw)
     except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise InvalidInput(
-            f"{path} can't be read as JSON.", why=str(error)[:300], todo="Name another."
+            f"{path} can't be read as JSON.",
+            why=str(error)[:300],
+            todo="Name an approved MCP server, or a JSON file with a list of tools.",
         ) from None
     listed = given.get("tools") if isinstance(given, Mapping) else given
     if not isinstance(listed, list):

@@ -5,7 +5,7 @@ Not here: how that is found (kernel/lineage/).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,15 +14,17 @@ from ring0 import limits
 from ring0.cli import output
 from ring0.cli.output import console, indented, line, text
 from ring0.cli.parts import place as place_in_run
+from ring0.cli.parts import worst_read
 from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
 from ring0.errors import InvalidInput
-from ring0.types import Run
+from ring0.types import CallKind, Run
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
     from ring0.kernel.lineage.reaching import Item, Reached
-    from ring0.kernel.lineage.tracing import Step, Trace, Traced
+    from ring0.kernel.lineage.tracing import Step, Trace, Traced, Traces
+    from ring0.store.sqlite import SqliteStore
 
 NOWHERE = "nowhere that the kernel has seen"
 _STYLES = {"untrusted": "red", "trusted-field": "green", "user": "bold green", "system": "dim"}
@@ -44,8 +46,8 @@ def labels(
         typer.Option(
             "--source",
             metavar="SOURCE",
-            help="What came of it in this tree: a result `crm.query@r-…/0/3`, a tool, a file, an"
-            " address, `run r-…`.",
+            help="What came of it in this tree: a result `crm.query@r-…/0/3`, a tool, a file, a"
+            " URL, `run r-…`.",
         ),
     ] = "",
     as_json: Json = False,
@@ -73,7 +75,7 @@ async def _labels(place: Place, name: str, call: str, source: str, as_json: bool
             return
         traces = Traces(store)
         if call:
-            way = await traces.way((await call_named(store, row, call)).id)
+            way = await traces.way(await _call_id(store, traces, row, call))
             if as_json:
                 output.print_json({"run": row.id, "way": way})
             else:
@@ -86,32 +88,49 @@ async def _labels(place: Place, name: str, call: str, source: str, as_json: bool
         _print(trace)
 
 
+async def _call_id(store: SqliteStore, traces: Traces, row: Run, name: str) -> str:
+    """Of a call that is on record, or of one that is held. Raises NotFound."""
+    held = f"{row.id}/{name.removeprefix(f'{row.id}/')}"
+    if held in (await traces.of(row.id)).calls:
+        return held
+    return (await call_named(store, row, name)).id
+
+
 # --- one run: each call, one step back ----------------------------------------------------------
 
 
 def _print(trace: Trace) -> None:
     out, run = console(), trace.run
-    head = f"  has read: {run.label.integrity}, {run.label.confidentiality}"
+    head = f"  has read: {worst_read(run.label)}"
     out.print(text((run.id, "bold cyan"), (head, "dim")))
     for call in trace.calls.values():
         out.print(_head(call))
-        for origin in call.origins:
-            out.print(
-                indented(
-                    text(
-                        f"{line(origin.argument, 60)} = {line(origin.value, 80)}: ",
-                        ", ".join(line(one, 80) for one in origin.sources) or NOWHERE,
-                        (f"  [{origin.integrity if origin.sources else 'untrusted'}]", "dim"),
-                    ),
-                    4,
-                )
-            )
+        for words in _question(call) if call.kind is CallKind.MODEL else _origins(call):
+            out.print(indented(words, 4))
         for argument, who in call.edited.items():
             out.print(indented(text((f"{line(argument, 60)} was changed by ", "yellow"), who), 4))
         for path, label in call.fields.items():
             out.print(indented(text(("field ", "dim"), line(path, 80), (f"  [{label}]", "dim")), 4))
         for said in call.declassified:
             out.print(indented(text((declassified(said), "yellow")), 4))
+
+
+def _origins(call: Traced) -> Iterator[Any]:
+    for origin in call.origins:
+        yield text(
+            f"{line(origin.argument, 60)} = {line(origin.value, 80)}: ",
+            ", ".join(line(one, 80) for one in origin.sources) or NOWHERE,
+            (f"  [{origin.integrity if origin.sources else 'untrusted'}]", "dim"),
+        )
+
+
+def _question(call: Traced) -> Iterator[Any]:
+    """What a model was asked is the whole conversation, and each tool with its schema: only where
+    it came from. `ring0 labels RUN CALL` has each text of it."""
+    sources = dict.fromkeys(one for origin in call.origins for one in origin.sources)
+    nowhere = sum(not origin.sources for origin in call.origins)
+    found = ", ".join(line(one, 80) for one in sources) or "nothing that the kernel has seen"
+    yield text(f"its question: {found}", (f"; {nowhere} texts from {NOWHERE}", "dim"))
 
 
 def declassified(said: Any) -> str:
@@ -188,7 +207,15 @@ def print_reached(found: Reached) -> None:
     """By run, what may come of the source."""
     out = console()
     if not found.runs:
-        out.print(text(f"No run has seen {line(found.source, 120)}."))
+        out.print(text(f"No run has got anything of a source {line(found.source, 120)}."))
+        out.print(
+            text(
+                (
+                    "It is named as `ring0 labels RUN` prints it after `from`; no part of a text.",
+                    "dim",
+                )
+            )
+        )
         return
     items: dict[str, list[Item]] = {}
     for item in found.items:
@@ -211,6 +238,6 @@ def _items(items: Iterable[Item]) -> Iterable[Any]:
         yield text(
             (f"#{item.seq}  ", "dim"),
             (f"{item.kind}  ", "bold" if item.direct else ""),
-            line(item.name, 200),
+            line(item.name, 200) or "what the kernel noted of it",
             ("  came from it" if item.direct else "", "red"),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import msgspec
@@ -95,14 +96,59 @@ def show(
     run: RunName = "last",
     printed: Annotated[bool, typer.Option("--output", help="What its process printed.")] = False,
     events: Annotated[bool, typer.Option("--events", help="Its journal, entry by entry.")] = False,
+    times: Annotated[
+        bool, typer.Option("--waterfall", help="When each call began and ended.")
+    ] = False,
+    costs: Annotated[bool, typer.Option("--costs", help="What it spent, and on what.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", help="Calls of this kind, state or name: model, refused.", show_default=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a run as a tree: its calls with verdict, rule, label, cost, and its children."""
     place = place_of(context)
-    work(lambda: _show(place, run, printed, events, as_json))
+    if times or costs:
+        work(lambda: _drawn(place, run, times, costs, as_json))
+        return
+    work(lambda: _show(place, run, printed, events, frozenset(only or ()), as_json))
 
 
-async def _show(place: Place, name: str, printed: bool, events: bool, as_json: bool) -> None:
+async def _drawn(place: Place, name: str, times: bool, costs: bool, as_json: bool) -> None:
+    from ring0.cli import waterfall
+
+    out = console()
+    async with place.reading() as store:
+        told = await tree.gather(store, await run_named(store, name))
+    now_us = place.runtime.now_us()
+    if as_json:
+        spent = [
+            {"of": of, "calls": calls, "tokens": tokens, "cost_microusd": cost}
+            for of, calls, tokens, cost in waterfall.costs(told)
+        ]
+        rows = [asdict(row) for row in waterfall.rows(told, now_us)]
+        output.print_json({"run": told.run.id, "rows": rows, "costs": spent})
+        return
+    if times:
+        for drawn in waterfall.draw(told, now_us, output.columns_of(out)):
+            out.print(drawn, soft_wrap=True)
+    if costs:
+        out.print(
+            output.table(
+                ("OF", "CALLS", "TOKENS", "COST"),
+                [
+                    (of, f"{calls:,}", f"{tokens:,}", output.money(cost))
+                    for of, calls, tokens, cost in waterfall.costs(told)
+                ],
+            )
+        )
+
+
+async def _show(
+    place: Place, name: str, printed: bool, events: bool, only: frozenset[str], as_json: bool
+) -> None:
     out = console()
     async with place.reading() as store:
         row = await run_named(store, name)
@@ -125,7 +171,7 @@ async def _show(place: Place, name: str, printed: bool, events: bool, as_json: b
                     )
                 )
         else:
-            told = await tree.gather(store, row)
+            told = tree.narrowed(await tree.gather(store, row), only)
             if as_json:
                 output.print_json(told.as_dict())
             else:

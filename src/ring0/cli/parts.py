@@ -175,7 +175,7 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
         )
     for number, finding in enumerate(shown.findings):
         grid.add_row("found" if number == 0 else "", text((line(finding, 300), "yellow")))
-    grid.add_row("the run has read", text((str(shown.run_label.integrity), "bold")))
+    grid.add_row("the run has read", text((worst_read(shown.run_label), "bold")))
     grid.add_row("the way back", text((line(shown.reversal), "bold")))
     for reason in shown.reasons:
         grid.add_row(
@@ -192,6 +192,11 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
         border_style="yellow",
         expand=False,
     )
+
+
+def worst_read(label: Label) -> str:
+    """A run's own label in words: the worst that it has read, and who may see that."""
+    return f"{label.integrity}, {label.confidentiality}"
 
 
 def _people(approval: Approval, principal: str) -> str:

@@ -29,8 +29,8 @@ def quarantine(
         str,
         typer.Argument(
             metavar="[SOURCE]",
-            help="A result `crm.query@r-…/0/3`, a tool, a file, an address, `hook NAME`,"
-            " `run r-…`: `ring0 labels` prints them. Without one: what is quarantined.",
+            help="A result `crm.query@r-…/0/3`, a tool, a file, a URL, `hook NAME`, `run r-…`:"
+            " `ring0 labels` prints them. Without one: what is quarantined.",
         ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do it without being asked.")] = False,
@@ -98,7 +98,7 @@ def _confirm(place: Place, source: str, *, kill: bool, as_json: bool) -> None:
     )
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         console().print(text(("Nothing was done: give --yes to do it.", "bold")))
-        raise typer.Exit(0)
+        raise typer.Exit(2)
     console().print("Quarantine it? Type yes: ", end="")
     if sys.stdin.readline().strip().lower() != "yes":
         raise Interrupted("Nothing was done.", todo="Nothing.")

@@ -115,7 +115,7 @@ def _said(name: str, before: str, after: str) -> tuple[tuple[str, str], str]:
     else:
         none = DEFAULT if name in ("policy", "profile") else "none"
         told = f"{_short(before) or none} to {_short(after)}"
-    return (f"{name:<8}", "bold"), told
+    return (f"{name:<7} ", "bold"), told
 
 
 def _short(value: str) -> str:

@@ -243,7 +243,8 @@ async def _run(
         family = await describe(kernel)
         for warning in keyless.told(kernel, family.manifest):
             put(out, text((line(warning, 600), "bold yellow")))
-        row = await kernel.start(family, task, principal=by.name, only=only)
+        trace = place.environment.get("TRACEPARENT", "")
+        row = await kernel.start(family, task, principal=by.name, only=only, traceparent=trace)
         for warning in await profiles.warnings(kernel, row.id):
             put(out, text((line(warning, 600), "bold yellow")))
         view = View(kernel.store, place.runtime, out, answer=Prompt(giving(kernel), out).ask)

@@ -93,10 +93,11 @@ class Log:
         forgive(sys.stdout)
         forgive(sys.stderr)
 
-    def line(self, what: str, run: str) -> None:
+    def line(self, what: str, run: str, trace_id: str = "") -> None:
         moment = output.moment(self._runtime.now_us())
         if self._as_json:
             told = {"at": moment.replace(" ", "T") + "Z", "run": run, "what": what}
+            told |= {"trace_id": trace_id} if trace_id else {}
             sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
             return

@@ -4,8 +4,8 @@ that spawned them, its files, its result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ from rich.tree import Tree
 from ring0.cli import output
 from ring0.cli.labels import declassified
 from ring0.cli.output import line, text
-from ring0.cli.parts import arguments, brief, outcome_of, place
+from ring0.cli.parts import arguments, brief, outcome_of, place, worst_read
 from ring0.kernel.undo.planning import AGENT, look
 from ring0.store.approving import DENIED_IN_A_ROW
 from ring0.store.events import Declassified, Entry, RunEnded
@@ -129,6 +129,21 @@ async def gather(store: SqliteStore, run: Run) -> Told:
     return told
 
 
+def narrowed(told: Told, only: Collection[str]) -> Told:
+    """With the calls of these kinds, states, verdicts or names alone, and those that lead to a
+    child; all of them where there is none of these words."""
+    if not only:
+        return told
+
+    def wanted(call: Call) -> bool:
+        of = {str(call.kind), call.name, str(call.state), str(call.verdict.kind)}
+        return bool(of & {*only}) or call.id in told.children
+
+    children = {call: narrowed(child, only) for call, child in told.children.items()}
+    calls = [one for one in told.calls if wanted(one[0])]
+    return replace(told, calls=calls, children=children)
+
+
 async def printed(store: SqliteStore, run: Run) -> dict[str, str]:
     """What the run's process printed: the end of each stream. Empty while it goes on."""
     async for entry in store.entries(run.id):
@@ -183,7 +198,7 @@ def _head(run: Run, now_us: int) -> Text:
         (
             f"  {run.mode}, for {run.principal}, {run.calls_used} of {run.budget.calls} calls,"
             f" {output.money(run.cost_used_microusd)}, {output.lasted(run.started_us, ends)},"
-            f" has read: {run.label.integrity}, agent {run.agent_digest[:12]}",
+            f" has read: {worst_read(run.label)}, agent {run.agent_digest[:12]}",
             "dim",
         ),
     )

@@ -48,6 +48,8 @@ class Said(Frozen, frozen=True, kw_only=True, tag="said"):
 
     what: str
     run: str = ""
+    trace_id: str = ""
+    """Of a run that goes on."""
 
 
 class Failed(Frozen, frozen=True, kw_only=True, tag="failed"):

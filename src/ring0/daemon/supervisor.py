@@ -17,8 +17,9 @@ from ring0.daemon.faults import FAULT_EXIT
 from ring0.errors import Ring0Error, RunFailed, StoreFull
 from ring0.runtime import Runtime
 
-Log = Callable[[str, str], None]
-"""(what, run): a line for whoever operates the daemon; the run may be empty."""
+Log = Callable[..., None]
+"""(what, run): a line for whoever operates the daemon; the run may be empty. Of a run that goes on
+also its trace id."""
 
 
 class WorkerProcess(Protocol):
@@ -265,7 +266,8 @@ class _Watch:
             case Held():
                 self.held = True
             case Said():
-                self._log(message.what, message.run)
+                trace = (message.trace_id,) if message.trace_id else ()
+                self._log(message.what, message.run, *trace)
             case Failed():
                 self.error = Told(message)
             case Beat():

@@ -37,13 +37,16 @@ from ring0.daemon.channel import (
 from ring0.daemon.faults import FAULT_EXIT, keep_fault
 from ring0.daemon.journal import Journal
 from ring0.daemon.needs import Needs
+from ring0.daemon.telemetry import Telemetry
 from ring0.errors import Ring0Error, StoreFailed, StoreFull
 from ring0.gateway.control import Control, at_work
 from ring0.kernel.agent import profiles
 from ring0.kernel.agent.observing import OBSERVED
 from ring0.kernel.kernel import Kernel
 from ring0.kernel.life.recovery import HOLDER
+from ring0.kernel.live import LiveRun
 from ring0.kernel.operating import changing
+from ring0.observability.telemetry import ids
 from ring0.runtime import Runtime
 from ring0.types import LIVE, Mode, Run, RunState
 
@@ -71,6 +74,8 @@ class Worker:
         self._died_young = died_young
         self._stop = asyncio.Event()
         self._by_itself: ByItself | None = None
+        self._live: Mapping[str, LiveRun] = {}
+        """Runs that go on, once the kernel is there."""
         self._warnings: set[asyncio.Task[None]] = set()
         """Looks for rules that hold for nothing, under way."""
 
@@ -86,10 +91,14 @@ class Worker:
             ):
                 by_itself = self._by_itself = ByItself(kernel, self._options, self.say)
                 by_itself.bind()
+                telemetry = Telemetry(kernel, control.measures, self.say)
+                telemetry.bind()
+                self._live = kernel.gate.live
                 kernel.runs.seen = functools.partial(self._seen, kernel)
                 needs = Needs(kernel.store, self._runtime, self.say)
                 kernel.waiting.needed, kernel.pausing.told = needs.heard, needs.told_no
                 kernel.notifying.failed = self._not_told
+                kernel.anchoring.say = self.say
                 left = await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)
                 ours = [row for row in left if row.mode is not Mode.EMBEDDED]
                 self._channel.send(Ready(unfinished=len(ours)))
@@ -104,10 +113,12 @@ class Worker:
                 try:
                     await self._recover(kernel, len(left) - len(ours))
                     await by_itself.begin()
+                    await telemetry.begin()
                     await self._until_it_ends(kernel)
                     await by_itself.end()
                     await self._end(kernel, control)
                 finally:
+                    await telemetry.close()
                     await by_itself.close()
         finally:
             loop.remove_reader(self._channel.fileno())
@@ -116,16 +127,20 @@ class Worker:
                 task.cancel()
 
     async def _until_it_ends(self, kernel: Kernel) -> None:
-        """Until it is stopped, or its journal has to be opened anew. Raises StoreFailed."""
+        """Until it is stopped, or its journal has to be opened anew. Raises StoreFailed, and
+        StoreDamaged where the journal is not the one that was signed."""
         journal = Journal(self._home, kernel.store, self._runtime, self.say)
         watch = self._runtime.start(journal.until_opened_anew(), name="journal")
+        damage = self._runtime.start(kernel.anchoring.until_damaged(), name="anchored")
         stop = self._runtime.start(self._stop.wait(), name="stop")
         try:
-            await asyncio.wait({watch, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if watch.done():
-                watch.result()
+            await asyncio.wait({watch, damage, stop}, return_when=asyncio.FIRST_COMPLETED)
+            for ended in (damage, watch):
+                if ended.done():
+                    ended.result()
         finally:
             watch.cancel()
+            damage.cancel()
             stop.cancel()
 
     def _heard(self) -> None:
@@ -138,9 +153,12 @@ class Worker:
             self._channel.send(Beat())
             await self._runtime.sleep(limits.BEAT_S)
 
-    def say(self, what: str, run: str = "") -> None:
-        """A line of the daemon's log."""
-        self._channel.send(Said(what=bounded(what), run=run))
+    def say(self, what: str, run: str = "", row: Run | None = None) -> None:
+        """A line of the daemon's log. `row`: that run's, where it goes on no more."""
+        live = self._live.get(run)
+        row = live.row if live is not None else row
+        trace = ids.trace_id(row) if row is not None else ""
+        self._channel.send(Said(what=bounded(what), run=run, trace_id=trace))
 
     def _not_told(self, place: str, why: str) -> None:
         """A place of [[notify]] has begun to fail."""
@@ -150,14 +168,14 @@ class Worker:
         """A run was started, or has ended."""
         if row.state is RunState.RUNNING:
             how = "is started" if row.epoch == 1 else f"goes on (start {row.epoch})"
-            self.say(f"agent {row.agent} {how}, for {row.principal}", row.id)
+            self.say(f"agent {row.agent} {how}, for {row.principal}", row.id, row)
             if kernel.policies.names_tools:
                 task = self._runtime.start(self._warn(kernel, row.id), name=f"rules of {row.id}")
                 self._warnings.add(task)
                 task.add_done_callback(self._warnings.discard)
         else:
             which = "; `ring0 show` marks the effect to settle" * (row.state is RunState.UNKNOWN)
-            self.say(f"agent {row.agent} has ended: {row.state}{which}", row.id)
+            self.say(f"agent {row.agent} has ended: {row.state}{which}", row.id, row)
         if self._by_itself is not None:
             self._by_itself.seen(row)
 

@@ -31,6 +31,12 @@ def size_of(request: web.Request) -> int:
     return size if size <= limits.CALL_BODY_SIZE_BYTES_MAX else 0
 
 
+def traceparent_of(request: web.Request) -> str:
+    """The span that its client says it asks in; empty where it says none, or several."""
+    found = request.headers.getall("traceparent", [])
+    return found[0] if len(found) == 1 else ""
+
+
 class Bodies:
     """Reads those of one door."""
 

@@ -29,7 +29,7 @@ from ring0.errors import (
     TokenInvalid,
 )
 from ring0.gateway import native
-from ring0.gateway.bodies import Bodies, BodyRefused, size_of
+from ring0.gateway.bodies import Bodies, BodyRefused, size_of, traceparent_of
 from ring0.gateway.listening import Listening
 from ring0.gateway.told import STATUS, STATUS_ELSE, Told, fault
 from ring0.identity.tokens import Scope
@@ -143,11 +143,11 @@ class CallDoor:
             raise TokenDead("The token is dead.", why="Its run has ended.", todo="Nothing.")
         with self._room(run.id) as bodies:
             async with run.weight.room(size_of(request)):
-                asked = native.to_request(await bodies.read(request))
+                asked = native.to_request(await bodies.read(request), traceparent_of(request))
             scope.check()  # The body may have taken its time.
             outcome = await self._gate.call(run.handle, asked, scope=scope)
         if outcome.error is not None:
-            raise Told(outcome.error, outcome.notice)
+            raise Told(outcome.error, outcome.notice, outcome.mark)
         return native.told(outcome)
 
     @contextmanager

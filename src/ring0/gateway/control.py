@@ -5,6 +5,7 @@ never a name in the request; what each may ask for is in roles.py. A process in 
 own (a sandbox, which may have our uid) is refused, whatever its uid.
     POST /v1/VERB              what each verb takes is in operations.py
     GET  /v1/printed?run=&all= what the run's processes print, a JSON row each, as it comes
+    GET  /metrics              its numbers, as Prometheus reads them
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from aiohttp import web
 
 from ring0 import limits
 from ring0.errors import Busy, CallDenied, CallInvalid, KernelBusy, LimitReached, Ring0Error
-from ring0.gateway import door, roles
+from ring0.gateway import door, metrics, roles
 from ring0.gateway.calls import CallDoor
 from ring0.gateway.holding import supervisor
 from ring0.gateway.listening import Listening
-from ring0.gateway.operations import VERBS, Direct, Operations, asked_for
+from ring0.gateway.operations import STARTING, VERBS, Direct, Operations, asked_for
 from ring0.gateway.printed import Printed
 from ring0.gateway.remote import SOCKET, Remote, encode, presented_of, short
 from ring0.kernel import values
 from ring0.kernel.boot import open_kernel
 from ring0.kernel.kernel import Kernel
+from ring0.kernel.telemetry.measuring import Measures
 from ring0.runtime import Runtime
 
 _PEER = struct.Struct("3i")
@@ -46,6 +48,7 @@ class Control:
         self._kernel = kernel
         self._listening: Listening | None = None
         self._path = kernel.home / SOCKET
+        self.measures = Measures(kernel)
         self._printed = Printed(kernel.runtime, self._root_of)
         self._followers = 0
         self._beginning = 0
@@ -57,11 +60,13 @@ class Control:
         """`runs`: those may be started through it, and what they print is handed on."""
         app = web.Application()
         for verb in VERBS:
-            if runs or verb != "run":
+            if runs or verb not in STARTING:
                 app.router.add_post(f"/v1/{verb}", self._handler(verb))
         if runs:
             app.router.add_get("/v1/printed", self._print)
             self._kernel.runs.heard = self._printed.heard
+        app.router.add_get("/metrics", self._metrics)
+        await self.measures.begin()
         self._listening = Listening(
             app,
             connections_max=limits.CONTROL_CONNECTIONS_MAX,
@@ -109,7 +114,7 @@ class Control:
     @asynccontextmanager
     async def _room_for(self, verb: str) -> AsyncIterator[None]:
         """A few runs are begun at the same time, so that a kill always finds a connection."""
-        if verb != "run":
+        if verb not in STARTING:
             yield
             return
         if self.is_ending:
@@ -153,6 +158,15 @@ class Control:
         finally:
             self._followers -= 1
         return answer
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        """As Prometheus reads them, for who may look."""
+        try:
+            by = await self._kernel.logins.operator(_peer(request.transport), _presented(request))
+            roles.check(by, "metrics")
+        except Ring0Error as error:
+            return web.Response(body=encode({"error": error.as_dict()}), status=403)
+        return await metrics.answer(self.measures)
 
     async def _check_looks_on(self, uid: int, presented: str) -> None:
         """Raises LoginOver, RoleMissing."""
@@ -238,6 +252,7 @@ async def at_work(
     """A kernel with its doors and its control socket; `runs`: others may start runs on it."""
     kernel = await open_kernel(home, runtime, environment)
     kernel.runs.doors = door.doors(kernel.gate, kernel.identities)
+    kernel.anchoring.begin()
     control, calls = Control(kernel), CallDoor(kernel)
     kernel.granting.open_door = calls.open_local
     try:

@@ -21,7 +21,7 @@ from aiohttp import web
 from ring0 import limits
 from ring0.errors import NotFound, Ring0Error, RunDead
 from ring0.gateway import native, openapi, peers
-from ring0.gateway.bodies import Bodies, BodyRefused, size_of
+from ring0.gateway.bodies import Bodies, BodyRefused, size_of, traceparent_of
 from ring0.gateway.listening import Listening
 from ring0.gateway.mcp.http import McpDoor
 from ring0.gateway.models.routes import PATHS, ModelDoors
@@ -134,11 +134,11 @@ class Door:
 
     async def call(self, request: web.Request) -> bytes:
         async with self._run.weight.room(size_of(request)):
-            asked = native.to_request(await self._bodies.read(request))
+            asked = native.to_request(await self._bodies.read(request), traceparent_of(request))
         # Nothing is awaited until the call itself has that weight.
         outcome = await self._gate.call(self._run.handle, asked)
         if outcome.error is not None:
-            raise Told(outcome.error, outcome.notice)
+            raise Told(outcome.error, outcome.notice, outcome.mark)
         return native.told(outcome)
 
     async def describe(self, request: web.Request) -> bytes:

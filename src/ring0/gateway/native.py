@@ -85,6 +85,13 @@ class CallTold(msgspec.Struct, frozen=True, omit_defaults=True):
     notice: Annotated[
         str, Meta(description="What the kernel says beside it: that the run seems to be in a loop.")
     ] = ""
+    mark: Annotated[
+        str,
+        Meta(
+            description="Where `[guardrails] spotlight` is set and nobody vouches for the value:"
+            " `delimit` or `datamark`, a space, and the marker that a model is to be shown it with."
+        ),
+    ] = ""
 
 
 class ErrorTold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,6 +109,7 @@ class RefusalTold(msgspec.Struct, frozen=True, omit_defaults=True):
 
     error: ErrorTold
     notice: str = ""
+    mark: str = ""
 
 
 class RunTold(msgspec.Struct, frozen=True):
@@ -127,8 +135,8 @@ class ResultTold(msgspec.Struct, frozen=True):
 # --- from one to the other --------------------------------------------------------------------
 
 
-def to_request(body: Any) -> Request:
-    """A call's body as a request. Raises CallInvalid."""
+def to_request(body: Any, traceparent: str = "") -> Request:
+    """A call's body as a request. `traceparent`: as its header says. Raises CallInvalid."""
     asked = _read(body, CallAsked, "A call")
     if asked.kind not in ASKED:
         raise CallInvalid(
@@ -148,6 +156,7 @@ def to_request(body: Any) -> Request:
         args=asked.args,
         path=asked.path,
         counter=asked.counter,
+        traceparent=traceparent,
     )
 
 
@@ -161,13 +170,14 @@ def to_result(body: Any) -> Any:
 
 def told(outcome: Outcome) -> bytes:
     """What is answered to a call that came to a value."""
-    return _encode(CallTold(outcome.value, outcome.label, outcome.notice))
+    return _encode(CallTold(outcome.value, outcome.label, outcome.notice, outcome.mark))
 
 
 def refusal(error: Ring0Error) -> bytes:
     """What is answered where there is none: `RefusalTold`, in the words of the journal."""
-    notice = {"notice": error.notice} if error.notice else {}
-    return _encode({"error": error.as_dict(), **notice})
+    beside = {"notice": error.notice, "mark": error.mark}
+    said = {key: text for key, text in beside.items() if text}
+    return _encode({"error": error.as_dict(), **said})
 
 
 async def describe(gate: Gate, run: LiveRun, scope: Scope | None = None) -> RunTold:

@@ -18,9 +18,13 @@ from ring0.gateway import (
     approving,
     ending,
     entering,
+    exporting,
+    forking,
     ordering,
+    proving,
     quarantining,
     roles,
+    storing,
     tokening,
     vaulting,
 )
@@ -131,6 +135,7 @@ class Direct:
         task: str,
         priority: int | None,
         only: tuple[str, ...] | None = None,
+        traceparent: str = "",
     ) -> Run:
         """Describes the agent and starts a run of it. Raises what keeps it from starting."""
         by = self.may("run")
@@ -141,7 +146,9 @@ class Direct:
                 todo="Use the `ring0` command of the same version.",
             )
         family = prioritised(await self.kernel.describe(manifest, around), priority)
-        return await self.kernel.start(family, task, principal=by.name, only=only)
+        return await self.kernel.start(
+            family, task, principal=by.name, only=only, traceparent=traceparent
+        )
 
 
 def prioritised(family: Any, priority: int | None) -> Any:
@@ -245,9 +252,12 @@ class _Start(_Verb):
     around: tuple[str, ...] = ()
     priority: ordering.Priority | None = None
     only: tuple[str, ...] | None = None
+    traceparent: str = ""
 
     async def do(self, to: Direct) -> Any:
-        return await to.start(self.manifest, self.around, self.task, self.priority, self.only)
+        return await to.start(
+            self.manifest, self.around, self.task, self.priority, self.only, self.traceparent
+        )
 
 
 VERBS: Final[dict[str, Any]] = {
@@ -268,7 +278,14 @@ VERBS: Final[dict[str, Any]] = {
     **approving.VERBS,
     **vaulting.VERBS,
     **quarantining.VERBS,
+    **forking.VERBS,
+    **storing.VERBS,
+    **proving.VERBS,
+    **exporting.VERBS,
 }
+
+STARTING: Final = ("run", "fork")
+"""Verbs that start a run: a few at the same time, and only on a kernel that stays."""
 
 
 def asked_for(verb: str, body: Any) -> Any:

@@ -102,9 +102,10 @@ class Remote:
         task: str,
         priority: int | None,
         only: tuple[str, ...] | None = None,
+        traceparent: str = "",
     ) -> Run:
         body: dict[str, Any] = {"manifest": manifest, "around": around, "task": task}
-        body |= {"priority": priority, "only": only}
+        body |= {"priority": priority, "only": only, "traceparent": traceparent}
         ends_us = self._runtime.monotonic_us() + limits.CONTROL_RECONNECT_S_MAX * 1_000_000
         while True:
             try:

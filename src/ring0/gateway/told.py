@@ -32,10 +32,11 @@ def fault(error: Exception) -> Ring0Error:
 class Told(Ring0Error):
     """An outcome's error, handed on as it stands in the journal."""
 
-    def __init__(self, error: dict[str, str], notice: str = "") -> None:
+    def __init__(self, error: dict[str, str], notice: str = "", mark: str = "") -> None:
         super().__init__(error["what"], why=error["why"], todo=error["todo"])
         self._error = error
         self.notice = notice
+        self.mark = mark
         self.code = error["code"]  # type: ignore[misc]
         self.status = int(error.get("status", 0))
         """Of the provider that turned a question away; 0: none did."""

@@ -15,14 +15,14 @@ from typing import Any, Final, get_args
 import cedarpy
 import msgspec
 from cedarpy import Entities, PolicySet, Schema
-from msgspec.structs import replace
 
 from ring0 import limits
 from ring0.errors import PolicyInvalid
 from ring0.governance import questions, schema, statements
 from ring0.governance.arguments import Shape, Unheld, shape_of, type_of, value_of
 from ring0.governance.questions import Arguments, Question
-from ring0.governance.statements import TOOLS, VARYING, Statement, action_of
+from ring0.governance.statements import TOOLS, Statement, action_of
+from ring0.governance.telling import Telling
 from ring0.types import CallKind, Frozen, Profile, Reason, Verdict, VerdictKind
 
 DECISIONS_KEPT_MAX: Final = 4_096
@@ -75,7 +75,7 @@ class Policies:
         self._looked_at = _looked_at(self._statements)
         self._shapes: dict[tuple[str, str], tuple[Shape, str]] = {}
         self._slices: dict[tuple[str, tuple[str, str] | None], _Slice] = {}
-        self._decided: dict[bytes, Verdict] = {}
+        self._decided: dict[Any, Verdict] = {}
         """By all that its policies can tell questions apart by: the same question has the same
         answer, and to ask Cedar costs more than all else that the gate does."""
 
@@ -155,7 +155,7 @@ class Policies:
                 return self._denied(_unheld(question.args.unheld))
             resource = questions.resource_of(question)
             part = self._slice(question, resource)
-            alike = part.alike(question)
+            alike, size = part.telling.key(question)
             if (found := self._decided.get(alike)) is not None:
                 return found
             verdict = self._decide(question, resource, part)
@@ -163,7 +163,7 @@ class Policies:
             raise
         except BaseException as error:  # a panic of Cedar's is no Exception
             return self._denied(_fault(f"{type(error).__name__}: {error}"))
-        short = len(alike) <= DECISION_KEY_BYTES_MAX
+        short = size <= DECISION_KEY_BYTES_MAX
         # What could not be decided names the run.
         if short and not any(reason.rule == _UNDECIDED for reason in verdict.reasons):
             self._decided[alike] = verdict
@@ -244,7 +244,7 @@ class Policies:
         if found is None:
             CallKind(question.action)  # refused here, so that the number of slices stays bounded
             fitting = [s for s in self._statements if s.concerns(action, resource)]
-            found = self._slices[key] = _Slice(action, fitting)
+            found = self._slices[key] = _Slice(key, fitting)
         return found
 
 
@@ -274,21 +274,15 @@ class _Evaluation(msgspec.Struct, frozen=True):
 class _Slice:
     """Some policies, parsed once, under the ids that Cedar numbers them with."""
 
-    def __init__(self, action: str, parsed: Sequence[Statement]) -> None:
-        self.action = action
+    def __init__(self, key: tuple[str, Any], parsed: Sequence[Statement]) -> None:
+        """`key`: the action, and the resource where some statement names it."""
+        self.action = key[0]
+        self.telling = Telling(key, (s.uses for s in parsed))
         self._policies = PolicySet.from_str("\n".join(s.text for s in parsed))
         if len(self._policies) != len(parsed):
             raise PolicyInvalid("Cedar reads the policies otherwise than ring0 does.",
                                 todo="Report this with the policy's text.")  # fmt: skip
         self._numbered = {f"policy{index}": (index, s) for index, s in enumerate(parsed)}
-        unread = VARYING.difference(*(s.reads for s in parsed))
-        self._same = {name: value for name, value in questions.SAME.items() if name in unread}
-
-    def alike(self, question: Question) -> bytes:
-        """The same for all questions that these policies can't tell apart."""
-        return msgspec.json.encode(
-            replace(question, **self._same) if questions.is_plain(question) else question
-        )
 
     def evaluate(self, request: dict[str, Any], entities: Entities, model: Schema) -> _Evaluation:
         result = cedarpy.is_authorized(request, self._policies, entities, model)

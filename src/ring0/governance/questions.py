@@ -6,14 +6,12 @@ Values only: who finds the facts out is the gate, who decides is policy.py.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 from cedarpy import Entities
 
 from ring0.governance import schema
-from ring0.governance.arguments import LONG_MAX
 from ring0.types import CallKind, Confidentiality, Effect, Frozen, Integrity
 
 ENTITIES_KEPT_MAX: Final = 1_024
@@ -102,34 +100,6 @@ class Question(Frozen, frozen=True):
     """What scanners found in what goes out: rules, and the kinds that ask by themselves."""
     severity: int = 0
     """The worst of them."""
-
-
-SAME: Final[Mapping[str, Any]] = {
-    "run": "",
-    "calls_used": 0,
-    "cost_microusd": 0,
-    "budget_left_calls": 0,
-    "budget_left_tokens": 0,
-    "budget_left_microusd": 0,
-}
-"""What stands for each of VARYING where no policy reads it."""
-
-
-def is_plain(question: Question) -> bool:
-    """Whether Cedar takes what SAME stands for: it is a fault whether it is read or not."""
-    run = question.run
-    numbers = (
-        question.calls_used,
-        question.cost_microusd,
-        question.budget_left_calls,
-        question.budget_left_tokens,
-        question.budget_left_microusd,
-    )
-    return (
-        type(run) is str
-        and run.isascii()
-        and all(type(number) is int and 0 <= number <= LONG_MAX for number in numbers)
-    )
 
 
 def context(question: Question) -> dict[str, Any]:

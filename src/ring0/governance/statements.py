@@ -16,23 +16,13 @@ import msgspec
 from ring0 import limits
 from ring0.errors import PolicyInvalid
 from ring0.governance.arguments import WHOLE
+from ring0.governance.telling import Uses, uses_of
 from ring0.types import CallKind, Frozen
 
 STATEMENT_CHARS_MAX: Final = 64 * limits.KIB
 REASON_CHARS_MAX: Final = 120
 RESERVED_PREFIX: Final = "ring0."
 """Rules of the kernel itself in a verdict; no @id may begin so, that no file can forge one."""
-VARYING: Final = frozenset(
-    {
-        "run",
-        "calls_used",
-        "cost_microusd",
-        "budget_left_calls",
-        "budget_left_tokens",
-        "budget_left_microusd",
-    }
-)
-"""What differs from one call of a run to the next, or from run to run."""
 TOOLS: Final = CallKind.TOOL.value
 """The action that every tool's own action is in."""
 BASE_ACTIONS: Final = frozenset(kind.value for kind in CallKind)
@@ -60,8 +50,8 @@ class Statement(Frozen, frozen=True):
     """Actions that its scope names; None: any."""
     resource: tuple[str, str] | None
     """Type and id that its scope names with `==`; None: any."""
-    reads: frozenset[str]
-    """What of VARYING it may look at."""
+    uses: Uses
+    """How it looks at the facts of a question."""
     of_tools: tuple[str, ...] = ()
     """The tools that it names as a resource, in its scope or its condition."""
     args: frozenset[str] = frozenset()
@@ -165,7 +155,7 @@ def _parse(text: str, file: str, line: int, number: int) -> Statement:
         line=line,
         actions=actions,
         resource=_resource(policy["resource"]),
-        reads=_reads(policy),
+        uses=uses_of(policy),
         of_tools=_of_tools(policy),
         args=args,
         asks=asks,
@@ -263,30 +253,6 @@ def _resource(scope: dict[str, Any]) -> tuple[str, str] | None:
     if scope["op"] != "==":
         return None
     return scope["entity"]["type"], scope["entity"]["id"]
-
-
-def _reads(policy: dict[str, Any]) -> frozenset[str]:
-    """All of VARYING that could change what the policy says, or more.
-
-    `context.rows` reads that one fact; `context` in any other place, all. Which run it is can be
-    told only beside a run that the text names: nothing else that a policy knows is a run.
-    """
-    found: set[str] = set()
-    left: list[Any] = [policy]
-    while left:
-        node = left.pop()
-        if isinstance(node, list):
-            left += node
-        elif isinstance(node, dict):
-            if node.get("Var") == "context":
-                return VARYING
-            if node.get("type") == "Run":
-                found.add("run")
-            for name, inner in node.items():
-                fact = _fact(inner) if name in (".", "has") else ""
-                found.add(fact)
-                left += () if fact else (inner,)
-    return VARYING & found
 
 
 def _of_tools(policy: dict[str, Any]) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ from typing import Any, Final
 import msgspec
 
 from ring0 import limits
-from ring0.guardrails import computing, hints, outgoing, roles, selecting
+from ring0.guardrails import computing, hints, outgoing, roles, selecting, unnamed
 from ring0.guardrails.echoes import key_of
 from ring0.guardrails.naming import PARTLY, WHOLLY
 from ring0.guardrails.origins import Seen
+from ring0.guardrails.origins import named as named_leaves
 from ring0.guardrails.records import Records
 from ring0.guardrails.vocabulary import SPARING
 from ring0.types import Integrity, Origin, ToolManifest
@@ -40,6 +41,8 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """With a URL in what goes out that is not the user's."""
     private: tuple[str, ...] = ()
     """With private data that the user did not name, for a place."""
+    unnamed: tuple[str, ...] = ()
+    """Of the arguments with which something is the matter, those that no manifest names."""
     recipients: int = 0
     """Of this run with this call: those that the user did not type."""
     removals: int = 0
@@ -56,18 +59,21 @@ def is_told(manifest: ToolManifest) -> bool:
 
 
 def choosing(manifest: ToolManifest, args: Mapping[str, Any]) -> tuple[str, ...]:
-    """The arguments that choose what a call does, to what and for whom."""
+    """The arguments that choose what a call does, to what and for whom. Where nobody is asked, that
+    is whatever the manifest does not name."""
     named = (*manifest.critical, *manifest.recipients)
+    if manifest.unattended:
+        named = (*named, *unnamed.of(manifest, args))
     if not is_told(manifest):
-        return named
-    beside = (name for name in args if name not in manifest.content)
+        return tuple(dict.fromkeys(named))
+    beside = unnamed.beside(manifest, args)
     kept = (name for name in beside if hints.is_credential(name) or _holds_address(args, name))
     return tuple(dict.fromkeys((*named, *kept)))
 
 
 def _holds_address(args: Mapping[str, Any], name: str) -> bool:
     """Whatever the manifest says of an argument: an address in it is where something goes."""
-    value = args[name]
+    value = args.get(name, ())
     if value is None or isinstance(value, str | int | float):
         return roles.is_address(value)
     return any(roles.is_address(leaf) for leaf in roles.values(args, (name,)))
@@ -82,7 +88,22 @@ def origins(
     if not names:
         return ()
     seen.begin(begun_us)
-    return seen.origins(args, names, _Chooser(seen.records, manifest).how)
+    found = seen.origins(args, names, _Chooser(seen.records, manifest).how)
+    return (*found, *unnamed.without_origin(manifest, args, names)) if manifest.unattended else found
+
+
+def origins_beside(
+    seen: Seen, manifest: ToolManifest, args: Mapping[str, Any]
+) -> tuple[Origin, ...]:
+    """Where all other arguments came from: to be shown, never judged."""
+    chosen = choosing(manifest, args)
+    names = [name for name in args if name not in chosen]
+    judged = {path for name in chosen for path, _ in named_leaves(args, name)}
+    found = [one for one in seen.origins(args, names) if one.argument not in judged]
+    kept, left = found[: limits.ORIGINS_BESIDE_MAX], len(found) - limits.ORIGINS_BESIDE_MAX
+    if left > 0:
+        kept[-1] = msgspec.structs.replace(kept[-1], value=f"and {left + 1} more", sources=())
+    return tuple(kept)
 
 
 class _Chooser:
@@ -150,6 +171,8 @@ def facts(
     hinted = hints.is_hinted(manifest.name, words)
     bad = bool(untrusted or unfounded or unchosen or urls or private)
     reaches = _reaches(manifest, found)
+    beyond = unnamed.of(manifest, args) if manifest.unattended and bad else ()
+    doubtful = (*_of(untrusted), *_of(unfounded), *_of(unchosen))
     may = hinted and not bad and not words.too_long and not manifest.statements
     return Flow(
         untrusted=_of(untrusted),
@@ -157,6 +180,7 @@ def facts(
         unchosen=_of(unchosen),
         untrusted_urls=urls,
         private=private,
+        unnamed=tuple(path for path in doubtful if roles.is_listed(path, beyond)),
         recipients=_beyond(seen, _RECIPIENTS, reaches.get(_RECIPIENTS, set())),
         removals=_beyond(seen, _REMOVALS, reaches.get(_REMOVALS, set())),
         hinted=hinted,
@@ -170,8 +194,9 @@ def told(flow: Flow) -> tuple[str, ...]:
         (flow.untrusted, "only from untrusted data"),
         (flow.unfounded, "from nowhere that the kernel has seen"),
         (flow.unchosen, "there is such a one, but nothing that the user said chooses it"),
-        (flow.untrusted_urls, "holds a URL that is not the user's"),
+        (flow.untrusted_urls, "holds a URL that is not the user's, or is too long to look for one"),
         (flow.private, "holds private data that the user did not name, for a place"),
+        (flow.unnamed, "no manifest says what this is for, so it is judged as critical"),
     )
     found = [f"{', '.join(names)}: {what}" for names, what in lines if names]
     if not flow.hinted:

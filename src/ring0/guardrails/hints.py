@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import functools
 
+from ring0 import limits
 from ring0.guardrails.vocabulary import CREDENTIALS, GENERIC, LIGHT, LOOKING, SAME, SENSITIVE, VERBS
 from ring0.guardrails.words import Words, one, parts
 
 
 def is_hinted(tool: str, words: Words) -> bool:
     """Whether the user's words speak of what this tool, by its name, does."""
+    known: dict[str, bool] = words.memo.setdefault("hinted", {})
+    if tool not in known:
+        if len(known) >= limits.INFERRED_KEPT_MAX:
+            known.clear()
+        known[tool] = _is_hinted(tool, words)
+    return known[tool]
+
+
+def _is_hinted(tool: str, words: Words) -> bool:
     verbs, kept, rest = _of(tool)
     stems = words.stems
     if only_looks(tool):

@@ -90,6 +90,7 @@ class Seen:
         self._next = 0
         self._cost = 0
         self._dropped = False
+        self._begun_us = -1
 
     def add(
         self,
@@ -146,6 +147,9 @@ class Seen:
 
     def begin(self, started_us: int) -> None:
         """When the run began: what the user calls `tomorrow` counts from there."""
+        if started_us == self._begun_us:
+            return
+        self._begun_us = started_us
         self.records.begin(datetime.fromtimestamp(started_us / 1_000_000, UTC).date())
 
     def is_typed(self, value: Scalar) -> bool:

@@ -19,6 +19,7 @@ from ring0.guardrails.words import GAP, Words, leaf_words, one, parts, run_at
 _PLACE: Final = re.compile(r"\[\d+\]")
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.{0,24})?\Z")
 _HOST: Final = re.compile(r"(?:[a-z0-9\-]{1,63}\.)+[a-z]{2,24}(?:/\S*)?\Z")
+_ADDRESS: Final = re.compile(r"[^\s@]@[^\s@]|://")
 _SHORT_CHARS_MAX: Final = 4
 _NEAR_BEFORE: Final = 3
 _NEAR_AFTER: Final = 2
@@ -63,13 +64,14 @@ def is_amount(path: str, value: Any) -> bool:
 
 
 def is_address(value: Any) -> bool:
-    """One word that is an e-mail address, a URL, or long like an account or a phone number."""
-    if not isinstance(value, str) or len(value) < _ADDRESS_CHARS_MIN or " " in value:
+    """An e-mail address or a URL, or a text with one in it (`Ann <ann@acme.com>`, `a@b.c, d@e.f`);
+    or one word that is long like an account or a phone number."""
+    if not isinstance(value, str) or len(value) < _ADDRESS_CHARS_MIN or is_time(value):
         return False
-    if len(value) > limits.FLOW_NAME_CHARS_MAX or len(value.split()) > 1 or is_time(value):
-        return False
-    if "@" in value or "://" in value:
+    if _ADDRESS.search(value):
         return True
+    if len(value) > limits.FLOW_NAME_CHARS_MAX or len(value.split()) > 1:
+        return False
     return sum(map(str.isdigit, value)) >= _ADDRESS_DIGITS_MIN
 
 

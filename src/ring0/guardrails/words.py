@@ -59,7 +59,13 @@ def one(word: str) -> str:
 @functools.lru_cache(maxsize=4_096)
 def parts(name: str) -> tuple[str, ...]:
     """The words of a name in code: `list_openInvoices` → list, open, invoice."""
-    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name[: limits.FLOW_NAME_CHARS_MAX])
+    return _parts(name[: limits.FLOW_NAME_CHARS_MAX])
+
+
+@functools.lru_cache(maxsize=4_096)
+def _parts(name: str) -> tuple[str, ...]:
+    """The same few names come with each call."""
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     return tuple(one(word.casefold()) for word in _PLAIN.findall(split))
 
 

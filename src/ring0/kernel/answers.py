@@ -1,5 +1,5 @@
 """What is taken out of a model's answer, by ring0.toml and the profile: the same at every door, and
-whether it comes whole or in pieces.
+whether it comes whole or in pieces. And how a model is shown what nobody vouches for.
 
 Not here: how something is found in a text (guardrails/scanners), known secrets (redact.py).
 """
@@ -12,6 +12,7 @@ from typing import Any, Final
 from ring0.guardrails import Secrets
 from ring0.guardrails.scanners import Severity
 from ring0.guardrails.scanners.masking import Masking
+from ring0.guardrails.scanners.spotlight import Style
 from ring0.guardrails.scanners.streaming import masked
 from ring0.kernel.agent.config_guardrails import GuardrailsTable
 from ring0.tools.driver import Result
@@ -31,6 +32,12 @@ class Answers:
         self.said = GuardrailsTable()
         """Set where ring0.toml has been read."""
         self._profile = profile
+
+    @property
+    def spotlight(self) -> str:
+        """How models are shown what nobody vouches for (a `Style`); empty: as it is."""
+        said = self.said.spotlight
+        return said if isinstance(said, str) else str(Style.DELIMIT) if said else ""
 
     @property
     def masking(self) -> Masking | None:

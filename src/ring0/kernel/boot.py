@@ -13,6 +13,7 @@ from pathlib import Path
 from ring0 import __version__
 from ring0.identity import Vault, operator_name
 from ring0.identity.dumps import leave_no_dump
+from ring0.kernel import anchoring
 from ring0.kernel.descriptors import raise_open_files
 from ring0.kernel.folder import lock_folder, make_folder
 from ring0.kernel.kernel import Kernel
@@ -47,6 +48,7 @@ async def open_kernel(
     try:
         recorded = await store.settings()
         said = changing.read(home, recorded)
+        await anchoring.check_at_boot(home, store, said.config, recorded)
         checking.check(said.config, environment, vault, runtime)
         unmatched = await principals.check(said.config, store)
         policies = said.policies

@@ -34,7 +34,7 @@ from ring0.kernel.steps import executing, intending, judging, looping, recalling
 from ring0.kernel.steps.judging import Judged
 from ring0.kernel.steps.recording import Taken
 from ring0.kernel.steps.refusing import Refusals
-from ring0.kernel.steps.scanning import arriving, leaving
+from ring0.kernel.steps.scanning import arriving, leaving, refusing
 from ring0.kernel.steps.spending import Spending
 from ring0.kernel.steps.turns import Turns
 from ring0.kernel.steps.waiting import Waiting
@@ -180,8 +180,7 @@ class Gate:
         # The name goes on record as it is, whether or not there is such a tool.
         name = self.secrets.redact_text(request.name)
         held = Held(call, request.kind, name, canonical, digest)
-        held.within = within
-        held.scope = scope
+        held.within, held.scope, held.traceparent = within, scope, request.traceparent
         if said is not None:
             held.said, said.call = said, call
         asked = run.approvals.get(call)
@@ -199,13 +198,14 @@ class Gate:
         """What stands under this call id. One step is replay, retry and idempotency."""
         record = run.records.get(held.id)
         if record is None:
+            await recalling.until_all_met(run, held, self.runtime)
             recalling.check_live(run, held)
             return None
         recalling.check_same(run, held, record)
         if record.state is CallState.INTENDED and record.effect is Effect.ONCE:
             # Begun here, and what came of it was never written: it is not begun again.
             record = await self._cut_off(run, held, "its outcome could not be recorded")
-        run.unmet.discard(held.id)
+        recalling.met(run, held)
         if record.state is CallState.UNKNOWN:
             record = await self.waiting.settled(run, record)
         if record.state is CallState.INTENDED:
@@ -330,9 +330,8 @@ class Gate:
         on record as such, and the run waits until somebody says what became of it."""
         held = judged.held
         try:
-            result = await executing.carried_out(
-                judged, executing.context(run, held, self.sandboxes, self.turns)
-            )
+            context = executing.context(run, held, self.sandboxes, self.turns)
+            result = await executing.carried_out(judged, context)
             await arriving(held, result, self.secrets, self.answers, self.runtime)
         except asyncio.CancelledError:
             self.turns.carried_out(held)  # It was begun: what it may have used is used.
@@ -386,6 +385,7 @@ class Gate:
         except RunDead:
             self.handles.kill(run.id)  # It is over: what it still asks goes no further than this.
             raise
+        await refusing(held, error, self.secrets, self.answers, self.runtime)
         refused = recording.refused(run, held, error, self.secrets, self.runtime.now_us())
         recording.raise_label(run, refused)
         try:

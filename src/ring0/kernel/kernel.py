@@ -14,13 +14,15 @@ from typing import Any
 from ring0 import limits
 from ring0.errors import StoreFailed, StoreFull
 from ring0.governance import Policies
-from ring0.identity import Handles, Vault, narrowing
+from ring0.identity import Handles, Vault, narrowing, operator_name
 from ring0.identity.fetching import Fetcher
 from ring0.identity.tokens import Tokens
 from ring0.kernel.agent import agents, describing, manifests, profiles, vouching
 from ring0.kernel.agent.agents import Agent, Family
+from ring0.kernel.agent.config_checkpoints import anchorages_of
 from ring0.kernel.agent.config_notify import places_of
 from ring0.kernel.agent.manifests import Config
+from ring0.kernel.anchoring import Anchoring
 from ring0.kernel.calls.egress import Reach
 from ring0.kernel.calls.locking import Locking
 from ring0.kernel.calls.messages import Mail
@@ -30,6 +32,7 @@ from ring0.kernel.gate import Gate
 from ring0.kernel.identities import Identities
 from ring0.kernel.keeping import Keeping
 from ring0.kernel.life import killing, recovery
+from ring0.kernel.life.forking import Forking
 from ring0.kernel.life.granting import Granting
 from ring0.kernel.life.notifying import Notifying
 from ring0.kernel.life.orders import Orders
@@ -189,9 +192,21 @@ class Kernel:
             self.secret,
             lambda: self.outside.egress,
         )
+        self.anchoring = Anchoring(
+            self.home,
+            store,
+            runtime,
+            anchorages_of(config.checkpoints, self.home, self.secret),
+            self.secret,
+            lambda: self.outside.egress,
+            operator_name(os.getuid()),
+        )
         fetch = Fetcher(runtime, config.network.authorities)
         self.logins = Entering(store, runtime, self.home, fetch, self.secret)
+        self.forking = Forking(self.runs, config.tenant, self._check_agent)
         self.reloading = asyncio.Lock()
+        self.storing = asyncio.Lock()
+        """One archive, back-up or the like at a time."""
         self.held_profile = ""
         """What ring0.toml names where a stricter profile holds (operating/changing.py)."""
         self.looked_for_tools: set[tuple[str, str, str]] = set()
@@ -210,21 +225,30 @@ class Kernel:
                 await self.sandboxes.close()
             await self.providers.close()
             await self.keeping.logins.close()
+            await self.anchoring.first()
             await self.store.append(Write(run=ev.KERNEL, events=[ev.KernelStopped()], durable=True))
         except (StoreFull, StoreFailed):
             pass  # A journal that can't be written has said so to whoever wrote before.
         finally:
+            await self.anchoring.close()
             await self.store.close()
             os.close(self._lock)
 
     # --- runs ---------------------------------------------------------------------------------
 
     async def start(
-        self, family: Family, task: str, *, principal: str, only: Sequence[str] | None = None
+        self,
+        family: Family,
+        task: str,
+        *,
+        principal: str,
+        only: Sequence[str] | None = None,
+        traceparent: str = "",
     ) -> Run:
-        """Queues and starts a run of an isolated agent; `only`: its task's grant. Raises what keeps
-        it from starting."""
-        beside = ALONE if only is None else Beside(only=narrowing.for_task(only))
+        """Queues and starts a run of an isolated agent; `only`: its task's grant; `traceparent`:
+        the span that it is ordered in. Raises what keeps it from starting."""
+        grant = None if only is None else narrowing.for_task(only)
+        beside = Beside(only=grant, traceparent=traceparent)
         self.providers.check(family)
         agent = agents.snapshot(family, self.home / SNAPSHOTS)
         await self._check_tools(agent)  # Before anything is written.

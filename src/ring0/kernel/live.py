@@ -20,6 +20,7 @@ from ring0.identity.narrowing import Narrowed
 from ring0.identity.tokens import Scope, came_with_token
 from ring0.kernel import values
 from ring0.kernel.agent.agents import Agent
+from ring0.kernel.messagelists import MessageLists
 from ring0.kernel.weight import Weight
 from ring0.runtime import Runtime
 from ring0.scheduler.budgets import Riding
@@ -85,7 +86,7 @@ class Held:
     __slots__ = (
         "args", "arrived", "asked", "asked_args", "begun_us", "canonical", "digest", "edited",
         "edits", "findings", "id", "invalid", "kind", "name", "notice", "retry", "said", "scanned",
-        "scope", "tool", "within",
+        "scope", "spotlight", "tool", "traceparent", "within",
     )  # fmt: skip
 
     def __init__(self, call: str, kind: CallKind, name: str, canonical: bytes, digest: str) -> None:
@@ -115,6 +116,7 @@ class Held:
         """The tool's call in whose sandbox it was made."""
         self.scope: Scope | None = None
         """The token that it came with."""
+        self.traceparent = ""  # The span that its client says it asks in.
         self.said: Said | None = None
         """What the door knows of it beside that."""
         self.scanned: dict[str, Any] | None = None
@@ -123,6 +125,8 @@ class Held:
         """What scanners found in what goes out with it."""
         self.arrived: tuple[Found, ...] = ()
         """Likewise in what came back."""
+        self.spotlight = ""
+        """How models are shown what came back, where nobody vouches for it; empty: as it is."""
 
 
 class LiveRun:
@@ -161,6 +165,8 @@ class LiveRun:
         """Recorded calls that the process has not asked for again yet; what a tool's sandbox asked
         for is part of that tool's call, which is recalled as a whole, and what came with a token
         was never the process's."""
+        self.all_met = asyncio.Event()
+        """Set as soon as none of those is left, where there were any."""
         self.recorded = len(self.unmet)
         """How many those are in all."""
         self.approvals = newest(approvals)
@@ -174,6 +180,8 @@ class LiveRun:
         """A strict replay has come to the call in whose middle the run was stopped."""
         self.refusals = sum(call.state is CallState.REFUSED for call in self.records.values())
         self.diverged: ReplayDiverged | None = None
+        self.diverged_at = ""
+        """The call at which it did, as it was asked for."""
         self.waits: Counter[str] = Counter()
         """What its calls wait for, and how many of them for each."""
         self.alarms: list[int] = []
@@ -206,6 +214,8 @@ class LiveRun:
         self._occurrences: Counter[str] = Counter()
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
         self.weight = Weight()
+        self.lists = MessageLists()
+        """The parts of its questions to models that the store has."""
         self.rode = Riding()
         """Of its calls, all whose intents did not wait for the disk."""
         self.arrived = Riding()

@@ -17,6 +17,7 @@ from ring0.guardrails import Secrets
 from ring0.identity import Handles
 from ring0.kernel import values
 from ring0.kernel.agent import agents, manifests, processes
+from ring0.kernel.agent.agents import Agent
 from ring0.kernel.agent.printed import Output
 from ring0.kernel.calls import kinds
 from ring0.kernel.calls.asking import Ask
@@ -25,12 +26,14 @@ from ring0.kernel.calls.locking import Locking
 from ring0.kernel.calls.messages import Mail, Send
 from ring0.kernel.folder import SNAPSHOTS
 from ring0.kernel.gate import Gate
-from ring0.kernel.life.runs import Doors, Runs
+from ring0.kernel.life.runs import Doors, Embed, Runs
 from ring0.kernel.live import LiveRun
+from ring0.kernel.replaying.recorded import Recorded
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.kernel.steps.turns import Turns
 from ring0.kernel.steps.waiting import Waiting
 from ring0.runtime import Runtime
+from ring0.store import Store
 from ring0.store.sqlite import SqliteStore
 from ring0.tools.egress import Credential, Egress
 from ring0.tools.reach import Outlet
@@ -51,6 +54,9 @@ class Replayed(Frozen, frozen=True, kw_only=True):
     divergence: str = ""
     """The first thing that differed; empty: nothing did."""
 
+    at: str = ""
+    """The call that it was at; empty: at none."""
+
     cut_off: bool = False
     """The run was stopped in the middle of a call: it was compared up to there."""
 
@@ -61,7 +67,7 @@ class Replayed(Frozen, frozen=True, kw_only=True):
 
 
 def replay_gate(
-    store: SqliteStore,
+    store: Store,
     runtime: Runtime,
     environment: Mapping[str, str],
     config: manifests.Config | None = None,
@@ -83,67 +89,104 @@ def replay_gate(
 
 
 async def replay(home: Path, store: SqliteStore, gate: Gate, doors: Doors, run: str) -> Replayed:
-    """Replays one ended, isolated run. Raises NotFound, InvalidInput, SandboxUnavailable."""
+    """Replays one ended, isolated run of this folder. Raises NotFound, InvalidInput,
+    SandboxUnavailable."""
     row = await store.run(run)
     if row is None:
         raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps` lists them.")
-    if row.state not in ENDED:
-        raise InvalidInput(
-            f"{run} goes on: it is {row.state}.",
-            why="Only what has ended can be replayed.",
-            todo="Wait for its end, or `ring0 kill` it.",
-        )
-    if row.mode is not Mode.ISOLATED:
-        raise InvalidInput(
-            f"{run} was embedded in another program.",
-            why="Its code is that program's, and is not here.",
-            todo="Replay isolated runs.",
-        )
-    live = await _strict(home, store, gate, row)
-    gate.live[run] = live
+    return await again(await of_journal(home, store, gate, row), gate, doors)
+
+
+async def again(
+    recorded: Recorded, gate: Gate, doors: Doors | None = None, embed: Embed | None = None
+) -> Replayed:
+    """Replays what was recorded of one run; `gate`: of `replay_gate`, over the same store. Raises
+    InvalidInput, SandboxUnavailable."""
+    row = recorded.row
+    _check(row, embed)
+    live = _strict(recorded, gate)
+    gate.live[row.id] = live
     divergence = ""
     result: bytes = b""
     try:
-        result = await _again(live, gate, doors)
+        result = await _once_more(live, gate, doors, embed)
     except Ring0Error as error:
         divergence = f"{error.what} {error.why}".strip()
     finally:
-        gate.handles.kill(run)
-        gate.live.pop(run, None)
+        gate.handles.kill(row.id)
+        gate.live.pop(row.id, None)
         await live.stop_calls()
-    divergence = live.diverged.why if live.diverged else divergence
     if live.cut_off and live.diverged is None:
+        matched = live.recorded - len(live.unmet)
         return Replayed(
-            run=run,
-            calls=live.recorded,
-            matched=live.recorded - len(live.unmet) - 1,
-            same_result=True,
-            cut_off=True,
+            run=row.id, calls=live.recorded, matched=matched, same_result=True, cut_off=True
         )
-    if not divergence and live.unmet:
-        first = min(live.unmet, key=lambda call: live.records[call].seq)
-        divergence = f"{first} is on record and was not asked for again"
-    same = bool(result) and result == await store.blob(row.result)
+    divergence, at = _first(live, divergence)
+    same = bool(result) and result == await recorded.store.blob(row.result)
     if row.state is RunState.CANCELLED and not divergence:
         same = True  # It was stopped from outside: it has no result of its own to compare.
     if not same and not divergence:
         divergence = "the result differs from the one on record"
     return Replayed(
-        run=run,
+        run=row.id,
         calls=live.recorded,
         matched=live.recorded - len(live.unmet),
         same_result=same,
         divergence=divergence,
+        at=at,
     )
 
 
-async def _strict(home: Path, store: SqliteStore, gate: Gate, row: Run) -> LiveRun:
+def _first(live: LiveRun, failed: str) -> tuple[str, str]:
+    """The first thing that differed, and the call that it was at; empty: nothing, or no call."""
+    if live.diverged is not None:
+        return live.diverged.why, live.diverged_at
+    if not failed and live.unmet:
+        first = min(live.unmet, key=lambda call: live.records[call].seq)
+        return f"{first} is on record and was not asked for again", first
+    return failed, ""
+
+
+def _check(row: Run, embed: Embed | None) -> None:
+    if row.state not in ENDED:
+        raise InvalidInput(
+            f"{row.id} goes on: it is {row.state}.",
+            why="Only what has ended can be replayed.",
+            todo="Wait for its end, or `ring0 kill` it.",
+        )
+    if row.mode is not Mode.ISOLATED and embed is None:
+        raise InvalidInput(
+            f"{row.id} was embedded in another program.",
+            why="Its code is that program's, and is not here.",
+            todo="Replay isolated runs; or give the agent, in a test of that program:"
+            " `ring0_replay(cassette, agent=…)`.",
+        )
+
+
+async def of_journal(
+    home: Path, store: SqliteStore, gate: Gate, row: Run, code: Agent | None = None
+) -> Recorded:
+    """What is on record of a run of this folder. `code`: other code in place of its snapshot.
+    Raises StoreDamaged, ValueArchived, ManifestInvalid."""
+    store.check_here(row.id)
     family = await agents.family_of(store, row.id)
-    agent = agents.restore(family, row.agent_digest, home / SNAPSHOTS)
+    if code is not None:
+        agent = Agent(family, code.digest, code=code.code, functions=code.functions)
+    elif row.mode is Mode.ISOLATED:
+        agent = agents.restore(family, row.agent_digest, home / SNAPSHOTS)
+    else:
+        agent = Agent(family, row.agent_digest)
     means = Means(
         runtime=gate.runtime, off_limits=home, secret=_never, outside=_Nothing(), reach=_nowhere
     )
     runs = Runs(store, gate.runtime, gate, gate.sandboxes, home / SNAPSHOTS, means, None, None)
+    return Recorded(
+        row, await store.run_key(row.id), agent, runs.tools(agent), await store.calls(row.id), store
+    )
+
+
+def _strict(recorded: Recorded, gate: Gate) -> LiveRun:
+    row, store = recorded.row, recorded.store
     gate.kinds = kinds.kinds(
         store,
         gate.runtime,
@@ -167,15 +210,16 @@ async def _strict(home: Path, store: SqliteStore, gate: Gate, row: Run) -> LiveR
     gate.kinds[CallKind.ASK] = Tool(Ask(store, gate.live))
     run = LiveRun(
         row,
-        await store.run_key(row.id),
-        agent,
-        runs.tools(agent),
+        recorded.key,
+        recorded.agent,
+        recorded.tools,
         gate.handles.mint(row.id, row.epoch),
         store,
-        records=await store.calls(row.id),
+        records=recorded.records,
         strict=True,
     )
     run.models |= {call.name for call in run.records.values() if call.kind == "model"}
+    run.models |= recorded.models
     return run
 
 
@@ -204,8 +248,37 @@ def _never(*_: Any) -> Any:
     raise AssertionError("a strict replay reached beyond the journal")
 
 
-async def _again(run: LiveRun, gate: Gate, doors: Doors) -> bytes:
-    """Starts the process once more; the bytes of its result as they would be recorded."""
+async def _once_more(run: LiveRun, gate: Gate, doors: Doors | None, embed: Embed | None) -> bytes:
+    """Starts the agent once more; the bytes of its result as they would be recorded."""
+    try:
+        if run.row.mode is Mode.EMBEDDED:
+            value = await _embedded(run, embed)
+        else:
+            assert doors is not None, "no gateway was given to open doors with"
+            value = await _process(run, gate, doors)
+        body: dict[str, Any] = {"value": value}
+    except Ring0Error as error:
+        if run.diverged is not None:
+            raise
+        body = {"error": error.as_dict()}
+    return values.canonical({key: gate.secrets.redact(part)[0] for key, part in body.items()})
+
+
+async def _embedded(run: LiveRun, embed: Embed | None) -> Any:
+    """What the agent's function returns. Raises its error, told as the kernel tells it."""
+    assert embed is not None, "no SDK was given to embed with"
+    function = run.agent.functions.get(f"agent:{run.agent.manifest.name}")
+    if function is None:
+        raise InvalidInput(
+            f"No function is the agent {run.agent.manifest.name}.",
+            why="The run was one of that agent.",
+            todo="Give its function.",
+        )
+    return await embed(run, function)
+
+
+async def _process(run: LiveRun, gate: Gate, doors: Doors) -> Any:
+    """What its process returns. Raises its error."""
     opened: list[Any] = []
 
     async def open_door(sandbox: Sandbox) -> None:
@@ -219,21 +292,15 @@ async def _again(run: LiveRun, gate: Gate, doors: Doors) -> bytes:
     try:
         sandbox.stdin.close()
         async with asyncio.timeout(run.row.budget.wall_s):
-            value = await processes.outcome(run, sandbox, output, reading)
-        body: dict[str, Any] = {"value": value}
+            return await processes.outcome(run, sandbox, output, reading)
     except TimeoutError:
         raise InvalidInput(
             f"{run.id} did not end again within {run.row.budget.wall_s} s.",
             todo="See what it waits for with `ring0 show`.",
         ) from None
-    except Ring0Error as error:
-        if run.diverged is not None:
-            raise
-        body = {"error": error.as_dict()}
     finally:
         gate.handles.kill(run.id)
         for door in opened:
             await door.close()
         await gate.sandboxes.end(sandbox)
         reading.cancel()
-    return values.canonical({key: gate.secrets.redact(part)[0] for key, part in body.items()})

@@ -115,6 +115,8 @@ class ModelRequest(Frozen, frozen=True, kw_only=True):
     is for the policy to allow."""
     native: Native | None = None
     """As the client wrote it: what a provider of the same dialect is sent."""
+    traceparent: str = ""
+    """The span that it is asked in: a header beside the question, and no part of it."""
 
 
 class Unanswered(Frozen, frozen=True, kw_only=True):

@@ -199,6 +199,8 @@ class HttpProvider:
             **self._headers(),
             **spoken.headers_of(exchange.request),
         }
+        if exchange.request.traceparent:
+            headers["traceparent"] = exchange.request.traceparent
         # No redirects: the key is for this address only.
         async with self._opened().post(
             url, data=exchange.body, headers=headers, allow_redirects=False

@@ -3,26 +3,29 @@
 Checked from the stored bytes, in one pass over one moment of the journal: every leaf hash, the
 order without gaps, the Merkle root against the tree and the head file, every blob that an event
 names against its keyed address, every row of every projection (and what lies beside it) against a
-rebuild, the full-text index against its texts, the schema against ours. The limit: whoever owns the
-machine can rewrite journal and head file together; checkpoints that are signed and kept elsewhere
-come with the observability issue.
+rebuild, the full-text index against its texts, the schema against ours; the root at each size of
+which a checkpoint was signed (proof/anchors.py). The limit: what was written after the last one
+that is kept elsewhere can be rewritten by whoever owns the machine.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import apsw
 import msgspec
 
+from ring0.observability.proof.anchors import Anchors
 from ring0.store import address, merkle
 from ring0.store import events as ev
 from ring0.store.events import KERNEL, Entry, decode_entry
+from ring0.store.lists import ADDRESS_BYTES, list_address
 from ring0.store.project import project
 from ring0.store.sqlite import SqliteStore
 from ring0.store.sqlite.snapshot import Snapshot
-from ring0.store.sqlite.sql import COLUMNS
+from ring0.store.sqlite.sql import ARCHIVED, COLUMNS, LIST, VALUE
 from ring0.store.sqlite.tables import columns, decode
 from ring0.types import Call, Frozen, Run
 
@@ -37,20 +40,24 @@ class Report(Frozen, frozen=True, kw_only=True):
     blobs: int
     unnamed: int = 0
     """Blobs that no event names: nothing reads them, so nothing is said of them."""
+    archived: int = 0
+    """Values that lie in archives beside the journal: not looked at here."""
     rows: int
     root: str
     """Of the Merkle tree over all entries."""
     anchored: int
     """How many events the head file vouches for."""
+    signed: int = 0
+    """How many events the newest checkpoint that holds vouches for."""
     problems: tuple[str, ...] = ()
     """The first ones of each kind, in order."""
 
 
-async def verify(store: SqliteStore) -> Report:
+async def verify(store: SqliteStore, anchors: Anchors | None = None) -> Report:
     """Checks the whole store. Reads only; never raises for what it finds."""
     try:
         with store.snapshot() as moment:
-            return _Verification(moment).report()
+            return _Verification(moment, anchors or Anchors((), ())).report()
     except (apsw.Error, UnicodeDecodeError) as error:
         return Report(
             ok=False,
@@ -82,8 +89,9 @@ class _Rebuilt:
 class _Verification:
     """One pass over one moment: what was learnt so far, and what was found wrong."""
 
-    def __init__(self, moment: Snapshot) -> None:
+    def __init__(self, moment: Snapshot, anchors: Anchors) -> None:
         self._moment = moment
+        self._anchors = anchors
         self._problems: list[str] = []
         self._tree = merkle.Tree()
         self._anchored_root = ""
@@ -91,13 +99,14 @@ class _Verification:
         self._seqs: dict[str, int] = {}
         self._named: dict[str, str] = {}
         """By blob: the run under whose key it must lie; that of the event that names it first."""
-        self._blobs = self._unnamed = 0
+        self._blobs = self._unnamed = self._archived = 0
 
     def report(self) -> Report:
         for check in (
             self._check_events,
             self._check_tree,
             self._check_head,
+            self._check_anchors,
             self._check_blobs,
             self._check_rows,
             self._moment.schema_changes,
@@ -111,9 +120,11 @@ class _Verification:
             events=self._tree.size,
             blobs=self._blobs,
             unnamed=self._unnamed,
+            archived=self._archived,
             rows=sum(len(table) for table in self._rebuilt.rows.values()),
             root=self._tree.root().hex(),
             anchored=anchored.size if anchored else 0,
+            signed=self._anchors.size,
             problems=tuple(self._problems),
         )
 
@@ -144,6 +155,7 @@ class _Verification:
                 yield f"event {index}: {run} #{seq} follows #{before}"
             self._seqs[run] = seq
             self._tree.append(leaf)
+            self._anchors.saw(index, body, self._tree)
             if anchored is not None and self._tree.size == anchored.size:
                 self._anchored_root = self._tree.root().hex()
             yield from self._replay(index, run, seq, body)
@@ -193,27 +205,69 @@ class _Verification:
         elif not anchored.size and anchored.root != merkle.EMPTY_ROOT.hex():
             yield "the head file says nothing of any journal"
 
+    def _check_anchors(self) -> Iterator[str]:
+        self._anchors.end(self._tree)
+        yield from self._anchors.problems
+
     # --- values -------------------------------------------------------------------------------
 
     def _check_blobs(self) -> Iterator[str]:
         """Each value that an event names is there, and lies under the address that its run's key
         makes of it. Which key that is comes from the entries: trying all would be quadratic."""
         keys = self._moment.keys()
-        for run in self._rebuilt.rows["run"].keys() - keys.keys():
+        for run in self._rebuilt.rows["run"].keys() - keys.keys() - self._erased():
             yield f"the key of run {run} is gone: nothing of its values can be checked"
         for run in keys.keys() - self._rebuilt.rows["run"].keys():
             yield f"a key stands for {run!r}, a run that no event queued"
         keys[KERNEL] = b""
-        missing = dict(self._named)
-        for where, value in self._moment.blobs():
+        erased = self._erased()
+        for run in erased & keys.keys():
+            yield f"the values of {run} were erased, and the key of their addresses is there"
+        missing = self._with_parts()
+        archived: Counter[str] = Counter()
+        for where, form, value in self._moment.blobs():
             self._blobs += 1
             owner = missing.pop(where, "")
-            if not owner:
+            if owner in erased:
+                yield f"the value {where[:16]}… of {owner} was erased, and is there"
+                continue
+            if form == ARCHIVED:  # Who names a part of it is in the archive.
+                archived[run := value.decode("utf-8", "replace")] += 1
+                if owner not in ("", run):
+                    yield f"the value {where[:16]}… of {owner} is said to be in {run[:40]!r}"
+            elif not owner:
                 self._unnamed += 1
-            elif address(keys.get(owner, b""), value) != where:
+            elif _address(keys.get(owner, b""), form, value) != where:
                 yield f"the value {where[:16]}… is not what was stored under that address ({owner})"
         for where, run in missing.items():
+            if run in erased:
+                continue
             yield f"{run} names the value {where[:16]}…, which is gone"
+        said = {run: row.values for run, row in self._rebuilt.rows["archive"].items()}
+        for run in archived.keys() | said.keys():
+            if archived[run] != said.get(run, 0):
+                yield f"{archived[run]} values of {run} are archived, and {said.get(run, 0)} were"
+        self._archived = archived.total()
+
+    def _erased(self) -> set[str]:
+        """Runs whose values are gone for good, as it is on record."""
+        return {key for key, row in self._rebuilt.rows["run"].items() if row.erased}
+
+    def _with_parts(self) -> dict[str, str]:
+        """Every value that must be there, the parts of those that lie in parts too: they are their
+        run's as the whole is."""
+        found, lists = dict(self._named), self._moment.lists()
+        stack = [where for where in found if where in lists]
+        while stack:
+            form = lists.pop(where := stack.pop(), None)
+            if form is None:  # More than one list may hold it.
+                continue
+            for at in range(0, len(form), ADDRESS_BYTES):
+                part = form[at : at + ADDRESS_BYTES].hex()
+                found.setdefault(part, found[where])
+                if part in lists:
+                    stack.append(part)
+        return found
 
     # --- projections --------------------------------------------------------------------------
 
@@ -244,6 +298,12 @@ class _Verification:
         return (run.tenant, run.principal, run.agent, text)
 
 
+def _address(key: bytes, form: int, value: bytes) -> str:
+    if form not in (VALUE, LIST):
+        return ""
+    return list_address(key, value) if form == LIST else address(key, value)
+
+
 def _says(table: str, stored: bytes, row: Any) -> bool:
     try:
         return bool(decode(table, stored) == row)
@@ -261,11 +321,17 @@ def named(entry: Entry) -> Iterator[str]:
             yield from (file.blob for file in files if file.blob)
         case ev.RunEnded(result=result, output=output):
             yield from filter(None, (result, output))
-        case ev.CallRefused(call=Call() as call) | ev.CallIntended(call=Call() as call):
+        case (
+            ev.CallRefused(call=Call() as call)
+            | ev.CallIntended(call=Call() as call)
+            | ev.CallCopied(call=Call() as call)
+        ):
             yield from filter(None, (call.args, call.asked, call.outcome, call.decision))
         case ev.CallEnded(outcome=outcome, undo=undo, remembered=remembered, files=files):
             yield from filter(None, (outcome, undo, remembered))
             yield from (file.blob for file in files if file.blob)
+        case ev.CallStreamed(stream=stream):
+            yield stream
         case ev.CallSettled(outcome=outcome):
             yield outcome
         case ev.ApprovalAsked(approval=approval):

@@ -319,10 +319,10 @@ class Context:
         with paths.Outside():
             return await self._door.call(request)
 
-    async def _told(self, name: str, args: Any) -> tuple[Any, str]:
-        """As `tool`, with what the kernel says beside the result."""
+    async def _told(self, name: str, args: Any) -> tuple[Any, str, str]:
+        """As `tool`, with what the kernel says beside the result, and how a model is shown it."""
         given = await self._given(self._request(CallKind.TOOL, name, args))
-        return given[0], getattr(given, "notice", "")
+        return given[0], getattr(given, "notice", ""), getattr(given, "mark", "")
 
 
 class Memory:

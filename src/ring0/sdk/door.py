@@ -38,14 +38,16 @@ class RunInfo(Frozen, frozen=True, kw_only=True):
 
 
 class Given(tuple[Any, Label]):
-    """The value of a call and where it came from; `notice` is what the kernel says beside it."""
+    """The value of a call and where it came from; `notice` is what the kernel says beside it, and
+    `mark` how a model is to be shown it."""
 
     notice: str = ""
+    mark: str = ""
 
     @classmethod
-    def of(cls, value: Any, label: Label, notice: str) -> Given:
+    def of(cls, value: Any, label: Label, notice: str, mark: str = "") -> Given:
         given = cls((value, label))
-        given.notice = notice
+        given.notice, given.mark = notice, mark
         return given
 
 
@@ -69,6 +71,7 @@ class _Answer(msgspec.Struct):
     label: Label | None = None
     error: dict[str, Any] | None = None
     notice: str = ""
+    mark: str = ""
 
 
 class HttpDoor:
@@ -91,7 +94,7 @@ class HttpDoor:
         if answer.label is None:
             # A value of unknown origin is a value of the worst origin.
             return answer.value, Label(integrity=Integrity.UNTRUSTED)
-        return Given.of(answer.value, answer.label, answer.notice)
+        return Given.of(answer.value, answer.label, answer.notice, answer.mark)
 
     async def describe(self) -> RunInfo:
         return _read(await self._send("GET", "/v1/run", None), RunInfo)
@@ -163,18 +166,18 @@ def _read(body: bytes, kind: type[T]) -> T:
     try:
         answer = msgspec.json.decode(body, type=_Answer)
         if answer.error:
-            raise error_of(answer.error, answer.notice)
+            raise error_of(answer.error, answer.notice, answer.mark)
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise errors.Ring0Error("The kernel's answer can't be read.", why=str(error)) from None
 
 
-def error_of(body: dict[str, Any], notice: str = "") -> errors.Ring0Error:
+def error_of(body: dict[str, Any], notice: str = "", mark: str = "") -> errors.Ring0Error:
     """The error that a body says, as the class of its code; an unknown code is a `Ring0Error`."""
     text = {field: str(body.get(field) or "") for field in ("code", "what", "why", "todo")}
     kind = _by_code().get(text["code"], errors.Ring0Error)
     error = kind(text["what"] or text["code"], why=text["why"], todo=text["todo"])
-    error.notice = notice
+    error.notice, error.mark = notice, mark
     return error
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ from ring0.identity import operator_name
 from ring0.kernel import values
 from ring0.kernel.agent.agents import Agent, Family
 from ring0.kernel.boot import open_kernel
+from ring0.kernel.gate import Gate
 from ring0.kernel.kernel import Kernel
 from ring0.kernel.live import LiveRun
 from ring0.runtime import Runtime
@@ -35,10 +36,17 @@ class NotContained(UserWarning):
     """An embedded agent shares its process with the kernel."""
 
 
+class HasGate(Protocol):
+    """A kernel at work, or what a replay has in its place."""
+
+    @property
+    def gate(self) -> Gate: ...
+
+
 class DirectDoor:
     """The gate, without a process border between."""
 
-    def __init__(self, kernel: Kernel, run: LiveRun) -> None:
+    def __init__(self, kernel: HasGate, run: LiveRun) -> None:
         self._gate = kernel.gate
         self._run = run
 
@@ -46,8 +54,8 @@ class DirectDoor:
         values.check(request.args, what="The call")
         outcome = await self._gate.call(self._run.handle, request)
         if outcome.error is not None:
-            raise error_of(outcome.error, outcome.notice)
-        return Given.of(outcome.value, outcome.label, outcome.notice)
+            raise error_of(outcome.error, outcome.notice, outcome.mark)
+        return Given.of(outcome.value, outcome.label, outcome.notice, outcome.mark)
 
     async def describe(self) -> RunInfo:
         run = self._run
@@ -91,12 +99,12 @@ class Ring:
 
     async def resume(self, agent: Callable[..., Any]) -> list[str]:
         """Goes on with this agent's runs that a crash stopped. Returns their ids."""
-        return await self.kernel.recover(_code(agent))
+        return await self.kernel.recover(code_of(agent))
 
     async def undo(self, agent: Callable[..., Any], run: str, *, call: str = "") -> Run:
         """Takes back what a run of this agent did, or one call of it: the run of the undo, once it
         has ended or waits for a person. Raises NotFound, UndoRefused."""
-        return await self.kernel.undo(run, by=self._principal, only=call, code=_code(agent))
+        return await self.kernel.undo(run, by=self._principal, only=call, code=code_of(agent))
 
     async def result(self, run: str) -> Any:
         """What a run came to, once it has ended."""
@@ -120,13 +128,15 @@ async def embedded(
 
     given = dict(os.environ) if environment is None else environment
     kernel = await open_kernel(Path(home), Runtime(), given, embed=embed)
+    kernel.anchoring.begin()
     try:
         yield Ring(kernel)
     finally:
         await kernel.close()
 
 
-def _code(agent: Callable[..., Any]) -> Agent:
+def code_of(agent: Callable[..., Any]) -> Agent:
+    """An `@agent` function of this program as the code of its runs. Raises AgentInvalid."""
     manifest, others, functions = _declared(agent)
     family = Family(manifest=manifest, others=others, mode=Mode.EMBEDDED)
     return Agent(family, "embedded", functions=functions)

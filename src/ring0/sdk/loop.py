@@ -88,8 +88,8 @@ class Loop:
         """The text that the model reads as the result of its call, whatever came of it."""
         try:
             if call.name in self._kernel:
-                value, notice = await self._context._told(call.name, call.args)
-                return _with_notice(values.as_text(value), notice)
+                value, notice, mark = await self._context._told(call.name, call.args)
+                return _with_notice(_marked(values.as_text(value), mark), notice)
             if call.name in self._local:
                 value = await self._run_local(call)
             else:
@@ -101,7 +101,8 @@ class Loop:
         except ENDS_THE_LOOP:
             raise
         except errors.Ring0Error as error:
-            return _with_notice(values.as_text({"error": error.as_dict()}), error.notice)
+            text = values.as_text({"error": error.as_dict()})
+            return _with_notice(_marked(text, error.mark), error.notice)
 
     async def _run_local(self, call: ToolCall) -> Any:
         function, parameters = self._local[call.name]
@@ -116,6 +117,30 @@ class Loop:
         except Exception as error:
             message = values.clip(f"{type(error).__name__}: {error}", limits.EPISODE_CHARS_MAX)
             raise errors.ToolFailed(message) from error
+
+
+def _marked(text: str, mark: str) -> str:
+    """A result as a model is shown it: between marks where the kernel says so, after a word on what
+    they are. One that can't be marked is kept from the model: it says why."""
+    if not mark:
+        return text
+    from ring0.guardrails.scanners.spotlight import Style, spotlight
+
+    style, _, marker = mark.partition(" ")
+    try:
+        shown = spotlight(text, marker, Style(style))
+    except (errors.InvalidInput, ValueError) as error:
+        refused = error if isinstance(error, errors.InvalidInput) else _unknown(style)
+        return values.as_text({"error": refused.as_dict()})
+    return f"{shown.note}\n{shown.text}"
+
+
+def _unknown(style: str) -> errors.InvalidInput:
+    return errors.InvalidInput(
+        "The result can't be marked.",
+        why=f"This SDK knows no style {values.clip(style, 40)!r}.",
+        todo="use the SDK of the kernel's own version",
+    )
 
 
 def _with_notice(text: str, notice: str) -> str:

@@ -222,6 +222,15 @@ class Write(msgspec.Struct, kw_only=True):
     events: Sequence[AnyEvent]
     guards: Sequence[Guard] = ()
     blobs: Mapping[str, bytes] = {}
+    """By address; what is kept in parts as `lists.Listed`."""
+    returned: Mapping[str, bytes] = {}
+    """Likewise, of what comes back from its run's archive."""
+    archived: Sequence[str] = ()
+    """Addresses of values that its run's archive holds from here on, and the store no more."""
+    erased: Sequence[str] = ()
+    """Addresses of values that are gone from here on, with the run's key."""
+    free_pages: int = 0
+    """So many free pages of the file, at most, go back to the file system."""
     key: bytes = b""
     """The run's digest key, with its first event only."""
     durable: bool = False
@@ -268,6 +277,10 @@ class Store(Protocol):
         ...
 
     async def run_key(self, run: str) -> bytes: ...
+
+    def check_here(self, run: str) -> None:
+        """Raises ValueArchived of a run whose values lie in its archive."""
+        ...
 
     async def call(self, call: str) -> Call | None: ...
 
@@ -365,8 +378,16 @@ class Store(Protocol):
         """Of one run, each with its place in the log of all."""
         ...
 
+    def stored_after(self, index: int, most: int) -> list[tuple[int, bytes, Entry]]:
+        """The log behind that place (-1: all of it), at most so many: (place, leaf, entry)."""
+        ...
+
     async def candidates(self, scope: Scope, terms: Sequence[str], most: int) -> Candidates:
         """The newest `most` episodes of the scope that hold one of the terms."""
         ...
 
     async def head(self) -> Head: ...
+
+    def leaves(self, begin: int, end: int) -> list[bytes]:
+        """The leaf hashes [begin, end) of the log, as far as it goes."""
+        ...

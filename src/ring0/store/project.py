@@ -28,6 +28,7 @@ from ring0.store.holdings import (
 from ring0.store.operating import OPERATED, operated
 from ring0.store.orders import fired, ordered
 from ring0.store.rows import KillRow, SandboxRow, TenantRow
+from ring0.store.storing import STORED, archived, erased, stored
 from ring0.types import (
     ENDED,
     RUN_TRANSITIONS,
@@ -45,6 +46,7 @@ from ring0.types import (
 )
 
 NEWEST_KILL: Final = "newest:"
+ENDED_CALLS: Final = (CallState.OK, CallState.ERROR, CallState.REFUSED)
 
 __all__ = ["NEWEST_KILL", "NEWEST_LOCK", "SHARED", "Tables", "lock_key", "message_key", "project"]
 
@@ -66,6 +68,8 @@ def project(entry: ev.Entry, tables: Tables) -> None:
         _sandboxed(body, ev.KERNEL, tables)
     elif isinstance(body, OPERATED):
         operated(entry, tables)
+    elif isinstance(body, STORED):
+        stored(entry, tables)
     else:
         ordered(entry, tables)
     if run is not None:
@@ -134,6 +138,9 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
                 wake_us=body.wake_us,
                 epoch=body.epoch or run.epoch,
             )
+        case ev.RunForked():
+            assert run.forked == f"{body.run}#{body.at}", f"{run.id} is no such fork"
+            return _risen(run, body.label)
         case ev.RunPaused():
             assert body.by and not run.paused_by, f"{run.id} is paused already"
             return replace(run, paused_by=body.by)
@@ -158,6 +165,10 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
             return sent(entry, body, run, tables)
         case ev.CronFired() | ev.HookFired():
             fired(body, run, tables)
+        case ev.RunArchived() | ev.ValuesReturned():
+            return archived(entry, body, run, tables)
+        case ev.ValuesErased():
+            return erased(body, run, tables)
         case ev.RunEnded():
             return _ended(entry, body, run, tables)
         case ev.SandboxStarted() | ev.SandboxClaimed() | ev.SandboxEnded():
@@ -173,6 +184,13 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
                 _open(entry, call, run, tables)
         case ev.CallIntended():
             return _intended(entry, body, run, tables)
+        case ev.CallCopied():
+            assert body.call.state in ENDED_CALLS, f"{body.call.id} is copied and goes on"
+            _open(entry, body.call, run, tables)
+        case ev.CallStreamed():
+            told: Call | None = tables.get("call", body.call)
+            assert told is not None and told.run == run.id, f"{run.id} has no call {body.call}"
+            tables.put("call", told.id, replace(told, stream=body.stream))
         case ev.CallRetried():
             return _retried(body, run, tables)
         case ev.CallEnded():

@@ -65,6 +65,21 @@ class TenantRow(Frozen, frozen=True, kw_only=True):
     tenant: str
     events: int = 0
     stored_bytes: int = 0
+    quota_bytes: int = 0
+    """What an operator lets it store, of what the bound in limits.py leaves; 0: all of that."""
+
+
+class ArchiveRow(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `archive`: the file that holds an ended run's values."""
+
+    run: str
+    digest: str
+    """SHA-256 of the file."""
+    values: int
+    size_bytes: int
+    """Of the values, as they were stored."""
+    by: str
+    at_us: int
 
 
 class KillRow(Frozen, frozen=True, kw_only=True):

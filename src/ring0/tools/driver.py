@@ -158,6 +158,8 @@ class Said(msgspec.Struct, kw_only=True):
     """Takes the pieces of a model's answer as they come (`models.Sink`)."""
     offer: Offer | None = None
     """Of a proposal: what the question to the model says of the tool."""
+    traceparent: str = ""
+    """The span that its client says it asks in."""
     call: str = ""
     """Set by the gate: the call id, as soon as it has one."""
 
@@ -182,6 +184,8 @@ class CallContext(msgspec.Struct, kw_only=True):
     """Of the tool, the model or the agent that is asked for."""
     begun_us: int
     """When it was first asked for; stays while it waits for a human."""
+    traceparent: str = ""
+    """The call's own span, for whoever carries it out to hang theirs beneath it."""
     run: Run
     workspace: Workspace
     sandboxes: Sandboxes

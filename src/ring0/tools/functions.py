@@ -18,6 +18,7 @@ from ring0.errors import EffectUnknown, ToolFailed
 from ring0.runtime import Runtime
 from ring0.tools.driver import CallContext, Prepared, Result
 from ring0.tools.reach import Reach, sandbox_for
+from ring0.tools.returned import checked
 from ring0.tools.sandbox.host import Sandbox, SandboxSpec
 from ring0.tools.touching import fill
 from ring0.types import Effect, Label, ToolManifest
@@ -81,9 +82,9 @@ class Function:
         if "error" in answer:
             error = answer["error"] if isinstance(answer["error"], dict) else {}
             raise ToolFailed(
-                f"{self.manifest.name} failed: {str(error.get('what', ''))[:2000]}",
-                why=str(error.get("why", ""))[:2000],
-                todo=str(error.get("todo", ""))[:2000],
+                f"{self.manifest.name} failed: {_told(error.get('what', ''))}",
+                why=_told(error.get("why", "")),
+                todo=_told(error.get("todo", "")),
             )
         return _result(self.manifest, answer["value"], context)
 
@@ -106,11 +107,20 @@ def _prepared(manifest: ToolManifest, args: dict[str, Any]) -> Prepared:
 def _result(manifest: ToolManifest, value: Any, context: CallContext) -> Result:
     label = Label(integrity=manifest.output, sources=(f"{manifest.name}@{context.call}",))
     return Result(
-        value=value,
+        value=checked(value, manifest.name),
         cost_microusd=manifest.cost_microusd,
         # What a function makes of its arguments is no better than they are.
         label=label.join(context.run.label.bare),
     )
+
+
+def _told(said: object) -> str:
+    """What a function says of its failure, bounded. Whatever it is: its own `__str__` may fail,
+    and Python writes out no integer of more than 4,300 digits."""
+    try:
+        return str(said)[: limits.TOOL_ERROR_CHARS_MAX]
+    except Exception as error:
+        return f"({type(error).__name__} where it should have been written out)"
 
 
 class _NoAnswer(Exception):
@@ -157,11 +167,12 @@ class EmbeddedFunction:
     ) -> Result:
         try:
             value = await self._call(args, context.call, dict(context.fences))
-        except errors.Ring0Error:
+        except errors.Ring0Error as error:
+            error.what, error.why, error.todo = map(_told, (error.what, error.why, error.todo))
             raise
         except Exception as error:
             raise ToolFailed(
-                f"{self.manifest.name} failed: {type(error).__name__}: {error}",
+                f"{self.manifest.name} failed: {type(error).__name__}: {_told(error)}",
                 why="The tool's own fault.",
                 todo="See the tool's code.",
             ) from error

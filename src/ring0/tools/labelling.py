@@ -1,6 +1,6 @@
 """What an operator says of where a tool's values come from and go to, in any `[tools.NAME]`:
-`recipients`, `content`, `removes`, `unattended`, `confidentiality`, `fields`; read strictly, put
-into manifests.
+`critical`, `recipients`, `content`, `settings`, `removes`, `unattended`, `confidentiality`,
+`fields`; read strictly, put into manifests.
 
 Not here: what a label is worth (types.py), how a rule is applied (guardrails/fields.py).
 """
@@ -50,8 +50,10 @@ _CHOSEN_BY_AGENTS: Final = {
 class Words(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The keys, as they stand in a table."""
 
+    critical: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     removes: bool = False
     unattended: bool = False
     confidentiality: Confidentiality = Confidentiality.PUBLIC
@@ -59,6 +61,7 @@ class Words(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 KEYS: Final = frozenset(Words.__struct_fields__)
+_OF_ARGUMENTS: Final = ("critical", "recipients", "content", "settings")
 WITH_OPERATIONS: Final = frozenset({"files", "sql", "http"})
 """Whose single operations may have words of their own: `[tools.NAME.operations.OPERATION]`."""
 
@@ -98,7 +101,7 @@ def apply(
     everywhere = said.get("", Words())
     place = f"[tools.{instance}]"
     rules = rules_of(place, everywhere.fields)
-    for key in ("recipients", "content"):
+    for key in _OF_ARGUMENTS:
         for argument in getattr(everywhere, key):
             if not any(_takes(driver.manifest, argument) for driver in found):
                 raise _no_argument(place, key, argument, found)
@@ -133,7 +136,7 @@ def _set(driver: Driver, manifest: ToolManifest) -> None:
 
 def with_words(place: str, manifest: ToolManifest, said: Words) -> ToolManifest:
     """One tool's manifest with the words about that tool alone. Raises ManifestInvalid."""
-    for key in ("recipients", "content"):
+    for key in _OF_ARGUMENTS:
         check_arguments(place, key, getattr(said, key), manifest)
     return _with(manifest, said, rules_of(place, said.fields))
 
@@ -149,7 +152,7 @@ def check_arguments(place: str, key: str, names: Iterable[str], manifest: ToolMa
 
 def _with(manifest: ToolManifest, said: Words, rules: tuple[FieldRule, ...]) -> ToolManifest:
     """What is said adds to what the driver says itself; of two rules the operator's comes first."""
-    own = {key: _added(manifest, key, said) for key in ("recipients", "content")}
+    own = {key: _added(manifest, key, said) for key in _OF_ARGUMENTS}
     hidden = (manifest.confidentiality, said.confidentiality)
     changed = replace(
         manifest,
@@ -232,8 +235,7 @@ def _invalid(place: str, why: str) -> ManifestInvalid:
     return ManifestInvalid(
         f"{place} can't be used.",
         why=f"{why[:1].upper()}{why[1:]}.",
-        todo="docs/guardrails.md lists recipients, content, removes, unattended, confidentiality,"
-        " fields.",
+        todo=f"docs/guardrails.md lists {', '.join(Words.__struct_fields__)}.",
     )
 
 

@@ -14,7 +14,7 @@ from ring0 import __version__, limits
 from ring0.errors import ToolFailed
 from ring0.gateway.mcp import content, messages, offered
 from ring0.gateway.mcp import state as states
-from ring0.gateway.mcp.calling import Calling, ComeBack, round_of
+from ring0.gateway.mcp.calling import Calling, ComeBack, round_of, traceparent_of
 from ring0.gateway.mcp.messages import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -138,6 +138,7 @@ class Answering:
     # --- tools --------------------------------------------------------------------------------
 
     async def _call_tool(self, params: dict[str, Any], reply: Reply) -> dict[str, Any]:
+        reply.traceparent = traceparent_of(params)
         there, args = params.get("name"), params.get("arguments", {})
         if not isinstance(there, str) or not isinstance(args, dict):
             raise Refused(INVALID_PARAMS, "`name` is a text and `arguments` an object.")

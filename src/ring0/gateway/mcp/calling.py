@@ -47,7 +47,8 @@ class Calling:
             self._run.undelivered.discard(said.id)
             if state.round:
                 args = {**args, ROUND: state.round}
-        request = Request(kind=CallKind.TOOL, name=name, args=args)
+        asked_in = reply.traceparent
+        request = Request(kind=CallKind.TOOL, name=name, args=args, traceparent=asked_in)
         asking = asyncio.ensure_future(self._gate.call(self._run.handle, request, said=said))
         begun_us = self._gate.runtime.monotonic_us()
         try:
@@ -88,6 +89,13 @@ def round_of(params: dict[str, Any], reply: Reply, state: State | None) -> dict[
         responses=responses if isinstance(responses, dict) else {},
         state=state.upstream if state is not None else "",
     ).as_dict()
+
+
+def traceparent_of(params: dict[str, Any]) -> str:
+    """The span that a client says it asks in (SEP-414)."""
+    meta = params.get("_meta")
+    said = meta.get("traceparent") if isinstance(meta, dict) else None
+    return said if isinstance(said, str) else ""
 
 
 def progress_token(params: dict[str, Any]) -> Any:

@@ -39,6 +39,8 @@ class Reply:
         self._number = number
         self._token = token
         self._stream: web.StreamResponse | None = None
+        self.traceparent = ""
+        """The span that its client says it asks in."""
         self.calls: list[str] = []
         """Of the gate, that were made for it."""
         self.is_unheard = False

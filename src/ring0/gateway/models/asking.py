@@ -101,7 +101,7 @@ class Asking:
             args["profile"] = profile.name
             said.normal = {**args, "body": profile.normal(asked.body)}
         name = self.model_of(asked.model, EMBEDDINGS if question.vectors else DEFAULT)
-        request = Request(kind=CallKind.MODEL, name=name, args=args)
+        request = Request(kind=CallKind.MODEL, name=name, args=args, traceparent=said.traceparent)
         outcome = await self._gate.call(self._run.handle, request, said=said)
         answer = read_answer(_value(outcome))
         self._given.learn(answer.parts)

@@ -30,11 +30,12 @@ from ring0.gateway.models.earlier import SPOKEN
 from ring0.gateway.models.pieces import Pieces
 from ring0.gateway.models.profiles import Profile
 from ring0.gateway.models.refusing import part_of
+from ring0.gateway.models.streams import keep, kept
 from ring0.gateway.told import STATUS, STATUS_ELSE, Told, fault
 from ring0.kernel import values
 from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
-from ring0.models import ModelAnswer
+from ring0.models import Delta, ModelAnswer
 from ring0.models.dialects import Asked, Dialect, dialect
 from ring0.scheduler.buckets import Bucket
 from ring0.tools.driver import Said
@@ -107,7 +108,8 @@ class ModelDoors:
 
     async def _answer(self, request: web.Request, spoken: Dialect) -> web.StreamResponse:
         asked, headers = await self._asked(request, spoken)
-        said = Said(again=headers.get(_AGAIN, "0") not in ("", "0"))
+        again = headers.get(_AGAIN, "0") not in ("", "0")
+        said = Said(again=again, traceparent=headers.get("traceparent", ""))
         profile = profiles.find(spoken.name, headers, asked.body)
         tell = self._in_pieces if asked.stream else self._whole
         # Parsed, it may take twenty times its bytes, for as long as the answer takes.
@@ -230,8 +232,10 @@ class ModelDoors:
             first = await pieces.next(limits.DOOR_PING_S)
             while first is not None and not said.call:
                 first = await pieces.next(limits.DOOR_PING_S)  # It has no name to begin with yet.
-            if first is None and (failure := _failure(asking)) is not None:
+            before = [] if first is not None else await kept(self._gate, self._run, said.call)
+            if first is None and not before and (failure := _failure(asking)) is not None:
                 raise failure  # Nothing is out yet: it has a status of its own.
+            out: list[list[Delta]] = []
             writer = spoken.writer(self._asking.about(asked, said))
             response = web.StreamResponse(
                 headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
@@ -239,10 +243,15 @@ class ModelDoors:
             await response.prepare(request)
             request[_BEGUN] = True
             await response.write(writer.begin())
+            for group in before:  # As it went out when it came.
+                await response.write(b"".join(map(writer.delta, group)) or writer.ping())
             while first is not None and (failure := self._dead()) is None:
                 body = b"".join(map(writer.delta, first)) or writer.ping()
                 await response.write(body)
+                out.append(first)
                 first = await pieces.next(limits.DOOR_PING_S)
+            if out:
+                await keep(self._gate, self._run, said.call, out)
             failure = self._dead() or _failure(asking)
             await response.write(
                 writer.error(failure) if failure is not None else writer.end(asking.result())

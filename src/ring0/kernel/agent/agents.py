@@ -164,7 +164,13 @@ def code_files(manifest: AgentManifest, store_folder: Path) -> dict[str, bytes]:
 def snapshot(family: Family, store_folder: Path) -> Agent:
     """Copies the code beneath `store_folder`, under its digest. Raises ManifestInvalid."""
     contents = code_files(family.manifest, store_folder)
-    name = digest(family.manifest, contents)
+    return laid_out(family, digest(family.manifest, contents), contents, store_folder)
+
+
+def laid_out(
+    family: Family, name: str, contents: Mapping[str, bytes], store_folder: Path
+) -> Agent:
+    """These files as a folder beneath `store_folder`, under that name, where it is not there."""
     place = store_folder / name
     if not place.is_dir():
         building = store_folder / f".{name}.{os.getpid()}"

@@ -43,6 +43,7 @@ def merged(manifest: AgentManifest, declared: AgentManifest) -> AgentManifest:
             output=Integrity.UNTRUSTED,
             fields=without_praise(function.fields),
             unattended=False,
+            settings=(),
         )
         for function in declared.functions
     )

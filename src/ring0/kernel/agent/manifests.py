@@ -17,12 +17,21 @@ import msgspec
 from ring0 import limits
 from ring0.errors import ManifestInvalid
 from ring0.identity.vault import secret_name
-from ring0.kernel.agent import config_credentials, config_identity, config_notify, config_operators
+from ring0.kernel.agent import (
+    config_checkpoints,
+    config_credentials,
+    config_identity,
+    config_notify,
+    config_operators,
+    config_telemetry,
+)
+from ring0.kernel.agent.config_checkpoints import CheckpointTable
 from ring0.kernel.agent.config_credentials import CredentialTable, OAuthTable
 from ring0.kernel.agent.config_guardrails import GuardrailsTable
 from ring0.kernel.agent.config_identity import IdentityTable, PrincipalTable
 from ring0.kernel.agent.config_notify import NotifyTable
 from ring0.kernel.agent.config_operators import OidcTable, RolesTable
+from ring0.kernel.agent.config_telemetry import MetricsTable, OtlpTable
 from ring0.scheduler.caps import MONEY, Cap
 from ring0.types import (
     AgentManifest,
@@ -74,8 +83,10 @@ class _WorkspaceTable(msgspec.Struct, forbid_unknown_fields=True):
 class _FunctionTable(msgspec.Struct, forbid_unknown_fields=True):
     egress: list[str] = []
     secrets: list[str] = []
+    critical: list[str] = []
     recipients: list[str] = []
     content: list[str] = []
+    settings: list[str] = []
     removes: bool = False
     unattended: bool = False
     confidentiality: Confidentiality = Confidentiality.PUBLIC
@@ -189,6 +200,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     identity: IdentityTable = IdentityTable()
     principals: dict[str, PrincipalTable] = {}
     notify: list[NotifyTable] = []
+    checkpoints: list[CheckpointTable] = []
+    """Where signed checkpoints of the journal go."""
+    otlp: OtlpTable | None = None
+    metrics: MetricsTable | None = None
     guardrails: GuardrailsTable = GuardrailsTable()
 
 
@@ -317,6 +332,8 @@ def secrets_of(
     given += [name for table in config.oauth.values() for name in (table.client_secret, table.key)]
     given += [model.key for model in config.models.values()]
     given += [name for table in config.notify for name in config_notify.secrets_of(table)]
+    given += [name for one in config.checkpoints for name in config_checkpoints.secrets_of(one)]
+    given += config_telemetry.secrets_of(config.otlp, config.metrics)
     for name in map(secret_name, filter(None, (*config.secrets, *given))):
         value = vault.get(name) or environment.get(name)
         if value is None:

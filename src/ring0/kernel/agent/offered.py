@@ -19,6 +19,7 @@ from ring0.kernel.sandboxes import Sandboxes
 from ring0.runtime import Runtime
 from ring0.tools import registry
 from ring0.tools.egress import Credential, Egress
+from ring0.tools.mcp import bare_name
 from ring0.tools.reach import Outlet
 from ring0.tools.registry import Means, Tool
 from ring0.tools.sandbox import Sandbox
@@ -68,6 +69,14 @@ async def tools_of(
 
 def built_in(manifest: AgentManifest, runtime: Runtime, home: Path) -> list[ToolManifest]:
     """The manifests of its `[tools.*]`. Raises ManifestInvalid."""
+    return [tool for tool, _ in built_in_with_bare(manifest, runtime, home)]
+
+
+def built_in_with_bare(
+    manifest: AgentManifest, runtime: Runtime, home: Path
+) -> list[tuple[ToolManifest, str]]:
+    """The same, each with what its MCP server calls it, where agents meet it under that name.
+    Raises ManifestInvalid."""
     nowhere = _Nowhere()
     means = Means(
         runtime=runtime,
@@ -77,7 +86,7 @@ def built_in(manifest: AgentManifest, runtime: Runtime, home: Path) -> list[Tool
         reach=nowhere,
     )
     drivers = registry.built_in(manifest.tools, Path(manifest.folder), means)
-    return [Tool(driver).manifest for driver in drivers]
+    return [(Tool(driver).manifest, bare_name(driver)) for driver in drivers]
 
 
 def schemas(tools: list[ToolManifest]) -> Mapping[str, Mapping[str, Any]]:

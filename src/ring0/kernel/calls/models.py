@@ -179,7 +179,8 @@ class _Asking:
             no.unspent = True  # Nobody was asked.
             raise
         sinks = (self._heard_by(context.sink),) if context.sink is not None else ()
-        return await provider.answer(self._question.request, key, self._again, *sinks)
+        request = replace(self._question.request, traceparent=context.traceparent)
+        return await provider.answer(request, key, self._again, *sinks)
 
     async def _go_on(self, step: _Step) -> None:
         """The turn of the next one, and what it may cost where the one before may have spent what

@@ -14,10 +14,28 @@ from ring0.identity import narrowing
 from ring0.kernel import values
 from ring0.kernel.agent import inputs
 from ring0.kernel.agent.agents import Agent
+from ring0.observability.telemetry import ids
 from ring0.runtime import Runtime
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
-from ring0.types import Frozen, Integrity, Label, Only, Run, RunState
+from ring0.types import FileDelta, Frozen, Integrity, Label, Only, Run, RunState
+
+
+class Past(Frozen, frozen=True, kw_only=True):
+    """What a fork begins with of another run."""
+
+    of: str
+    """That run, and its seq: `r-…#12`."""
+    key: bytes
+    """Its digest key."""
+    label: Label
+    """Of the task."""
+    only: tuple[Only, ...] = ()
+    """The grants that that one held: a fork is never wider."""
+    files: tuple[FileDelta, ...] = ()
+    """The workspace as it was then."""
+    blobs: dict[str, bytes] = msgspec.field(default_factory=dict)
+    """What is there in place of what was."""
 
 
 class Beside(Frozen, frozen=True, kw_only=True):
@@ -29,6 +47,10 @@ class Beside(Frozen, frozen=True, kw_only=True):
     """Put into its workspace: path, content, label."""
     only: Only | None = None
     """Its task's grant; None: its task narrows nothing."""
+    traceparent: str = ""
+    """The span that whoever orders it asks in."""
+    past: Past | None = None
+    """It is a fork."""
 
 
 ALONE: Final = Beside()
@@ -64,14 +86,18 @@ class Queueing:
                 todo="Put what is long into files of the workspace.",
             )
         run = run or self._runtime.new_id("r")
-        key = self._runtime.random_bytes(32)
+        past = beside.past
+        key = past.key if past else self._runtime.random_bytes(32)
         budget = agent.manifest.budget
         now_us = self._runtime.now_us()
         label = parent.label if parent else Label(integrity=Integrity.USER, sources=("task",))
+        label = past.label if past else label
         ends_us = now_us + budget.wall_s * 1_000_000
         family = msgspec.json.encode(agent.family)
         blobs = {address(key, encoded): encoded, address(key, family): family}
-        files = () if parent else inputs.copied(agent.manifest, key, blobs, self._folder)
+        files = past.files if past else ()
+        if not parent and not past:
+            files = inputs.copied(agent.manifest, key, blobs, self._folder)
         files += inputs.given(beside.files, key, blobs)
         row = Run(
             id=run,
@@ -85,7 +111,9 @@ class Queueing:
             tenant=tenant,
             principal=principal,
             task=address(key, encoded),
-            only=_only(parent, beside.only),
+            only=_only(parent.only if parent else past.only if past else (), beside.only),
+            forked=parent.forked if parent else past.of if past else "",
+            traceparent=parent.traceparent if parent else ids.good(beside.traceparent),
             label=label,
             budget=budget,
             priority=max(agent.manifest.priority, parent.priority if parent else 0),
@@ -96,7 +124,7 @@ class Queueing:
         write = Write(
             run=run,
             key=key,
-            blobs=blobs,
+            blobs=blobs | past.blobs if past else blobs,
             guards=[*(_of_parent(row, parent) if parent else ()), *beside.guards],
             durable=True,
             events=[
@@ -109,9 +137,9 @@ class Queueing:
         return row, write
 
 
-def _only(parent: Run | None, only: Only | None) -> tuple[Only, ...]:
-    """All that its parent holds, and its own: never less narrow than its parent."""
-    return narrowing.narrowed(parent.only if parent else (), *(() if only is None else (only,)))
+def _only(held: tuple[Only, ...], only: Only | None) -> tuple[Only, ...]:
+    """All that is held above it, and its own: never less narrow than its parent."""
+    return narrowing.narrowed(held, *(() if only is None else (only,)))
 
 
 def _of_parent(row: Run, parent: Run) -> list[base.Guard]:

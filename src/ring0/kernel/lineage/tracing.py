@@ -18,7 +18,20 @@ from ring0.guardrails import Seen
 from ring0.kernel.steps import labelling
 from ring0.store import Store
 from ring0.store import events as ev
-from ring0.types import Call, CallKind, CallState, Frozen, Integrity, Label, Origin, Outcome, Run
+from ring0.types import (
+    Approval,
+    ApprovalState,
+    Call,
+    CallKind,
+    CallState,
+    Frozen,
+    Integrity,
+    Label,
+    Origin,
+    Outcome,
+    Run,
+    Shown,
+)
 
 _decode = msgspec.json.Decoder(Outcome).decode
 
@@ -40,7 +53,8 @@ class Traced(Frozen, frozen=True, kw_only=True):
     seq: int
     kind: CallKind
     name: str
-    state: CallState
+    state: CallState | ApprovalState
+    """Of an approval: it is held, and waits for an answer (`pending`), or that came to no call."""
     origins: tuple[Origin, ...]
     label: Label
     fields: dict[str, str] = msgspec.field(default_factory=dict)
@@ -105,13 +119,20 @@ class _Reader:
         self._open: dict[str, tuple[Call, Any, tuple[Origin, ...]]] = {}
         self._found: dict[str, Traced] = {}
         self._declassified: dict[str, list[Declassified]] = {}
+        self._asked: dict[str, str] = {}
+        """By approval: the call that it is about."""
 
     async def calls(self) -> dict[str, Traced]:
         async for entry in self._store.entries(self._run.id):
             match entry.body:
                 case ev.RunQueued(run=began):
                     await self._begun(began)
+                case ev.ApprovalAsked(approval=approval):
+                    await self._held(approval, entry.seq)
+                case ev.ApprovalAnswered(approval=name, state=state):
+                    self._answered(name, state)
                 case ev.CallIntended(call=call):
+                    self._found.pop(call.id, None)
                     self._open[call.id] = await self._opened(call, entry.seq)
                 case ev.CallRefused(call=call):
                     opened = await self._opened(call, entry.seq)
@@ -130,6 +151,27 @@ class _Reader:
         if began.parent:
             label = label.join(Label(integrity=Integrity.UNTRUSTED, sources=(began.parent,)))
         self._seen.add("task", label, (await self._store.blob(began.task)).decode())
+
+    async def _held(self, approval: Approval, seq: int) -> None:
+        """Whoever is to answer looks where it came from now, before anything is done."""
+        shown = msgspec.json.decode(await self._store.blob(approval.shown), type=Shown)
+        self._asked[approval.id] = approval.call
+        self._found[approval.call] = Traced(
+            call=approval.call,
+            seq=seq,
+            kind=approval.kind,
+            name=shown.tool,
+            state=ApprovalState.PENDING,
+            origins=shown.origins,
+            label=Label(integrity=Integrity.SYSTEM),
+            edited=shown.edited,
+        )
+
+    def _answered(self, approval: str, state: ApprovalState) -> None:
+        known = self._found.get(self._asked.get(approval, ""))
+        one_yes = state is ApprovalState.APPROVED  # of several, it may be
+        if known is not None and known.state is ApprovalState.PENDING and not one_yes:
+            self._found[known.call] = msgspec.structs.replace(known, state=state)
 
     async def _opened(self, call: Call, seq: int) -> tuple[Call, Any, tuple[Origin, ...]]:
         args = msgspec.json.decode(await self._store.blob(call.args))

@@ -15,7 +15,8 @@ from ring0.guardrails.redact import Secrets
 from ring0.identity import Vault, narrowing
 from ring0.identity.vault import secret_name
 from ring0.kernel import identities
-from ring0.kernel.agent import chains, manifests
+from ring0.kernel.agent import chains, config_telemetry, manifests
+from ring0.kernel.agent.config_checkpoints import anchorages_of
 from ring0.kernel.agent.config_identity import IdentityTable, listening_at
 from ring0.kernel.agent.config_notify import places_of
 from ring0.kernel.agent.manifests import Config
@@ -41,6 +42,8 @@ def check(config: Config, environment: Mapping[str, str], vault: Vault, runtime:
     if config.network.authorities:
         _ = outside.egress
     places_of(config.notify, secret)
+    anchorages_of(config.checkpoints, vault.home, secret)
+    config_telemetry.check(config.otlp, config.metrics, secret)
     for table in config.principals.values():
         narrowing.for_task(table.only)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ring0 import limits
 from ring0.errors import CallDenied, CallInvalid
 from ring0.governance import approvals
-from ring0.guardrails import Secrets, flows
+from ring0.guardrails import Secrets
 from ring0.guardrails.origins import LONG_TEXT_CHARS
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
@@ -84,12 +84,13 @@ def merged(before: Iterable[Edit], changes: Mapping[str, str], by: str, login: s
     return list(found.values())
 
 
-def authored(origins: tuple[Origin, ...], held: Held) -> tuple[Origin, ...]:
-    """Where each argument came from: what a person changed, from that person; all else as it
-    was."""
-    assert held.tool is not None
+def authored(
+    origins: tuple[Origin, ...], held: Held, names: Iterable[str]
+) -> tuple[Origin, ...]:
+    """Where each of these arguments came from: what a person changed, from that person; all else as
+    it was."""
     kept = [origin for origin in origins if not held.edited.keys() >= _of(origin.argument, held)]
-    for name in flows.choosing(held.tool.manifest, held.args):
+    for name in names:
         if name in held.edited:
             value = held.args[name]
             text = value if isinstance(value, str) else values.canonical(value).decode()

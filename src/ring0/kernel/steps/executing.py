@@ -8,6 +8,7 @@ from ring0.kernel.sandboxes import Sandboxes
 from ring0.kernel.steps import looping
 from ring0.kernel.steps.judging import Judged
 from ring0.kernel.steps.turns import Turns
+from ring0.observability.telemetry import ids
 from ring0.tools.driver import CallContext, Result
 from ring0.types import Effect
 
@@ -18,6 +19,7 @@ def context(run: LiveRun, held: Held, sandboxes: Sandboxes, turns: Turns) -> Cal
         call=held.id,
         name=held.name,
         begun_us=held.begun_us,
+        traceparent=ids.traceparent(run.row, held.id),
         run=run.row,
         workspace=run.workspace,
         sandboxes=sandboxes,

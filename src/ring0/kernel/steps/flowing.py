@@ -26,7 +26,7 @@ def into(
     manifest = tool.manifest
     origins = flows.origins(run.seen, manifest, held.args, run.row.started_us)
     if held.edited:
-        origins = editing.authored(origins, held)
+        origins = editing.authored(origins, held, flows.choosing(manifest, held.args))
     flow = flows.facts(
         run.seen, manifest, held.args, origins, mutates=prepared.mutates, host=prepared.host
     )
@@ -35,6 +35,15 @@ def into(
         left = tuple(name for name in flow.unfounded if name not in own)
         flow = replace(flow, unfounded=left)
     return origins, flow
+
+
+def beside(run: LiveRun, held: Held, tool: Tool) -> tuple[Origin, ...]:
+    """Where its other arguments came from, for whoever is asked: they are judged by nothing."""
+    found = flows.origins_beside(run.seen, tool.manifest, held.args)
+    if held.edited:
+        chosen = flows.choosing(tool.manifest, held.args)
+        found = editing.authored(found, held, (n for n in held.args if n not in chosen))
+    return found
 
 
 _LIMITS: Final = re.compile(r"\b(limit|offset)\s+\d+", re.IGNORECASE)

@@ -14,7 +14,8 @@ from ring0.identity.tokens import Scope
 from ring0.kernel import values
 from ring0.kernel.calls import proposals
 from ring0.kernel.live import Held, LiveRun
-from ring0.kernel.steps import editing, flowing, scanning
+from ring0.kernel.steps import editing, flowing, forks, scanning
+from ring0.observability.telemetry import ids
 from ring0.scheduler.loops import only_asked
 from ring0.store import address
 from ring0.tools.driver import CallContext, Prepared, Said, Within
@@ -34,6 +35,8 @@ from ring0.types import (
 
 _STARTS = {CallKind.MODEL: "models", CallKind.SPAWN: "agents", CallKind.TOOL: "tools"}
 AT_DOORS = (CallKind.PROPOSAL, CallKind.OBSERVED)
+_WITHOUT_TARGETS = (CallKind.MODEL, CallKind.ASK)
+"""A conversation came from everywhere; and of a run that asks a person, what it says is all."""
 _CALLED = {CallKind.SPAWN: "child agent"}
 
 
@@ -153,10 +156,11 @@ class Judged:
     """A call with its verdict, and all that it was judged by."""
 
     __slots__ = (
+        "_bound_to",
+        "_label",
         "args",
         "asked",
         "blobs",
-        "bound_to",
         "decision",
         "held",
         "origins",
@@ -178,6 +182,7 @@ class Judged:
         verdict: Verdict,
         secrets: Secrets,
         findings: tuple[str, ...] = (),
+        beside: tuple[Origin, ...] = (),
     ) -> None:
         self.held = held
         self.tool = tool
@@ -185,20 +190,14 @@ class Judged:
         self.origins = origins
         self.question = question
         self.verdict = verdict
-        self.bound_to = approvals.bound_to(
-            held.id,
-            tool.digest,
-            prepared.driver_bytes,
-            run.row.label,
-            prepared.digest,
-            request_digest=held.digest,
-            verdict=verdict,
-        )
+        self._label = run.row.label
+        self._bound_to = ""
         shown = Shown(
             title=_title(held, prepared),
             tool=held.name or held.kind,
             arguments=held.args,
             origins=origins,
+            beside=beside,
             findings=findings,
             dry_run=prepared.lines,
             reversal=prepared.reversal or tool.manifest.reversal,
@@ -213,16 +212,30 @@ class Judged:
         self.shown = msgspec.convert(plain, Shown) if found else shown
         evidence = msgspec.json.encode({"question": question, "shown": _kept(held, self)})
         self.decision = address(run.key, evidence)
-        stored = values.canonical(held.args)
-        self.args = address(run.key, stored)
+        self.args, blobs = run.lists.stored(run.key, held)
         """Of the canonical arguments, as they go on record."""
-        self.blobs = {self.decision: evidence, self.args: stored}
+        self.blobs = {self.decision: evidence, **blobs}
         self.asked = ""
         """Of the agent's own arguments, where people changed some."""
         if held.asked_args is not None:
             stored = values.canonical(held.asked_args)
             self.asked = address(run.key, stored)
             self.blobs[self.asked] = stored
+
+    @property
+    def bound_to(self) -> str:
+        """What a person's yes to it is a yes to. Most calls need none."""
+        if not self._bound_to:
+            self._bound_to = approvals.bound_to(
+                self.held.id,
+                self.tool.digest,
+                self.prepared.driver_bytes,
+                self._label,
+                self.prepared.digest,
+                request_digest=self.held.digest,
+                verdict=self.verdict,
+            )
+        return self._bound_to
 
     @property
     def effect(self) -> Effect:
@@ -308,8 +321,23 @@ async def judge(
         severity=severity,
     )
     verdict = policies.decide(question)
+    effect = Effect(prepared.effect) if prepared.effect else tool.manifest.effect
+    within = held.within.tool if held.within else None
+    verdict = forks.asks(run.row, held.kind, effect, prepared, verdict, within)
     told = (*flows.told(flow), *scanning.lines(held.findings), *scanning.risks(run, prepared))
-    return Judged(run, held, tool, prepared, origins, question, verdict, secrets, findings=told)
+    asks = verdict.kind is VerdictKind.ASK and held.kind not in _WITHOUT_TARGETS
+    return Judged(
+        run,
+        held,
+        tool,
+        prepared,
+        origins,
+        question,
+        verdict,
+        secrets,
+        findings=told,
+        beside=flowing.beside(run, held, tool) if asks else (),
+    )
 
 
 def _check_keys(held: Held) -> None:
@@ -374,5 +402,7 @@ def call_row(
         undoes=judged.prepared.undoes,
         notice=held.notice,
         fingerprint=only_asked(held.asked) if held.asked else "",
+        # Not of a refusal: those that are alike share a line, whatever their client says beside.
+        traceparent=ids.good(held.traceparent) if state is CallState.INTENDED else "",
         begun_us=now_us,
     )

@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ring0 import limits
+from ring0.errors import Ring0Error
 from ring0.guardrails import Seen, tokens
 from ring0.guardrails.fields import Rules, Scalar, Steps, compiled, leaves, vouches, written
 from ring0.kernel.live import Held, LiveRun
@@ -26,6 +27,7 @@ from ring0.types import (
     CONFIDENTIALITY_RANK,
     CallKind,
     CallState,
+    Confidentiality,
     FieldRule,
     Integrity,
     Label,
@@ -51,6 +53,16 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
 def of_tool(manifest: ToolManifest, label: Label) -> Label:
     """A label with what the manifest says of all that the tool tells, its errors among it."""
     return label.join(Label(integrity=Integrity.USER, confidentiality=manifest.confidentiality))
+
+
+def of_error(manifest: ToolManifest, error: Ring0Error, source: str) -> Label:
+    """A tool's own error is text from the tool: labelled as its results are."""
+    said = Label(
+        integrity=manifest.output,
+        confidentiality=Confidentiality(error.confidentiality),
+        sources=(source,),
+    )
+    return of_tool(manifest, said)
 
 
 def of_result(run: LiveRun, judged: Judged, result: Result, value: Any, *, cut: bool) -> Labelled:

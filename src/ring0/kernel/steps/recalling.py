@@ -9,6 +9,7 @@ from ring0 import limits
 from ring0.errors import CallInvalid, ReplayDiverged, RunDead
 from ring0.kernel.live import Held, LiveRun
 from ring0.kernel.steps.judging import Judged
+from ring0.runtime import Runtime
 from ring0.types import Approval, ApprovalState, Call, CallKind, CallState, RunState
 
 
@@ -23,13 +24,38 @@ def check_live(run: LiveRun, held: Held) -> None:
             raise _at_the_end(run)
         return
     if run.strict:
-        raise _diverged(run, f"{held.id} ({held.kind} {held.name}) is not on record")
+        raise _diverged(run, held, f"{held.id} ({held.kind} {held.name}) is not on record")
     if "/~" in held.id and run.unmet:
         raise _diverged(
             run,
+            held,
             f"{held.kind} {held.name} fits nothing, and {len(run.unmet)} recorded calls"
             " were not asked for",
         )
+
+
+def met(run: LiveRun, held: Held) -> None:
+    """The process has asked for what is on record."""
+    run.unmet.discard(held.id)
+    if not run.unmet:
+        run.all_met.set()
+
+
+async def until_all_met(run: LiveRun, held: Held, runtime: Runtime) -> None:
+    """Of a run that was stopped from outside, what came after the end of its record was under way
+    or about to be. Once all that is on record was asked for, the replay ends there too. Raises
+    RunDead then; nothing, where the run ended by itself."""
+    if run.strict and run.cut_off:
+        raise _at_the_end(run)  # What the agent still asks on its way out was never heard of.
+    stopped = run.strict and run.row.state is RunState.CANCELLED
+    if not stopped or held.kind in (CallKind.PROPOSAL, CallKind.OBSERVED):
+        return
+    if run.unmet:
+        try:
+            await runtime.wait_for(run.all_met.wait(), limits.REPLAY_REST_S_MAX)
+        except TimeoutError:
+            return
+    raise _at_the_end(run)
 
 
 def check_same(run: LiveRun, held: Held, record: Call) -> None:
@@ -46,10 +72,12 @@ def check_same(run: LiveRun, held: Held, record: Call) -> None:
                 why="A call id names one call for ever.",
                 todo="Count each call of a path once.",
             )
-        raise _diverged(run, f"{held.id} was {record.kind} {record.name} with other arguments")
+        raise _diverged(
+            run, held, f"{held.id} was {record.kind} {record.name} with other arguments"
+        )
     if record.state in (CallState.UNKNOWN, CallState.INTENDED) and run.strict:
         if run.row.state is RunState.DONE:
-            raise _diverged(run, f"{held.id} has no outcome on record")
+            raise _diverged(run, held, f"{held.id} has no outcome on record")
         raise _at_the_end(run)
 
 
@@ -80,7 +108,10 @@ def _at_the_end(run: LiveRun) -> RunDead:
     return error
 
 
-def _diverged(run: LiveRun, why: str) -> ReplayDiverged:
+def _diverged(run: LiveRun, held: Held, why: str) -> ReplayDiverged:
+    if run.diverged is not None:
+        return run.diverged  # What the agent asks after the first counts no more.
+    run.diverged_at = held.id
     run.diverged = ReplayDiverged(
         f"The replay of {run.id} diverged.",
         why=why,

@@ -10,7 +10,7 @@ from ring0.errors import CallInvalid, Ring0Error
 from ring0.guardrails import Secrets, flows
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
-from ring0.kernel.steps import editing, judging, labelling, looping, scanning, spending
+from ring0.kernel.steps import editing, judging, labelling, looping, marking, scanning, spending
 from ring0.kernel.steps.judging import Denied, Judged
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
@@ -19,7 +19,6 @@ from ring0.types import (
     Call,
     CallKind,
     CallState,
-    Confidentiality,
     Effect,
     FileDelta,
     Integrity,
@@ -131,6 +130,7 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
         notice=told,
         fields=labels.fields,
         findings=held.arrived,
+        mark=marking.mark(run, held, labels.whole, labels.fields),
     )
     stored = msgspec.json.encode(outcome)
     where = address(run.key, stored)
@@ -184,16 +184,11 @@ def _spent(run: LiveRun, judged: Judged, result: Result | Ring0Error) -> tuple[i
 
 def failure(run: LiveRun, judged: Judged, error: Ring0Error, secrets: Secrets) -> Outcome:
     """A tool's own error is text from the tool: labelled as its results are."""
-    manifest = judged.tool.manifest
-    said = Label(
-        integrity=manifest.output,
-        confidentiality=Confidentiality(error.confidentiality),
-        sources=(source(judged.held),),
-    )
-    label = labelling.of_tool(manifest, said)
+    held = judged.held
+    label = labelling.of_error(judged.tool.manifest, error, source(held))
     told = {key: secrets.redact_text(text) for key, text in error.as_dict().items()}
-    found = judged.held.arrived
-    return Outcome(state=CallState.ERROR, label=label, error=told, findings=found)
+    mark = marking.mark(run, held, label)
+    return Outcome(state=CallState.ERROR, label=label, error=told, findings=held.arrived, mark=mark)
 
 
 def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_us: int) -> Refused:
@@ -202,11 +197,18 @@ def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_u
     told = {key: secrets.redact_text(text) for key, text in error.as_dict().items()}
     label, run_label = _SYSTEM, None
     if error.tells_of_data and held.tool is not None:
-        said = Label(integrity=held.tool.manifest.output, sources=(source(held),))
-        label = labelling.of_tool(held.tool.manifest, said)
+        label = labelling.of_error(held.tool.manifest, error, source(held))
         run_label = _risen(run, label)
     noticed = editing.with_notice(held, seen.notice)
-    outcome = Outcome(state=CallState.REFUSED, label=label, error=told, notice=noticed)
+    outcome = Outcome(
+        state=CallState.REFUSED,
+        label=label,
+        error=told,
+        notice=noticed,
+        findings=held.arrived,
+        mark=marking.mark(run, held, label),
+    )
+    scanning.learn(run, source(held), outcome)
     stored = msgspec.json.encode(outcome)
     where = address(run.key, stored)
     if held.retry is not None:
@@ -259,6 +261,7 @@ def refused(run: LiveRun, held: Held, error: Ring0Error, secrets: Secrets, now_u
 def admitted(run: LiveRun, judged: Judged, write: Write) -> None:
     """The kernel's own picture of a call and its run, as the store's projection moves them."""
     event = write.events[-1]
+    run.lists.kept(write.blobs)
     if isinstance(event, ev.CallRetried) and event.approval:
         call = run.records[event.call]
         run.records[call.id] = replace(call, approval=event.approval)

@@ -119,7 +119,7 @@ async def arriving(
 ) -> None:
     """Before step 9: looks at what came back from where nobody vouches for it. What has the form of
     a secret that nobody told us of is hidden from then on, as one that we know of."""
-    held.arrived = ()
+    held.arrived, held.spotlight = (), answers.spotlight
     if held.kind is CallKind.MODEL and isinstance(result, Result):
         answers.mask(result, secrets)
     if held.kind not in _BRINGING:
@@ -140,9 +140,20 @@ async def arriving(
             texts = Texts(texts_of(clean), most)
             findings = await _looked(texts, ARRIVING, most, runtime)
     held.arrived = _told(texts, findings)
-    sure = any(_is_secret(each) and each.confidence is Confidence.HIGH for each in findings)
-    if sure and isinstance(result, Result):
+    if not any(_is_secret(each) and each.confidence is Confidence.HIGH for each in findings):
+        return
+    if isinstance(result, Result):
         result.label = result.label.join(_HIDDEN)
+    else:
+        result.confidentiality = Confidentiality.SECRET.value
+
+
+async def refusing(
+    held: Held, error: Ring0Error, secrets: Secrets, answers: Answers, runtime: Runtime
+) -> None:
+    """Likewise before a no goes on record that was no policy's: a dry run says what it has read."""
+    if error.tells_of_data:
+        await arriving(held, error, secrets, answers, runtime)
 
 
 def facts(findings: Iterable[Found]) -> tuple[tuple[str, ...], int]:
@@ -279,8 +290,7 @@ def _told(texts: Texts, findings: Iterable[Finding]) -> tuple[Found, ...]:
     found = [
         Found(
             rule=each.rule,
-            # A name may be a secret itself.
-            where=masked(texts.where(each.start)[: limits.SCAN_PATH_CHARS_MAX], _NO_SECRETS),
+            where=_named(texts.where(each.start)[: limits.SCAN_PATH_CHARS_MAX]),
             severity=int(each.severity),
             sure=each.confidence is Confidence.HIGH,
             shown=each.shown,
@@ -292,6 +302,11 @@ def _told(texts: Texts, findings: Iterable[Finding]) -> tuple[Found, ...]:
     for one in found:
         once.setdefault((one.rule, one.where), one)
     return tuple(once.values())[: limits.SCAN_KEPT_MAX]
+
+
+def _named(path: str) -> str:
+    """A name may be a secret itself."""
+    return path if _is_plain(path, limits.SCAN_TEXT_CHARS_MIN) else masked(path, _NO_SECRETS)
 
 
 def _rank(found: Found) -> int:

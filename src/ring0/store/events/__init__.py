@@ -10,3 +10,4 @@ from ring0.store.events.event import *  # noqa: F403
 from ring0.store.events.kernel import *  # noqa: F403
 from ring0.store.events.orders import *  # noqa: F403
 from ring0.store.events.runs import *  # noqa: F403
+from ring0.store.events.storage import *  # noqa: F403

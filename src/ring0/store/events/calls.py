@@ -32,6 +32,23 @@ class CallIntended(Event, frozen=True, kw_only=True, tag="call-intended"):
     caps: tuple[CapUse, ...] = ()
 
 
+class CallCopied(Event, frozen=True, kw_only=True, tag="call-copied"):
+    """A call of the run that this one was forked from, as it ended there: it is recalled, and was
+    not made again. It costs nothing, and nothing here takes it back."""
+
+    call: Call
+    of: str
+    """The call's id there."""
+
+
+class CallStreamed(Event, frozen=True, kw_only=True, tag="call-streamed"):
+    """In which pieces a model's answer went out, before its end did."""
+
+    call: str
+    stream: str
+    """Address of the pieces (gateway/models/streams.py)."""
+
+
 class CallRetried(Event, frozen=True, kw_only=True, tag="call-retried"):
     """After a crash: a pure or idempotent call runs again under its own id. What was reserved for
     the try before may have been spent, and stays so; as much is reserved once more."""
@@ -106,6 +123,8 @@ CallEvent = (
     CallRefused
     | CallsRefusedAlike
     | CallIntended
+    | CallCopied
+    | CallStreamed
     | CallRetried
     | CallEnded
     | Declassified

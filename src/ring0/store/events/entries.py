@@ -13,8 +13,9 @@ from ring0.store.events.calls import CallEvent
 from ring0.store.events.kernel import KernelEvent
 from ring0.store.events.orders import OrderEvent
 from ring0.store.events.runs import RunEvent
+from ring0.store.events.storage import StorageEvent
 
-AnyEvent = KernelEvent | RunEvent | CallEvent | ApprovalEvent | OrderEvent
+AnyEvent = KernelEvent | RunEvent | CallEvent | ApprovalEvent | OrderEvent | StorageEvent
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

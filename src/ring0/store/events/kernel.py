@@ -73,6 +73,15 @@ class SourceReleased(Event, frozen=True, kw_only=True, tag="source-released"):
     note: str = ""
 
 
+class Exported(Event, frozen=True, kw_only=True, tag="exported"):
+    """Spans of runs were sent to the place of `[otlp]` because somebody asked for it."""
+
+    runs: tuple[str, ...]
+    spans: int
+    to: str
+    by: str
+
+
 KernelEvent = (
     KernelStarted
     | KernelStopped
@@ -83,4 +92,5 @@ KernelEvent = (
     | Killed
     | SourceQuarantined
     | SourceReleased
+    | Exported
 )

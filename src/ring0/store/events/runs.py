@@ -16,6 +16,20 @@ class RunQueued(Event, frozen=True, kw_only=True, tag="run-queued"):
     """Address of the task's text, indexed as an episode."""
 
 
+class RunForked(Event, frozen=True, kw_only=True, tag="run-forked"):
+    """In the fork's own journal, beside its start: what it begins with is another run's past."""
+
+    run: str
+    """The run that it was forked from."""
+    at: int
+    """What that one had done up to this seq is what it begins with."""
+    by: str
+    edits: tuple[str, ...] = ()
+    """What whoever forked it changed: `task`, and the ids of calls, as they are here."""
+    label: Label | None = None
+    """How far that one had fallen by then; None: not at all."""
+
+
 class RunMoved(Event, frozen=True, kw_only=True, tag="run-moved"):
     state: RunState
     waiting_for: str = ""
@@ -141,6 +155,7 @@ class SandboxEnded(Event, frozen=True, kw_only=True, tag="sandbox-ended"):
 
 RunEvent = (
     RunQueued
+    | RunForked
     | RunMoved
     | RunPaused
     | RunResumed

@@ -60,13 +60,19 @@ class Snapshot:
         """(index, run, seq, leaf hash, exact bytes), in the order of the log."""
         yield from self._db.execute(sql.ALL_EVENTS)
 
-    def blobs(self) -> Iterator[tuple[str, bytes]]:
-        """(address, value)."""
+    def blobs(self) -> Iterator[tuple[str, int, bytes]]:
+        """(address, form, value)."""
         yield from self._db.execute(sql.ALL_BLOBS)
 
+    def lists(self) -> dict[str, bytes]:
+        """What lies in parts: their addresses, by its own."""
+        rows: list[Any] = self._db.execute(sql.LISTS).fetchall()
+        return dict(rows)
+
     def blob(self, address: str) -> bytes | None:
+        """A value that lies there whole."""
         found = first(self._db, sql.BLOB, (address,))
-        return None if found is None else bytes(found[0])
+        return None if found is None or found[0] != sql.VALUE else bytes(found[1])
 
     def keys(self) -> dict[str, bytes]:
         """Every run's key."""

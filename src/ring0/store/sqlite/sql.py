@@ -3,7 +3,9 @@
 `event` is the journal: the exact bytes of each entry, its place in the Merkle log (`idx`, from 0
 without a gap), its RFC 6962 leaf hash, and its name (run, seq). It is only ever appended to.
 `blob` holds large or erasable values, by keyed digest (in the order in which they came: their
-keys have none, and a tree of values would be written all over); `run_key` the keys, one a run.
+keys have none, and a tree of values would be written all over): as they are, as the list of their
+parts (store/lists.py), or, of one that was archived, the run in whose file it lies; `run_key` the
+keys, one a run. `archive` is a projection: which file holds the values of an ended run.
 `tree` is one row: the size and the peaks of the Merkle tree, moved forward in each transaction.
 The rest are projections, rebuilt from `event` by store/project.py: a row is the JSON of a struct
 of types.py, and the columns beside it are what guards and lists ask for. `episode` and its
@@ -15,7 +17,9 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x52494E47  # "RING"
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
+VALUE, LIST, ARCHIVED = 0, 1, 2
+"""Forms of a blob."""
 
 SCHEMA: Final = f"""
 PRAGMA application_id = {APPLICATION_ID};
@@ -30,7 +34,9 @@ CREATE TABLE event (
 ) STRICT;
 CREATE TRIGGER event_is_kept BEFORE UPDATE ON event BEGIN SELECT raise(ABORT, 'append only'); END;
 CREATE TRIGGER event_stays BEFORE DELETE ON event BEGIN SELECT raise(ABORT, 'append only'); END;
-CREATE TABLE blob (address TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+CREATE TABLE blob (
+    address TEXT PRIMARY KEY, form INTEGER NOT NULL, value BLOB NOT NULL
+) STRICT;
 CREATE TABLE run_key (run TEXT PRIMARY KEY, key BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE tree (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL,
     peaks BLOB NOT NULL, kernel_seq INTEGER NOT NULL) STRICT;
@@ -74,6 +80,7 @@ CREATE TABLE hook (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWI
 CREATE TABLE login (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE setting (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE quarantine (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE archive (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE kill (key TEXT PRIMARY KEY, generation INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
 CREATE TABLE episode (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
@@ -87,6 +94,7 @@ CREATE VIRTUAL TABLE episode_text USING fts5 (
 """
 
 PRAGMAS: Final = """
+PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA trusted_schema = OFF;
@@ -101,11 +109,32 @@ SELECT (SELECT application_id FROM pragma_application_id),
 SCHEMA_OBJECTS: Final = "SELECT type, name, sql FROM main.sqlite_schema"
 
 ADD_EVENT: Final = "INSERT INTO event (idx, run, seq, leaf, body) VALUES (?, ?, ?, ?, ?)"
-ADD_BLOB: Final = "INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING"
+ADD_BLOB: Final = "INSERT INTO blob VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+"""A value that is there stays as it is, and one that was archived stays in its archive."""
+RETURN_BLOB: Final = f"""
+INSERT INTO blob VALUES (?, ?, ?) ON CONFLICT (address) DO UPDATE
+SET form = excluded.form, value = excluded.value WHERE form = {ARCHIVED}
+"""
+RUNS_KEYED: Final = "SELECT run FROM run_key WHERE key = ?"
+EPISODES_OF: Final = "SELECT key FROM episode WHERE key >= ? AND key < ?"
+MESSAGES_KEYED: Final = """
+SELECT row FROM message WHERE json_extract(CAST(row AS TEXT), '$.key_of') = ?
+"""
+ERASE_BLOB: Final = "DELETE FROM blob WHERE address = ?"
+FORGET_KEY: Final = "DELETE FROM run_key WHERE run = ?"
+WIPING: Final = "PRAGMA secure_delete = {how}"
+"""Whether what is deleted is written over with zeroes."""
+ERASE_EPISODE: Final = "DELETE FROM episode WHERE key = ?"
+INDEX_ANEW: Final = "INSERT INTO episode_text (episode_text) VALUES ('rebuild')"
+ARCHIVE_BLOB: Final = f"UPDATE blob SET form = {ARCHIVED}, value = ? WHERE address = ?"
+FREE_PAGES: Final = "PRAGMA freelist_count"
+GIVE_BACK_PAGES: Final = "PRAGMA incremental_vacuum({pages:d})"
 ADD_KEY: Final = "INSERT INTO run_key VALUES (?, ?)"
 MOVE_TREE: Final = "UPDATE tree SET size = ?, peaks = ?, kernel_seq = ? WHERE one = 1"
 TREE: Final = "SELECT size, peaks, kernel_seq FROM tree"
 LEAVES: Final = "SELECT leaf FROM event ORDER BY idx"
+LOG: Final = "SELECT idx, leaf, body FROM event ORDER BY idx"
+LEAVES_BETWEEN: Final = "SELECT leaf FROM event WHERE idx >= ? AND idx < ? ORDER BY idx"
 EVENT_COUNT: Final = "SELECT count(*), max(idx) FROM event"
 LAST_EVENT: Final = "SELECT body FROM event ORDER BY idx DESC LIMIT 1"
 
@@ -114,7 +143,7 @@ GET: Final = {
     for table in (
         *("run", "call", "approval", "file", "sandbox", "kill", "episode"),
         *("lock", "message", "cap", "tenant", "cron", "hook"),
-        *("login", "setting", "standing", "quarantine"),
+        *("login", "setting", "standing", "quarantine", "archive"),
     )
 }
 PUT: Final = {
@@ -144,10 +173,12 @@ PUT: Final = {
     " row = excluded.row",
     "quarantine": "INSERT INTO quarantine VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET"
     " row = excluded.row",
+    "archive": "INSERT INTO archive VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " row = excluded.row",
 }
 REMOVE: Final = {
     table: f"DELETE FROM {table} WHERE key = ?"
-    for table in ("file", "lock", "cron", "hook", "login", "quarantine")
+    for table in ("file", "lock", "cron", "hook", "login", "quarantine", "archive")
 }
 """From these a row can be taken away."""
 COLUMNS: Final = {
@@ -167,6 +198,7 @@ COLUMNS: Final = {
     "login": (),
     "setting": (),
     "quarantine": (),
+    "archive": (),
     "episode": ("tenant", "principal", "agent", "text"),
 }
 """What lies beside each row, as a copy of what the row says."""
@@ -216,6 +248,16 @@ CRONS: Final = "SELECT row FROM cron ORDER BY key"
 HOOKS: Final = "SELECT row FROM hook ORDER BY key"
 LOGINS: Final = "SELECT row FROM login ORDER BY key"
 SETTINGS: Final = "SELECT row FROM setting ORDER BY key"
+ARCHIVES: Final = "SELECT row FROM archive ORDER BY key"
+FORKED: Final = """
+SELECT DISTINCT json_extract(CAST(row AS TEXT), '$.forked') AS forked FROM run
+WHERE forked IS NOT NULL AND forked <> ''
+"""
+ENDED_RUNS: Final = """
+SELECT key FROM run WHERE state IN ({states}) AND started_us <= ?
+AND key NOT IN (SELECT key FROM archive) ORDER BY started_us, key
+"""
+TENANTS: Final = "SELECT row FROM tenant ORDER BY key"
 QUARANTINES: Final = "SELECT row FROM quarantine ORDER BY key"
 RUNS_DUE: Final = "SELECT row FROM run WHERE wake_us > 0 AND wake_us <= ? ORDER BY wake_us LIMIT ?"
 NEXT_WAKE: Final = "SELECT coalesce(min(wake_us), 0) FROM run WHERE wake_us > 0"
@@ -226,14 +268,22 @@ RUNS_NAMED: Final = "SELECT key FROM run WHERE key >= ? AND key < ? LIMIT 3"
 CALLS: Final = "SELECT row FROM call WHERE run = ? ORDER BY seq"
 FILES: Final = "SELECT row FROM file WHERE key >= ? AND key < ? ORDER BY key"
 SANDBOXES_ALIVE: Final = "SELECT row FROM sandbox WHERE ended = 0"
-HAS_BLOB: Final = "SELECT 1 FROM blob WHERE address = ?"
-BLOB: Final = "SELECT value FROM blob WHERE address = ?"
-BLOBS: Final = "SELECT address, value FROM blob WHERE address > ? ORDER BY address LIMIT ?"
+HAS_BLOB: Final = f"SELECT 1 FROM blob WHERE address = ? AND form <> {ARCHIVED}"
+BLOB: Final = "SELECT form, value FROM blob WHERE address = ?"
+BLOBS: Final = f"""
+SELECT address, value FROM blob WHERE address > ? AND form = {VALUE} ORDER BY address LIMIT ?
+"""
 EVENTS: Final = "SELECT idx, run, seq, leaf, body FROM event WHERE idx > ? ORDER BY idx LIMIT ?"
 EVENTS_OF_RUN: Final = """
 SELECT idx, run, seq, leaf, body FROM event WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?
 """
-ALL_BLOBS: Final = "SELECT address, value FROM blob"
+ALL_BLOBS: Final = "SELECT address, form, value FROM blob"
+CALL_IN_STATE: Final = "SELECT 1 FROM call WHERE run = ? AND state = ? LIMIT 1"
+BLOB_SIZE: Final = f"""
+SELECT length(value), CASE form WHEN {LIST} THEN value ELSE x'' END FROM blob
+WHERE address = ? AND form <> {ARCHIVED}
+"""
+LISTS: Final = f"SELECT address, value FROM blob WHERE form = {LIST}"
 ALL_EVENTS: Final = "SELECT idx, run, seq, leaf, body FROM event ORDER BY idx"
 
 SCOPE_SIZE: Final = """

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from ring0.errors import StoreDamaged
 from ring0.runtime import Runtime
+from ring0.store import lists
 from ring0.store.base import Write
 from ring0.store.events import KERNEL, Entry, decode_entry
 from ring0.store.project import NEWEST_LOCK, message_key
@@ -24,6 +25,7 @@ from ring0.store.sqlite import sql
 from ring0.store.sqlite.committing import Writer
 from ring0.store.sqlite.failing import closed
 from ring0.store.sqlite.snapshot import Snapshot, read_head
+from ring0.store.sqlite.storage import Storage, archived
 from ring0.store.sqlite.tables import decode, tree_of
 from ring0.types import (
     Approval,
@@ -62,6 +64,7 @@ class SqliteStore:
         self._head_file = head_file
         self._runtime = runtime
         self._closed = False
+        self.storage = Storage(self._all)
         _register_term_counts(reader)
 
     # --- writing ------------------------------------------------------------------------------
@@ -137,6 +140,10 @@ class SqliteStore:
                 todo="Nothing of that run's values can be checked any more.",
             )
         return bytes(found[0])
+
+    def check_here(self, run: str) -> None:
+        if self.storage.archive(run) is not None:
+            raise archived(run)
 
     async def call(self, call: str) -> Call | None:
         found: Call | None = self._row("call", call)
@@ -233,6 +240,12 @@ class SqliteStore:
         return int(self._one(sql.KILL_GENERATION, ())[0])
 
     async def blob(self, address: str) -> bytes:
+        is_list, value = self.lying(address)
+        return lists.whole(lists.Listed(value), self.lying) if is_list else value
+
+    def lying(self, address: str) -> tuple[bool, bytes]:
+        """What lies at an address: whether it is the list of a value's parts, and its bytes. Raises
+        StoreDamaged, ValueArchived."""
         found = self._one(sql.BLOB, (address,))
         if found is None:
             raise StoreDamaged(
@@ -240,7 +253,11 @@ class SqliteStore:
                 why="The journal names it, so it was lost or erased.",
                 todo="Run `ring0 audit verify` to see what else is missing.",
             )
-        return bytes(found[0])
+        form, value = found
+        if form == sql.ARCHIVED:
+            run = bytes(value).decode("utf-8", "replace")
+            raise archived(run, f"The value {address[:16]}…")
+        return form == sql.LIST, bytes(value)
 
     async def entries(self, run: str = "") -> AsyncIterator[Entry]:
         for _, _, _, _, body in self.stored(run):
@@ -261,8 +278,19 @@ class SqliteStore:
             yield from page
             after = page[-1][2] if run else page[-1][0]
 
+    def stored_at(self, index: int) -> tuple[int, str, int, bytes, bytes] | None:
+        """The entry at that place: (index, run, seq, leaf hash, exact bytes)."""
+        found = self._one(sql.EVENTS, (index - 1, 1))
+        return found if found is not None and found[0] == index else None
+
+    def stored_after(self, index: int, most: int) -> list[tuple[int, bytes, Entry]]:
+        """The journal behind that place (-1: all of it), at most so many: (index, leaf hash,
+        entry)."""
+        rows = self._all(sql.EVENTS, (index, most))
+        return [(place, bytes(leaf), decode_entry(body)) for place, _, _, leaf, body in rows]
+
     def stored_blobs(self) -> Iterator[tuple[str, bytes]]:
-        """All blobs: (address, value)."""
+        """All values, and parts of those that lie in parts: (address, value)."""
         after = ""
         while page := self._all(sql.BLOBS, (after, PAGE_ROWS)):
             yield from page
@@ -275,6 +303,22 @@ class SqliteStore:
     def anchored(self) -> Head | None:
         """What the head file says."""
         return read_head(self._head_file)
+
+    def keyed(self, key: bytes) -> list[str]:
+        """Runs whose values lie under that key."""
+        return [run for (run,) in self._all(sql.RUNS_KEYED, (key,))]
+
+    def remembered(self, run: str) -> list[int]:
+        """Seqs of what memory holds of a run."""
+        keys = self._all(sql.EPISODES_OF, (f"{run}\n", f"{run}\x0b"))
+        return sorted(int(key.partition("\n")[2]) for (key,) in keys)
+
+    def messages_keyed(self, run: str) -> list[Message]:
+        """Those whose bodies lie under the run's key, whoever got them."""
+        return self._rows("message", sql.MESSAGES_KEYED, (run,))
+
+    def leaves(self, begin: int, end: int) -> list[bytes]:
+        return [bytes(leaf) for (leaf,) in self._all(sql.LEAVES_BETWEEN, (begin, end))]
 
     async def head(self) -> Head:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -12,7 +12,8 @@ import msgspec
 from ring0 import limits
 from ring0.store import merkle
 from ring0.store.base import Write
-from ring0.store.rows import CapRow, KillRow, SandboxRow, TenantRow
+from ring0.store.lists import Listed
+from ring0.store.rows import ArchiveRow, CapRow, KillRow, SandboxRow, TenantRow
 from ring0.store.sqlite import sql
 from ring0.types import (
     Approval,
@@ -47,6 +48,7 @@ ROW_TYPES: dict[str, type[msgspec.Struct]] = {
     "login": Login,
     "setting": Setting,
     "quarantine": Quarantine,
+    "archive": ArchiveRow,
     "standing": Standing,
 }
 
@@ -95,6 +97,14 @@ class SqliteTables:
         self._write: Write | None = None
         self._events: list[tuple[int, str, int, bytes, bytes]] = []
         self._blobs: dict[str, bytes] = {}
+        self._returned: dict[str, bytes] = {}
+        """Values that come back from an archive."""
+        self._archived: list[tuple[bytes, str]] = []
+        """Values whose run's file holds them: (run, address)."""
+        self._erased: dict[str, list[str]] = {}
+        """Addresses of values that are gone, by run."""
+        self._free_pages = 0
+        """How many go back to the file system."""
         self._keys: dict[str, bytes] = {}
         self.group_bytes = 0
         """Of events and values since the last commit."""
@@ -114,7 +124,7 @@ class SqliteTables:
             assert size <= limits.BLOB_SIZE_BYTES_MAX, f"a value of {size} bytes"
             if size < limits.BLOB_LOOKED_UP_SIZE_BYTES_MIN or not self._has_blob(address):
                 new_bytes += size
-        return new_bytes
+        return new_bytes + sum(map(len, write.returned.values()))
 
     def get(self, table: str, key: str) -> Any:
         where = (table, key)
@@ -127,7 +137,7 @@ class SqliteTables:
         return row
 
     def put(self, table: str, key: str, row: Any) -> None:
-        if table == "episode":
+        if table == "episode" and row is not None:
             self._texts[key] = self._text(key, row)
         self._own[table, key] = row
 
@@ -146,7 +156,12 @@ class SqliteTables:
             self._kept.setdefault(where[0], {})[where[1]] = row
         self._own.clear()
         self._blobs.update(write.blobs)
-        self.group_bytes += sum(map(len, write.blobs.values()))
+        self._returned.update(write.returned)
+        self.group_bytes += sum(map(len, (*write.blobs.values(), *write.returned.values())))
+        self._archived += ((write.run.encode(), where) for where in write.archived)
+        if write.erased:
+            self._erased[write.run] = list(write.erased)
+        self._free_pages += write.free_pages
         if write.key:
             self._keys[write.run] = write.key
 
@@ -165,7 +180,12 @@ class SqliteTables:
             return
         execute = self._db.executemany
         execute(sql.ADD_EVENT, self._events)
-        execute(sql.ADD_BLOB, self._blobs.items())
+        execute(sql.ADD_BLOB, _blob_rows(self._blobs))
+        execute(sql.RETURN_BLOB, _blob_rows(self._returned))
+        if self._archived:  # What is erased later on leaves nothing of it in free pages.
+            self._db.execute(sql.WIPING.format(how="ON")).fetchall()
+            execute(sql.ARCHIVE_BLOB, self._archived)
+            self._db.execute(sql.WIPING.format(how="OFF")).fetchall()
         execute(sql.ADD_KEY, self._keys.items())
         for table, rows in self._kept.items():
             if table == "episode":
@@ -176,8 +196,24 @@ class SqliteTables:
             execute(sql.PUT[table], there)
             if len(there) < len(rows):
                 execute(sql.REMOVE[table], [(key,) for key, row in rows.items() if row is None])
-        self._put_episodes(self._kept.get("episode", {}))
+        episodes = self._kept.get("episode", {})
+        self._put_episodes({key: row for key, row in episodes.items() if row is not None})
+        if self._erased:
+            self._erase([key for key, row in episodes.items() if row is None])
+        if self._free_pages:
+            self._db.execute(sql.GIVE_BACK_PAGES.format(pages=self._free_pages)).fetchall()
         self._forget_pending()
+
+    def _erase(self, episodes: Sequence[str]) -> None:
+        """Values, the keys of their addresses, and what memory held of them: written over."""
+        self._db.execute(sql.WIPING.format(how="ON")).fetchall()
+        for run, addresses in self._erased.items():
+            self._db.executemany(sql.ERASE_BLOB, [(where,) for where in addresses])
+            self._db.execute(sql.FORGET_KEY, (run,))
+        if episodes:
+            self._db.executemany(sql.ERASE_EPISODE, [(key,) for key in episodes])
+            self._db.execute(sql.INDEX_ANEW)  # Its words are in there, too.
+        self._db.execute(sql.WIPING.format(how="OFF")).fetchall()
 
     def committed(self) -> None:
         """The group is on disk: room for the rows of the next."""
@@ -195,6 +231,10 @@ class SqliteTables:
     def _forget_pending(self) -> None:
         self._events.clear()
         self._blobs.clear()
+        self._returned.clear()
+        self._archived.clear()
+        self._erased.clear()
+        self._free_pages = 0
         self._keys.clear()
         self._kept.clear()
         self._texts.clear()
@@ -207,8 +247,10 @@ class SqliteTables:
         value = self._write.blobs.get(row.text, self._blobs.get(row.text))
         if value is None:
             found = first(self._db, sql.BLOB, (row.text,))
-            assert found is not None, f"{key!r} remembers a value that is not there"
-            value = found[0]
+            assert found is not None and found[0] == sql.VALUE, (
+                f"{key!r} remembers a value that is not there"
+            )
+            value = found[1]
         return bytes(value).decode()
 
     def _put_episodes(self, rows: dict[str, Episode]) -> None:
@@ -225,6 +267,11 @@ class SqliteTables:
             scope = (run.tenant, run.principal, run.agent)
             stored.append((number, key, *scope, token_count(size), text, encode(row)))
         self._db.executemany(sql.ADD_EPISODE, stored)
+
+
+def _blob_rows(blobs: Mapping[str, bytes]) -> Iterator[tuple[str, int, bytes]]:
+    for where, value in blobs.items():
+        yield where, sql.LIST if isinstance(value, Listed) else sql.VALUE, value
 
 
 def token_count(size: bytes) -> int:

@@ -162,6 +162,21 @@ class Egress:
         finally:
             writer.transport.abort()
 
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """A connection to a canonical host, for what of ring0's own speaks something else than one
+        request over HTTP/1. Raises CallDenied, ToolFailed."""
+        self._check_is_no_model(host)
+        addresses = await self._addresses.find(host, port)
+        last: OSError = Closed("no address could be reached")
+        for address in addresses[: limits.EGRESS_DIALS_MAX]:
+            try:
+                return await self._runtime.wait_for(
+                    _connected(address, port), limits.EGRESS_DIAL_S_MAX
+                )
+            except OSError as error:
+                last = error
+        raise failed(f"{host} could not be reached.", why=_why(last))
+
     async def _join(self, inside: Wire, outside: Wire, hello: bytes) -> None:
         await outside.send(hello)
         copies = [
@@ -268,13 +283,22 @@ def _cleaned(
     return Echoes(values_of(hidden)).take_out(kept.take_in(answer, origin, keeper))
 
 
-async def _connect(
-    address: str, port: int, context: ssl.SSLContext | None, host: str
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connected(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _connect(
+    address: str, port: int, context: ssl.SSLContext | None, host: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    connection = await _connected(address, port)
+    try:
         return await asyncio.open_connection(
             sock=connection,
             ssl=context,

@@ -27,6 +27,7 @@ class Arguments(Frozen, frozen=True, kw_only=True):
     recipients: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     why: dict[str, str] = msgspec.field(default_factory=dict)
     """By argument: the word of it that decided."""
 
@@ -40,6 +41,11 @@ class Role(Frozen, frozen=True, kw_only=True):
     statement: bool = False
     why: str
 
+    @property
+    def setting(self) -> bool:
+        """It says how, not what or whom."""
+        return not (self.critical or self.recipient or self.content or self.statement)
+
 
 class _Leaf(Frozen, frozen=True, kw_only=True):
     name: str
@@ -52,9 +58,11 @@ def arguments_of(schema: Mapping[str, Any], verb: Verb, outgoing: bool) -> Argum
     """For a tool that changes something. One that only reads chooses nothing but where it looks:
     see `places_of`."""
     roles: dict[str, Role] = {}
+    target = False
     for leaf in _leaves(schema):
-        roles[leaf.name] = _role(leaf, verb, outgoing)
-    if verb.kind is Kind.REMOVES and not any(role.critical for role in roles.values()):
+        roles[leaf.name] = role = _role(leaf, verb, outgoing)
+        target = target or (role.critical and not _is_yes_or_no(leaf))
+    if verb.kind is Kind.REMOVES and not target:
         for name in roles:
             roles[name] = Role(critical=True, why="it may say what is removed")
     if not any(role.recipient for role in roles.values()):
@@ -83,6 +91,7 @@ def _told(roles: Mapping[str, Role]) -> Arguments:
         recipients=tuple(name for name, role in roles.items() if role.recipient),
         content=tuple(name for name, role in roles.items() if role.content),
         statements=tuple(name for name, role in roles.items() if role.statement),
+        settings=tuple(name for name, role in roles.items() if role.setting),
         why={name: role.why for name, role in roles.items()},
     )
 
@@ -148,8 +157,8 @@ def _role(leaf: _Leaf, verb: Verb, outgoing: bool) -> Role:
     last, kind = named[-1], leaf.schema.get("type")
     if leaf.unread:
         return Role(critical=True, why="it holds more than is looked at")
-    if kind == "boolean":
-        return Role(why="yes or no")
+    if _is_yes_or_no(leaf):
+        return _yes_or_no(named, verb)
     by_format = _by_format(leaf.schema.get("format"), outgoing)
     if by_format is not None:
         return by_format
@@ -158,12 +167,27 @@ def _role(leaf: _Leaf, verb: Verb, outgoing: bool) -> Role:
     if _is_right(leaf.name):
         return Role(critical=True, why=f"`{last}` says who may do what")
     if _is_choice(leaf.schema) and verb.kind is not Kind.REMOVES:
+        if wide := _widest(leaf.schema):
+            return Role(critical=True, why=f"`{wide}` is one of its list")
         return Role(why="one of a list")
     if kind in ("integer", "number") and last.endswith("s") and last in words.RECIPIENTS:
         return Role(critical=True, why=f"how many `{last}`")
     if (role := _by_name(named, verb, outgoing)) is not None:
         return role
     return Role(critical=True, why="nothing that is known to choose no target")
+
+
+def _is_yes_or_no(leaf: _Leaf) -> bool:
+    return leaf.schema.get("type") == "boolean"
+
+
+def _yes_or_no(named: list[str], verb: Verb) -> Role:
+    """`recursive` and `delete_all` say how much, `public` says to whom."""
+    if found := sorted(set(named) & words.WIDENING):
+        return Role(critical=True, why=f"`{found[0]}` may say how much, or for whom")
+    if verb.kind is Kind.REMOVES and named[-1] not in words.HARMLESS | words.TIMES:
+        return Role(critical=True, why="it may say how much is removed")
+    return Role(why="yes or no")
 
 
 def _by_format(form: Any, outgoing: bool) -> Role | None:
@@ -217,6 +241,18 @@ def _is_choice(schema: Mapping[str, Any]) -> bool:
         or "const" in schema
         or (isinstance(items, Mapping) and isinstance(items.get("enum"), list))
     )
+
+
+def _widest(schema: Mapping[str, Any]) -> str:
+    """A value of its list that takes in everything or everybody; empty: there is none."""
+    items = schema.get("items")
+    lists = [schema.get("enum"), [schema.get("const")]]
+    lists.append(items.get("enum") if isinstance(items, Mapping) else None)
+    for given in lists:
+        for value in given if isinstance(given, list) else ():
+            if isinstance(value, str) and (found := set(split(value)) & words.WIDEST):
+                return min(found)
+    return ""
 
 
 def _is_right(path: str) -> bool:

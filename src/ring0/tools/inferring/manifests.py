@@ -31,6 +31,8 @@ class Inferred(Frozen, frozen=True, kw_only=True):
     recipients: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    """All other arguments: an unattended call is judged by each that is in no list."""
     output: Integrity = Integrity.UNTRUSTED
     confidentiality: Confidentiality = Confidentiality.PRIVATE
     fields: tuple[FieldRule, ...] = ()
@@ -79,6 +81,7 @@ def infer(
         recipients=arguments.recipients,
         content=arguments.content,
         statements=arguments.statements,
+        settings=arguments.settings,
         output=output,
         confidentiality=confidentiality,
         fields=fields,
@@ -104,6 +107,7 @@ def manifest_of(
         "statements": found.statements,
         "recipients": found.recipients,
         "content": found.content,
+        "settings": found.settings,
         "removes": found.removes,
         "confidentiality": found.confidentiality,
         "unattended": not found.reads,

@@ -24,7 +24,9 @@ def proposed(table: str, found: Inferred, *, server: bool) -> str:
         lines.append(_line("unattended", "true", why))
     if found.removes:
         lines.append(_line("removes", "true", found.why["effect"]))
-    for word in ("critical", "recipients", "content", *(("statements",) if server else ())):
+    statements = ("statements",) if server else ()
+    settings = () if found.reads else ("settings",)
+    for word in ("critical", "recipients", "content", *statements, *settings):
         names: tuple[str, ...] = getattr(found, word)
         if names:
             lines.append(_line(word, _texts(names), _whys(names, found.why)))

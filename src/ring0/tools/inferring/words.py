@@ -129,6 +129,17 @@ CONTENT: Final = _words(
 NAMES: Final = _words("name names filename label labels tag tags nickname")
 """Of a new thing, content; of one that is there, what chooses it."""
 
+WIDEST: Final = _words(
+    "all every everything everyone everybody any anyone anybody public world external global"
+)
+
+WIDENING: Final = WIDEST | _words(
+    "each recursive recursively force forced permanent permanently hard purge delete remove"
+    " overwrite replace publish shared share anonymous broadcast cascade wipe admin sudo root"
+    " unrestricted bypass skip ignore override approve approved confirm confirmed trusted bulk"
+)
+"""A yes or no of such a name is no setting: it takes more, lets more in, or leaves a check out."""
+
 TIMES: Final = _words(
     "date dates time times start end day days month year when at due deadline until since before"
     " after timezone tz duration hour hours minute minutes second seconds reminder reminders"

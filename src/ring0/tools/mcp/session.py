@@ -200,12 +200,12 @@ class Session:
         if len(text) > limits.MCP_TEXT_CHARS_MAX:
             raise self._unfit(f"a text of it has more than {limits.MCP_TEXT_CHARS_MAX} characters")
 
-    async def call(self, tool: str, args: dict[str, Any]) -> Answer:
+    async def call(self, tool: str, args: dict[str, Any], traceparent: str = "") -> Answer:
         """One call. Raises ToolFailed where the server answers with an error, Gone where it does
         not answer. A caller that is cancelled, or has waited enough, cancels it at the server."""
         client = self._client
         assert client is not None, "it is open"
-        self._wire.judge.begin()
+        self._wire.judge.begin(traceparent)
         request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=args))
         try:
             result = await client.session.send_request(request, _Answer)
@@ -227,13 +227,15 @@ class Session:
             failed=bool(result.is_error),
         )
 
-    async def ask(self, method: str, params: dict[str, Any], round_: Round | None) -> Reached:
+    async def ask(
+        self, method: str, params: dict[str, Any], round_: Round | None, traceparent: str = ""
+    ) -> Reached:
         """One request of any other kind. `round_`: for whom it is asked, where the agent meets the
         server through the kernel; None: for the kernel. Raises ToolFailed, Gone."""
         client = self._client
         assert client is not None, "it is open"
         judge = self._wire.judge
-        judge.begin()
+        judge.begin(traceparent)
         judge.meta, judge.notes = (round_.meta, []) if round_ else (None, None)
         request = Request[Any, str](method=method, params=params)
         error: dict[str, Any] | None = None

@@ -37,6 +37,7 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     output: Integrity = Integrity.UNTRUSTED
     recipients: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     removes: bool = False
     unattended: bool = False
     confidentiality: Confidentiality = Confidentiality.PUBLIC

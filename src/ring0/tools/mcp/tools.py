@@ -29,6 +29,7 @@ from ring0.tools.mcp.server import CutOff, Done, Server
 from ring0.tools.mcp.settings import Operation, Settings
 from ring0.tools.mcp.through import ROUND, SCHEMA, round_of
 from ring0.tools.reach import Outside, Reach
+from ring0.tools.recorded import KeptDriver
 from ring0.types import Effect, Label, ToolManifest
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ class McpTool:
             if self.through:
                 return await self._through(sent, context)
             done = await self._server.call(
-                self._pin, lambda session: session.call(self._tool.name, sent), wall_s,
-                self.manifest, context,
+                self._pin, lambda session: session.call(self._tool.name, sent, context.traceparent),
+                wall_s, self.manifest, context,
             )  # fmt: skip
         except CutOff as error:
             raise self._cut_off(str(error)) from None
@@ -124,7 +125,8 @@ class McpTool:
         own, round_ = round_of(args)
         params = {"name": self._tool.name, "arguments": own, **round_.params}
         done = await self._server.call(
-            self._pin, lambda session: session.ask("tools/call", params, round_),
+            self._pin,
+            lambda session: session.ask("tools/call", params, round_, context.traceparent),
             self.manifest.wall_s, self.manifest, context,
         )  # fmt: skip
         from ring0.tools.mcp.results import reached_call
@@ -180,7 +182,7 @@ class McpTool:
 
 def bare_name(driver: object) -> str:
     """What its server calls a tool that the agent meets through the kernel; empty for others."""
-    return driver.bare if isinstance(driver, McpTool) and driver.through else ""
+    return driver.bare if isinstance(driver, McpTool | KeptDriver) and driver.through else ""
 
 
 def _as_known(error: ToolFailed, failed: bool, name: str) -> Ring0Error:

@@ -49,6 +49,8 @@ class Judge:
         self.list_changed = False
         self.meta: dict[str, Any] | None = None
         """For whom it is asked (`through.Round.meta`); None: for the kernel."""
+        self.traceparent = ""
+        """The span of the call that is carried out; empty: it is nobody's call."""
         self.notes: list[dict[str, Any]] | None = None
         """What it says on the way; None: nobody wants to hear it."""
         self.updated: Callable[[str], None] | None = None
@@ -66,8 +68,9 @@ class Judge:
         self._stray = 0
         self._size_bytes = 0
 
-    def begin(self) -> None:
+    def begin(self, traceparent: str = "") -> None:
         """A new call: the counts begin again."""
+        self.traceparent = traceparent
         self.wanted = None
         self._notices = self._stray = self._size_bytes = 0
 
@@ -81,6 +84,9 @@ class Judge:
         """Notes what is asked for, and for whom."""
         if self.meta is not None and "method" in message:
             through.speak_for(message, self.meta)
+        if self.traceparent and "method" in message:  # Unprefixed, as SEP-414 has it.
+            params = message.setdefault("params", {})
+            params.setdefault("_meta", {})["traceparent"] = self.traceparent
         if "method" in message and "id" in message:
             if len(self._asked) >= limits.MCP_NOTICES_PER_CALL_MAX:
                 self._asked.pop(next(iter(self._asked)))

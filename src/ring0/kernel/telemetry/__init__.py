@@ -1,0 +1,1 @@
+"""Telemetry at work: spans are sent to who is to have them, numbers are taken of a kernel."""
