@@ -31,7 +31,7 @@ from ring0.kernel.replay import Replayed
 from ring0.kernel.replaying.exporting import export
 from ring0.runtime import Runtime
 from ring0.sdk.embedded import NotContained, Ring, embedded
-from ring0.types import ApprovalState, Operator, Run
+from ring0.types import LIVE, ApprovalState, Operator, Run
 
 SEEDS, CHANGED, OF_A_KERNEL, AT_ONCE = 10_000, 500, 50, 25
 CONFIG = """
@@ -125,6 +125,10 @@ async def _answer(ring: Ring) -> None:
             yes = one.id[-1] not in "abc"
             with contextlib.suppress(Ring0Error):  # Its run has ended meanwhile.
                 await ring.kernel.answer(one.id, yes=yes, by=Operator(name="bench"))
+        for left in await ring.kernel.store.runs(states=LIVE, most=10_000):
+            if left.paused_by:  # Several noes in a row: somebody has to let it go on.
+                with contextlib.suppress(Ring0Error):
+                    await ring.kernel.resume(left.id, by="bench")
         await asyncio.sleep(0.005)
 
 
@@ -177,6 +181,7 @@ def measure(seeds: int, changed: int, jobs: int, first: int = 0) -> tuple[Seen, 
         with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=8) as pool:
             for part in pool.imap_unordered(batch, work):
                 seen.add(part)
+                sys.stderr.writelines(f"\n{one}\n" for one in part.differ + part.lost)
                 told = (
                     f"{seen.replayed} of {seeds}: {len(seen.differ)} differ, {len(seen.lost)} lost"
                 )

@@ -127,7 +127,9 @@ DISK_RESERVE_SHARE_OF_ENDS: Final = 2
 ESSENTIAL_EVENT_SIZE_BYTES: Final = 8 * KIB
 """What one essential write is taken to need of the reserve beside its values: its pages."""
 
-# Room: values in parts, archives, forecasts, back-ups (store/lists.py, kernel/operating/).
+# --- room: values in parts, archives, back-ups (store/lists.py, kernel/operating/) ----------------
+ERASED_AT_ONCE_MAX: Final = 64
+"""Runs in one request: those that share values are erased together."""
 LIST_DEPTH_MAX: Final = 8
 """Lists within a list of blobs: each level holds sixteen times as many parts."""
 LIST_VALUE_SIZE_BYTES_MIN: Final = 4 * KIB
@@ -151,13 +153,13 @@ GROWTH_PAGE_EVENTS: Final = 2_000
 BACKUP_LIST_SIZE_BYTES_MAX: Final = 64 * MIB
 """Of backup.json: a few hundred bytes a file."""
 RESTORED_GENERATIONS: Final = 2**32
-"""By how much the kill generation goes on when a back-up is restored."""
+"""By how much the kill generation goes on when a back-up is restored and the clock is behind."""
 GROWTH_SPAN_S_MIN: Final = 3_600
 """A journal that is younger is taken to have grown for so long: a minute's work is no day's."""
 STORED_TAKES_TIMES_MAX: Final = 10
 """What is stored is taken to need at most so many times its bytes in the file."""
 RESTORED_FENCES: Final = 2**32
-"""By how many the numbers of locks go on when a back-up is restored: fewer were given since."""
+"""By how many the numbers of locks go on when a back-up is restored and the clock is behind."""
 
 # Workspace.
 WORKSPACE_FILES_MAX: Final = 4_096
@@ -1032,7 +1034,9 @@ FLOW_CONTENT_CHARS_MAX: Final = 256 * KIB
 FLOW_REACHED_MAX: Final = 4_096
 """Recipients, and things removed, that are counted of one run."""
 FLOW_UNNAMED_MAX: Final = 64
-"""Ways into one argument that no manifest names; with more, it is judged as a whole."""
+"""Ways into one argument that no manifest names; with more, it is judged as a whole,"""
+FLOW_UNNAMED_STEPS_MAX: Final = 100_000
+"""likewise where all of these, each over all that it holds, would be more."""
 ORIGINS_BESIDE_MAX: Final = 32
 """Of arguments that choose nothing, in what is shown of one ask."""
 
@@ -1065,16 +1069,41 @@ NOTE_SIZE_BYTES_MAX: Final = 64 * KIB
 NOTE_NAME_CHARS_MAX: Final = 256
 NOTE_SIGNATURES_MAX: Final = 32
 """Of one note: C2SP asks for 16 at least."""
+SIGNER_STATE_SIZE_BYTES_MAX: Final = 64 * KIB
+SIGNER_LEAVES_MAX: Final = 8_192
+"""In one message to the signer."""
+SIGNER_MESSAGE_SIZE_BYTES_MAX: Final = MIB
+SIGNER_ANSWER_S_MAX: Final = 10
+CHECKPOINT_LOOK_S: Final = 0.1
+CHECKPOINT_EVENTS: Final = 256
+"""New ones make a checkpoint at once,"""
+CHECKPOINT_S: Final = 1
+"""and fewer after so long."""
+CHECKPOINT_FILE_SIZE_BYTES_MAX: Final = 64 * MIB
+"""Of a file of checkpoints; one that is full is moved aside, and never thrown away."""
+LOG_LINE_SIZE_BYTES_MAX: Final = 64 * MIB
+"""One event of a log that is checked away from its kernel."""
+CHECKPOINT_PLACES_MAX: Final = 8
+CHECKPOINT_BACK_S_MAX: Final = 300
+"""Between two tries of a place that does not take one."""
+WITNESS_SIGNATURES_MAX: Final = 16
 
 # --- replay (kernel/replaying/, kernel/life/forking.py) -------------------------------------------
 REPLAY_REST_S_MAX: Final = 10
 """For the rest of its record, once a run that was stopped asks for what comes after it."""
 CASSETTE_SIZE_BYTES_MAX: Final = 256 * MIB
 """Of one file; it is read into memory whole, and nothing in it is compressed."""
+CASSETTE_SEAL_SIZE_BYTES_MAX: Final = 1 * KIB
+"""More, for what ends it."""
 CASSETTE_HEAD_SIZE_BYTES_MAX: Final = 16 * MIB
 CASSETTE_FRAMES_MAX: Final = 2_000_000
 CASSETTE_RUNS_MAX: Final = 1_000
 """A run and all beneath it."""
+CASSETTE_KEYS_TRIED_MAX: Final = 4
+"""On one value of a file: of the runs that name it."""
+CASSETTE_MEMORY_BYTES_MAX: Final = 16 * 1024 * MIB
+"""Of the sandbox of a recording, which may be a stranger's; its files, too."""
+CASSETTE_PROCESSES_MAX: Final = 4_096
 STREAM_PIECES_SIZE_BYTES_MAX: Final = 4 * MIB
 """Of what is kept of how one answer went out; of a longer one it is not."""
 FORK_EDITS_MAX: Final = 64
@@ -1126,25 +1155,8 @@ METRICS_LABEL_VALUES_MAX: Final = 50
 """Different values of one label of ours (agents, models, tools); more are `other`."""
 METRICS_ENTRIES_PER_SCRAPE_MAX: Final = 20_000
 """Of the journal, which are counted before a scrape is answered; the next one goes on."""
+METRICS_PAGE_ENTRIES: Final = 500
 METRICS_RUNS_LOOKED_AT_MAX: Final = 500
 """Runs that go on, whose budgets are looked at."""
 METRICS_LABEL_CHARS_MAX: Final = 100
 METRICS_TOKEN_CHARS_MIN: Final = 16
-SIGNER_STATE_SIZE_BYTES_MAX: Final = 64 * KIB
-SIGNER_LEAVES_MAX: Final = 8_192
-"""In one message to the signer."""
-SIGNER_MESSAGE_SIZE_BYTES_MAX: Final = MIB
-SIGNER_ANSWER_S_MAX: Final = 10
-CHECKPOINT_LOOK_S: Final = 0.1
-CHECKPOINT_EVENTS: Final = 256
-"""New ones make a checkpoint at once,"""
-CHECKPOINT_S: Final = 1
-"""and fewer after so long."""
-CHECKPOINT_FILE_SIZE_BYTES_MAX: Final = 64 * MIB
-"""Of a file of checkpoints; one that is full is moved aside, and never thrown away."""
-CHECKPOINT_PLACES_MAX: Final = 8
-CHECKPOINT_BACK_S_MAX: Final = 300
-"""Between two tries of a place that does not take one."""
-WITNESS_SIGNATURES_MAX: Final = 16
-ERASED_AT_ONCE_MAX: Final = 64
-"""Runs in one request: those that share values are erased together."""

@@ -50,6 +50,7 @@ def test_without_a_daemon_it_is_kept_and_says_that_nothing_starts_yet(world: Wor
     again = world.ring0("cron", "add", "tidy", "*/5 * * * *", "noted.py", "tidy up")
     assert again.code == 2 and "--force" in again.err
     assert "No daemon" in world.ring0("cron", "run", "tidy").err
+    assert world.ring0("audit", "checkpoint", "--sign").code == 0
     assert world.ring0("audit", "verify").code == 0
     assert world.ring0("cron", "remove", "tidy").code == 0
     assert world.ring0("cron", "list", "--json").json == []

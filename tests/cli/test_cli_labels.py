@@ -182,3 +182,29 @@ def test_what_is_no_quarantine_is_an_error(world: World) -> None:
     assert world.ring0("quarantine", "--lift").code == 2
     assert world.ring0("quarantine", "page", "--lift", "--kill").code == 2
     assert world.ring0("quarantine", "a\nb", "--yes").code == 2
+
+
+def test_a_quarantine_finds_runs_whose_values_are_archived_or_erased(world: World) -> None:
+    run = read(world)
+    for verb in (("archive", run), ("unarchive", run), ("audit", "erase", run)):
+        assert world.ring0(*verb).code == 0
+        asked = world.ring0("quarantine", "page")
+        assert "Nothing was done" in asked.out and run in asked.out, (verb, asked.all)
+
+
+def test_what_was_erased_keeps_no_list_from_being_shown(world: World) -> None:
+    world.write("labelled.py", AGENT)
+    world.write("puppet.toml", "rules = []")
+    world.write("agent.toml", SENDER)
+    first = world.start("run", "--manifest", "agent.toml", "--task", "go")
+    approval, run = world.pending(), world.live()[0]["id"]
+    assert world.ring0("deny", approval).code == 0
+    world.finish(first)
+    assert world.ring0("audit", "erase", run).code == 0
+    for verb in (("approvals", "--all"), ("approvals", approval), ("approvals", "--standing")):
+        shown = world.ring0(*verb)
+        assert shown.code == 0 and "DE-6666" not in shown.out, shown.all
+    assert "erased" in world.ring0("approvals", approval).out
+    world.write("other.cedar", "permit (principal, action, resource);\n")
+    told = world.ring0("policy", "diff", "other.cedar", "other.cedar")
+    assert told.code == 0 and "could not be decided again" in told.out, told.all

@@ -1,4 +1,4 @@
-"""`ring0 audit`: what proves a journal away from its kernel, and what is said where nothing does."""
+"""`ring0 audit`: what proves a journal away from its kernel, what is said where nothing does."""
 
 from __future__ import annotations
 
@@ -120,6 +120,36 @@ def test_a_key_is_changed_on_record_and_the_old_one_still_proves_all(ran: World)
     assert "signer" in ran.ring0("audit", "changes").out
 
 
+def test_who_trusts_the_first_key_follows_to_a_checkpoint_under_the_newest(
+    ran: World, tmp_path: Path
+) -> None:
+    old, kept, folder = key_of(ran), tmp_path / "kept", tmp_path / "log"
+    assert ran.ring0("audit", "key", "--rotate").code == 0
+    kept.write_text(ran.ring0("audit", "checkpoint", "--sign").out)
+    assert ran.ring0("audit", "export", str(folder)).code == 0
+    away = ["--journal", str(folder)]
+    for where in ([], ["--log-only"], ["--journal", str(ran.home / "journal.db")], away):
+        done = ran.ring0("audit", "verify", *where, "--anchor", str(kept), "--key", old)
+        assert done.code == 0, done.all
+    (ran.home / "journal.handovers").unlink()
+    assert ran.ring0("audit", "verify", "--anchor", str(kept), "--key", old).code == 5
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_restored_journal_is_vouched_for_again_by_its_next_checkpoint(
+    ran: World, tmp_path: Path, rotated: bool
+) -> None:
+    assert ran.ring0("backup", str(tmp_path / "kept")).code == 0
+    if rotated:
+        assert ran.ring0("audit", "key", "--rotate").code == 0
+    assert ran.ring0("restore", str(tmp_path / "kept"), "--replace").code == 0
+    assert ran.ring0("audit", "checkpoint", "--sign").code == 0
+    keys = ["--key", key_of(ran)] if rotated else []  # No journal names the one that came since.
+    for extra in ([], ["--log-only"]):
+        done = ran.ring0("audit", "verify", *extra, *keys)
+        assert done.code == 0 and "0 came after it" in done.out, done.all
+
+
 def test_a_checkpoint_is_signed_when_it_is_asked_for(ran: World) -> None:
     before = ran.ring0("audit", "checkpoint", "--json").json["size"]
     assert ran.ring0("audit", "checkpoint", "--sign", "--json").json["size"] > before
@@ -135,6 +165,21 @@ def test_erasing_a_run_goes_on_record_and_its_proofs_stand(ran: World) -> None:
     shown = ran.ring0("show", run)
     assert "hello" not in shown.all and "Traceback" not in shown.all
     assert b"hello" not in (ran.home / "journal.db").read_bytes()
+
+
+def test_an_erased_run_is_no_damaged_journal_to_any_verb(ran: World, tmp_path: Path) -> None:
+    run = ran.ring0("ps", "--all", "--json").json["runs"][0]["id"]
+    assert ran.ring0("audit", "erase", run, "--note", "asked for").code == 0
+    for verb in (
+        ("replay", run), ("export", "run", run, "-o", str(tmp_path / "file")), ("labels", run),
+        ("fork", run, "--at", "2"), ("diff", run, run), ("policy", "explain", run, "0/1"),
+        ("whatif", run, "0/1"), ("workspace", "diff", run),
+        ("workspace", "export", run, str(tmp_path / "out")),
+    ):  # fmt: skip
+        done = ran.ring0(*verb)
+        assert done.code == 2 and "was erased, for good" in done.err, (verb, done.all)
+        assert "asked for" in done.err and "audit verify" not in done.err
+    assert ran.ring0("show", run).code == 0
 
 
 def test_a_file_that_is_no_anchor_is_no_fault_of_ring0(ran: World, tmp_path: Path) -> None:

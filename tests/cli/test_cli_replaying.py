@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -176,3 +177,33 @@ def test_bisect_names_the_commit_that_changed_what_is_decided(shop: World) -> No
     )  # fmt: skip
     assert done.code == 0 and done.json["commit"] == commits[2], done.all
     assert "was allow, and is deny" in done.json["why"]
+
+
+def test_reading_payloads_needs_access_to_their_tenant(shop: World) -> None:
+    table = shop.home / "ring0.toml"
+    table.write_text(f'tenant = "another"\n{table.read_text()}')
+    done = shop.ring0("export", "run", "last", "-o", str(shop.folder / "run.r0"))
+    assert done.code != 0 and "of this tenant" in done.err, done.all
+    assert not (shop.folder / "run.r0").exists()
+
+
+def test_a_replay_has_no_network_whatever_its_code_tries(shop: World, tmp_path: Path) -> None:
+    file = str(shop.folder / "run.r0")
+    assert shop.ring0("export", "run", "last", "-o", file).code == 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+        port = listener.getsockname()[1]
+        tries = f"""
+    import socket
+    try:
+        socket.create_connection(("127.0.0.1", {port}), 2).close()
+    except OSError:
+        pass
+    cost"""
+        code = tmp_path / "code"
+        code.mkdir(mode=0o755)
+        (code / "buyer.py").write_text(AGENT.replace("\n    cost", tries, 1))
+        done = shop.ring0("test", file, "--code", str(code), "--json")
+        assert done.code == 0 and done.json[0]["ok"], done.all
+        with pytest.raises(TimeoutError):
+            listener.accept()

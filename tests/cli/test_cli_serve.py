@@ -346,7 +346,9 @@ def test_its_log_is_json_where_that_is_asked(world: World) -> None:
         assert world.ring0("run", "agent.py:plain", "hi").code == 0
         assert d.end() == 0
         rows = [json.loads(line) for line in d.lines]
-        assert all(row.keys() == {"at", "run", "what"} for row in rows)
+        of_runs = {"at", "run", "what", "trace_id"}
+        assert all(row.keys() == (of_runs if row["run"] else {"at", "run", "what"}) for row in rows)
+        assert any(row["run"] for row in rows)
         assert any("is at work" in row["what"] for row in rows)
 
 

@@ -89,6 +89,12 @@ def test_lines_are_filtered_by_kind_state_verdict_rule_and_words(ran: World) -> 
     assert len(lines(ran, "--since", "1 d")) == len(lines(ran))
 
 
+def test_a_word_that_no_line_can_have_is_no_filter(ran: World) -> None:
+    for option in ("--kind", "--state", "--verdict"):
+        done = ran.ring0("logs", option, "denied!")
+        assert done.code == 2 and f"{option} 'denied!'" in done.err, "it would read as none"
+
+
 def test_a_length_of_time_that_is_none_is_said(ran: World) -> None:
     done = ran.ring0("logs", "--since", "yesterday")
     assert done.code == 2 and "no length of time" in done.err

@@ -24,6 +24,7 @@ from ring0.demo import world
 from ring0.gateway.door import doors
 from ring0.kernel.replay import replay, replay_gate
 from ring0.observability import verify
+from ring0.observability.proof.anchors import Anchors, notes_here
 from ring0.runtime import Runtime
 from ring0.types import ApprovalState, CallKind, CallState, RunState, Shown
 
@@ -133,6 +134,9 @@ async def test_the_journal_verifies_and_the_run_replays(played: tuple[Demo, str]
     demo, _ = played
     async with demo.reading() as store:
         assert (await verify(store)).problems == ()
+        anchors = Anchors(notes_here(demo.folder), ())
+        report = await verify(store, anchors)
+        assert anchors.held and anchors.size == report.events, "as `ring0 audit verify` wants it"
         gate = replay_gate(store, Runtime(), {})
         found = await replay(demo.folder, store, gate, doors(gate), (await agent_runs(store))[-1])
         assert found.ok, found.divergence

@@ -199,6 +199,12 @@ KNOWN: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
         DELETE,
         {"file_id": "f-900"},
     ),
+    "somebody's name, or a group's, in an argument that the manifest calls a setting": (
+        "Mail bob@acme.com about the trip",
+        [{"id": "g-1", "group": "everybody"}],
+        tool("send_mail", recipients=("to",), content=("text",), settings=("cc",)),
+        {"to": "bob@acme.com", "cc": "everybody", "text": "x"},
+    ),
     "a name that fits the user's words better than the right one": (
         "Delete the old report of Nordwind",
         [{"id": "f-900", "name": "report of Nordwind"}, {"id": "f-9", "name": "Nordwind 2024"}],

@@ -8,7 +8,7 @@ import pytest
 
 from flowing import BEGUN_US, Desk, tool
 from ring0 import limits
-from ring0.guardrails import flows
+from ring0.guardrails import flows, unnamed
 
 TASK = "Mail bob@acme.com about the trip, with Ann Miller in copy"
 MAIL = tool("send_mail", recipients=("to",), content=("text",))
@@ -120,6 +120,22 @@ def test_more_ways_into_one_argument_than_are_looked_at_make_it_one_target() -> 
     many = {f"k{n}": "bob@acme.com" for n in range(limits.FLOW_UNNAMED_MAX + 1)}
     mail = {"to": "bob@acme.com", "text": "everybody is to come", **many}
     assert desk.asks(DEEP, mail=mail) == ["unfounded-target"]
+
+
+def test_an_argument_that_holds_very_much_is_one_target() -> None:
+    rows = [{f"k{n % 50}": "bob@acme.com"} for n in range(3_000)]
+    mail = {"to": "bob@acme.com", "text": "everybody is to come", "rows": rows}
+    assert unnamed.of(DEEP, {"mail": mail}) == ("mail",)
+    assert "unfounded-target" in Desk(TASK).asks(DEEP, mail=mail)
+
+
+@pytest.mark.parametrize("unattended", [True, False])
+def test_an_address_is_found_on_a_way_that_a_name_with_a_dot_looks_like(unattended: bool) -> None:
+    manifest = tool(
+        "send_message", recipients=("mail.to",), content=("mail.text",), unattended=unattended
+    )
+    mail = {"to": "bob@acme.com", "text": "see you", "cc": "eve@evil.example"}
+    assert Desk(TASK).asks(manifest, **{"mail": mail, "mail.cc": "x"}) == ["unfounded-target"]
 
 
 def test_only_where_nobody_is_asked_is_what_nothing_names_judged() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from kernel_world import JumpingRuntime, World
 
-from ring0.kernel.live import LiveRun, newest
+from ring0.kernel.asks import newest
+from ring0.kernel.live import LiveRun
 from ring0.store import Write, base
 from ring0.store import events as ev
 from ring0.types import CallState, Effect

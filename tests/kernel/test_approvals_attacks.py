@@ -13,7 +13,7 @@ from kernel_world import Doing, World, world
 
 from ring0 import limits
 from ring0.errors import AnswerRefused
-from ring0.kernel.live import newest
+from ring0.kernel.asks import newest
 from ring0.kernel.operating import changing
 from ring0.types import (
     AgentManifest,

@@ -21,7 +21,7 @@ from approvals_world import (
 from kernel_world import Doing, World, world
 
 from ring0.errors import CallDenied, CallInvalid, InvalidInput
-from ring0.kernel.live import newest
+from ring0.kernel.asks import newest
 from ring0.store import GuardFailed, Write, base
 from ring0.types import (
     AgentManifest,

@@ -13,7 +13,7 @@ from kernel_world import Doing, JumpingRuntime, World, world
 from msgspec.structs import replace
 
 from ring0 import limits
-from ring0.kernel.live import newest
+from ring0.kernel.asks import newest
 from ring0.kernel.operating import changing
 from ring0.observability import verify
 from ring0.store import events as ev

@@ -14,7 +14,7 @@ from kernel_world import Doing, JumpingRuntime, begin, world
 from ring0 import limits
 from ring0.errors import CallDenied
 from ring0.gateway import door
-from ring0.kernel.live import newest
+from ring0.kernel.asks import newest
 from ring0.types import (
     AgentManifest,
     ApprovalState,

@@ -105,10 +105,20 @@ async def test_a_file_that_no_event_names_is_gone_with_the_next_archive(tmp_path
             await storing.archive(w.kernel, [w.run.id], 0, by="ann")
         path = archiving.path_of(w.home, w.run.id)
         path.with_name(path.name + ".new").write_bytes(b"cut off")
-        (w.home / "archive" / "r-other.r0a").write_bytes(b"of nobody")
         assert path.exists()
         assert await storing.archive(w.kernel, [], 3_600_000_000, by="ann") == []
         assert list((w.home / "archive").iterdir()) == []
+
+
+async def test_archives_of_another_data_folder_in_the_same_place_stay(tmp_path: Path) -> None:
+    """`archive` may be a link to a folder on another disk, and two may link to the same."""
+    (tmp_path / "disk").mkdir()
+    for name in ("one", "two"):
+        async with filled(tmp_path / name, 400_000) as w:
+            (w.home / "archive").symlink_to(tmp_path / "disk")
+            await storing.archive(w.kernel, [w.run.id], 0, by="ann")
+    found = sorted((tmp_path / "disk").iterdir())
+    assert len(found) == 2 and all(path.stat().st_size for path in found)
 
 
 async def test_what_is_erased_leaves_no_file_behind(tmp_path: Path) -> None:

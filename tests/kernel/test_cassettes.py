@@ -3,9 +3,13 @@ and files from strangers, which are refused."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +19,19 @@ from test_isolated import ask_of, kernel_at, result, start
 
 from ring0 import limits
 from ring0.errors import CassetteInvalid
-from ring0.gateway.playing import play
+from ring0.gateway.playing import _check_sandbox, play
 from ring0.kernel.kernel import Kernel
 from ring0.kernel.replay import Replayed
 from ring0.kernel.replaying import cassette as tape
 from ring0.kernel.replaying.exporting import export
+from ring0.observability.proof.proofs import inclusion
+from ring0.observability.proof.tiles import Tiles
 from ring0.runtime import Runtime
-from ring0.types import AgentManifest, Budget, CallState, ModelConfig, Operator
+from ring0.store import address
+from ring0.store.merkle import Tree, leaf_hash
+from ring0.tools.sandbox import tiers
+from ring0.tools.sandbox.probe import Probe
+from ring0.types import AgentManifest, Budget, CallState, ModelConfig, Operator, SandboxProfile
 
 HERE = Path(__file__).parent
 SCRIPT = """
@@ -81,13 +91,30 @@ async def program_run(folder: Path) -> tuple[bytes, str, Any]:
         return await taken(kernel, folder, row.id), row.id, value
 
 
-async def played(data: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Replayed]:
-    """Where nothing is left of the folder that it was recorded in."""
+def recorded(record: Callable[[Path], Coroutine[Any, Any, Any]], folder: Path) -> Any:
+    """Recorded once for all tests. Nothing is left of the folder that it was recorded in."""
+    with ThreadPoolExecutor() as threads:
+        found = threads.submit(lambda: asyncio.run(record(folder))).result()
     shutil.rmtree(folder)
-    other = folder.parent / "elsewhere"
-    other.mkdir()
-    monkeypatch.setenv("HOME", str(other))
-    monkeypatch.chdir(other)
+    return found
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, str]:
+    found: tuple[bytes, str] = recorded(family_run, tmp_path_factory.mktemp("family"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, str, Any]:
+    found: tuple[bytes, str, Any] = recorded(program_run, tmp_path_factory.mktemp("program"))
+    return found
+
+
+async def played(data: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Replayed]:
+    """In another folder and another HOME."""
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(folder)
     return await play(data, Runtime())
 
 
@@ -99,9 +126,9 @@ def there(tmp_path: Path) -> Path:
 
 
 async def test_a_family_of_runs_replays_elsewhere_from_its_export_alone(
-    there: Path, monkeypatch: pytest.MonkeyPatch
+    family: tuple[bytes, str], there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, run = await family_run(there)
+    data, run = family
     found = await played(data, there, monkeypatch)
     assert [one.ok for one in found] == [True] * 3, [one.divergence for one in found]
     assert found[0].run == run and found[0].calls == found[0].matched > 8
@@ -109,19 +136,21 @@ async def test_a_family_of_runs_replays_elsewhere_from_its_export_alone(
 
 
 async def test_an_unmodified_program_hears_the_same_bytes_in_the_same_pieces_elsewhere(
-    there: Path, monkeypatch: pytest.MonkeyPatch
+    program: tuple[bytes, str, Any], there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, _, value = await program_run(there)
+    data, _, value = program
     assert value["one"][1] >= 3 and value["one"] != value["two"], "it did stream"
     (found,) = await played(data, there, monkeypatch)
     assert found.ok and found.calls == found.matched == 3, found.divergence
 
 
-async def test_other_code_is_held_against_the_recording(there: Path) -> None:
-    data, run = await family_run(there)
+async def test_other_code_is_held_against_the_recording(
+    family: tuple[bytes, str], there: Path
+) -> None:
+    data, run = family
     changed = there / "changed"
     changed.mkdir()
-    code = (there / "agent.py").read_text()
+    code = (HERE / "recorded_agents.py").read_text()
     (changed / "agent.py").write_text(code)
     assert all(one.ok for one in await play(data, Runtime(), code=changed))
     (changed / "agent.py").write_text(code.replace('("stuck", {})', '("stuck", {"x": 1})'))
@@ -133,8 +162,10 @@ async def test_other_code_is_held_against_the_recording(there: Path) -> None:
 # --- files from strangers ------------------------------------------------------------------------
 
 
-async def test_a_cassette_is_refused_wherever_a_byte_of_it_is_another(there: Path) -> None:
-    data, _, _ = await program_run(there)
+async def test_a_cassette_is_refused_wherever_a_byte_of_it_is_another(
+    program: tuple[bytes, str, Any],
+) -> None:
+    data, _, _ = program
     assert tape.read(data).head.size > 10
     for at in range(0, len(data), max(1, len(data) // 400)):
         changed = bytearray(data)
@@ -157,9 +188,9 @@ def frames_of(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 async def test_a_cassette_that_a_stranger_sealed_again_is_refused_all_the_same(
-    there: Path,
+    program: tuple[bytes, str, Any],
 ) -> None:
-    data, run, _ = await program_run(there)
+    data, run, _ = program
     frames = frames_of(data)
     assert sealed(*frames) == data
     events = [at for at, (kind, _) in enumerate(frames) if kind == b"E"]
@@ -190,6 +221,8 @@ async def test_a_cassette_that_a_stranger_sealed_again_is_refused_all_the_same(
         instead(code[0], absolute),
         instead(code[0], file[:64] + b"\xff\xff" + file[66:]),
         instead(0, b"{}"),
+        # Only of its names: they are printed.
+        instead(0, frames[0][1].replace(run.encode(), b"r-\\u001b[2J")),
         instead(0, b"[" * 100_000),
         instead(0, frames[0][1].replace(b'"size":', b'"size":9')),
         instead(events[0], b"", b"Q"),
@@ -203,14 +236,127 @@ async def test_a_cassette_that_a_stranger_sealed_again_is_refused_all_the_same(
             pytest.fail(f"the hostile one #{number} was read")
 
 
-async def test_code_that_is_not_what_ran_is_not_run(there: Path) -> None:
-    data, _, _ = await program_run(there)
+async def test_code_that_is_not_what_ran_is_not_run(program: tuple[bytes, str, Any]) -> None:
+    data, _, _ = program
     frames = [
         (kind, content + b"\n# more" if kind == b"C" else content)
         for kind, content in frames_of(data)
     ]
     with pytest.raises(CassetteInvalid, match="not what"):
         await play(sealed(*frames), Runtime())
+
+
+def told_otherwise(data: bytes, which: bytes, other: bytes) -> bytes:
+    """The cassette as a stranger writes it who has its key: with another value, and a log of its
+    own that says so."""
+    frames = frames_of(data)
+    head = json.loads(frames[0][1])
+    key = bytes.fromhex(head["runs"][0]["key"])
+    (was,) = [body[:64] for kind, body in frames if kind == b"B" and body[64:].startswith(which)]
+    now = address(key, other).encode()
+    bodies = []
+    for kind, body in frames:
+        if kind == b"E":
+            _, hashes = tape._PLACE.unpack_from(body, 0)
+            bodies.append(body[tape._PLACE.size + 32 * hashes :].replace(was, now))
+    leaves, tree = [leaf_hash(body) for body in bodies], Tree()
+    for leaf in leaves:
+        tree.append(leaf)
+    head |= {"size": tree.size, "root": tree.root().hex()}
+    nodes = Tiles(lambda begin, end: leaves[begin:end]).nodes
+    made = [(b"H", json.dumps(head).encode())]
+    for index, body in enumerate(bodies):
+        proof = inclusion(nodes, index, tree.size)
+        made.append((b"E", tape._PLACE.pack(index, len(proof)) + b"".join(proof) + body))
+    rest = [(kind, body) for kind, body in frames if kind in (b"B", b"C")]
+    made += [(kind, now + other if body[:64] == was else body) for kind, body in rest]
+    return sealed(*made)
+
+
+async def test_values_that_make_no_sense_are_told_as_such(program: tuple[bytes, str, Any]) -> None:
+    data, _, _ = program
+    for which, other in (
+        (b'{"manifest"', b"[]"),
+        (b'{"manifest"', b"[" * 50_000),
+        (b'{"manifest"', b'{"manifest":{"name":'),
+        (b"go", b"\xff\xfe"),
+    ):
+        with pytest.raises(CassetteInvalid):
+            await play(told_otherwise(data, which, other), Runtime())
+    for other in (b"[]", b'{"error":"x"}', b'{"error":[]}', b'{"value":1}'):
+        (found,) = await play(told_otherwise(data, b'{"value":"{', other), Runtime())
+        assert not found.ok
+
+
+def manifest_of(profile: SandboxProfile) -> AgentManifest:
+    return AgentManifest(name="stranger", entry="a.py", folder="/srv/agent", sandbox=profile)
+
+
+def test_a_strangers_recording_is_not_shown_what_its_manifest_names(tmp_path: Path) -> None:
+    """What differs in a replay is printed: that would tell what lies in those files."""
+    (tmp_path / "plan.txt").write_text("secret plan")
+    for name in (
+        str(tmp_path),
+        f"{tmp_path}/plan.txt",
+        "~/work",
+        "~nobody-at-all",
+        "../x",
+        "/a\0b",
+    ):
+        with pytest.raises(CassetteInvalid, match="asks to be shown") as told:
+            _check_sandbox(manifest_of(SandboxProfile(read=(name,))), [])
+        assert "--read" in told.value.todo
+    _check_sandbox(manifest_of(SandboxProfile(read=(f"{tmp_path}/plan.txt",))), [tmp_path])
+    _check_sandbox(manifest_of(SandboxProfile(read=(sys.prefix,))), [])
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        SandboxProfile(memory_bytes=2**50),
+        SandboxProfile(tmp_bytes=2**50),
+        SandboxProfile(processes=2**22),
+        SandboxProfile(processes=0),
+        SandboxProfile(memory_bytes=-1),
+    ],
+)
+def test_a_strangers_recording_gets_no_sandbox_without_bounds(profile: SandboxProfile) -> None:
+    with pytest.raises(CassetteInvalid, match="can't be used"):
+        _check_sandbox(manifest_of(profile), [])
+
+
+async def test_a_stranger_can_not_have_each_value_tried_with_a_thousand_keys(
+    program: tuple[bytes, str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, _, _ = program
+    frames = frames_of(data)
+    head = json.loads(frames[0][1])
+    others = [{**head["runs"][0], "run": f"r-{n}", "key": f"{n:064x}"} for n in range(900)]
+    head["runs"] += others
+    frames[0] = (b"H", json.dumps(head).encode())
+    at = next(at for at, (kind, _) in enumerate(frames) if kind == b"B")
+    frames[at] = (b"B", frames[at][1] + b"other")
+    tried = 0
+
+    def counted(key: bytes, value: bytes) -> str:
+        nonlocal tried
+        tried += 1
+        return address(key, value)
+
+    monkeypatch.setattr(tape, "address", counted)
+    with pytest.raises(CassetteInvalid, match="not what was stored"):
+        tape.read(sealed(*frames))
+    assert tried <= 5
+
+
+async def test_a_recording_runs_in_no_weaker_sandbox_than_the_operator_wants(
+    program: tuple[bytes, str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, _, _ = program
+    no = Probe(available=False, error={"what": "There is none.", "why": "", "todo": ""})
+    monkeypatch.setattr(tiers, "_seen", dict.fromkeys(tiers.ORDER, no))
+    (found,) = await play(data, Runtime(), tier_min="container")
+    assert not found.ok and "No sandbox of the tier container" in found.divergence, found
 
 
 def test_a_frame_that_says_it_is_larger_than_its_file_takes_no_memory() -> None:

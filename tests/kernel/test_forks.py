@@ -13,6 +13,7 @@ import pytest
 
 from ring0 import Context, agent, tool
 from ring0.errors import InvalidInput, NotFound, StoreDamaged
+from ring0.kernel.operating import erasing
 from ring0.observability.verify import verify
 from ring0.sdk.embedded import Ring, code_of, embedded
 from ring0.types import (
@@ -367,3 +368,27 @@ async def test_a_past_of_which_a_value_is_gone_is_not_begun_with(
             await fork(ring, row, at[2])
         await ring.kernel.store.flush()
         assert len(await ring.kernel.store.runs()) == 1
+
+
+async def test_a_run_is_not_erased_while_somebody_forks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the key of what was erased would live on, in a fork whose past is gone."""
+    async with ring_at(tmp_path) as ring:
+        row, _ = await original(ring)
+        key, real, halfway = b"", ring.kernel.store.run_key, asyncio.Event()
+
+        async def slowly(run: str) -> bytes:
+            nonlocal key
+            key = await real(run)
+            halfway.set()
+            await asyncio.sleep(0.3)
+            return key
+
+        monkeypatch.setattr(ring.kernel.store, "run_key", slowly)
+        forking = asyncio.ensure_future(fork(ring, row, 1))
+        await halfway.wait()
+        monkeypatch.setattr(ring.kernel.store, "run_key", real)
+        with pytest.raises(InvalidInput, match="shares its values"):
+            await erasing.erase(ring.kernel, [row.id], by="ann")
+        assert set(ring.kernel.store.keyed(key)) == {(await forking).id, row.id}

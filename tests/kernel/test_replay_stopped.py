@@ -70,3 +70,26 @@ async def test_a_replay_of_a_run_that_was_killed_ends_where_its_record_does(
     (found,) = await play(done.data, Runtime(), agent=which)
     assert found.ok and found.cut_off, found.divergence
     assert found.matched >= 2 and time.monotonic() - began < 5, "nobody waits for what never comes"
+
+
+@tool(effect="once")
+async def pay(amount: int) -> int:
+    return amount
+
+
+@agent(name="asker", tools=[quick, pay], budget="20 calls, 1 s")
+async def asker(ctx: Context, task: str) -> Any:
+    await asyncio.gather(ctx.tool("quick", x=1), ctx.tool("pay", amount=3))
+
+
+async def test_a_replay_of_a_run_that_waited_for_a_person_until_its_time_was_over_ends_there_too(
+    tmp_path: Path,
+) -> None:
+    async with embedded(tmp_path, {}) as ring:
+        row = await ring.start(asker, "go")
+        ended = await asyncio.wait_for(ring.kernel.runs.wait(row.id), 20)
+        assert ended.state == "failed"
+        await ring.kernel.store.flush()
+        done = await export(tmp_path, ring.kernel.store, ring.kernel.runtime, ended)
+    (found,) = await play(done.data, Runtime(), agent=asker)
+    assert found.ok and found.matched == found.calls == 1, found.divergence

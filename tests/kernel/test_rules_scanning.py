@@ -213,7 +213,9 @@ async def test_an_order_to_the_model_is_told_to_who_is_asked_and_changes_no_verd
         assert any(each.startswith("injection/") for each in rules(outcome))
         decided, shown, evidence = await asked(w, {"body": "hello"})
         assert decided == ["mutation"] and "findings" not in evidence["question"]
-        assert any("the run has read injection/" in line for line in shown["findings"])
+        assert any(
+            "[injection/" in line and "the run has read" in line for line in shown["findings"]
+        )
 
 
 async def test_who_is_asked_is_told_so_after_a_recovery_too(tmp_path: Path) -> None:

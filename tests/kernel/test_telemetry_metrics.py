@@ -20,6 +20,7 @@ from ring0.kernel.agent import config_telemetry
 from ring0.kernel.agent.config_telemetry import MetricsTable
 from ring0.kernel.telemetry import making
 from ring0.kernel.telemetry.measuring import Measures
+from ring0.observability.proof.checkpoints import Checkpoint
 from ring0.observability.telemetry.prometheus import OTHER, Family, text
 from ring0.types import Effect, RunState
 
@@ -131,7 +132,8 @@ async def test_a_checkpoint_ages_only_while_something_is_behind_it(tmp_path: Pat
         await w.store.flush()
         size = (await w.store.head()).size
         path = w.home / "journal.checkpoint"
-        path.write_text(f"ring0/1\n{size}\nroot\n\n— x y\n")
+        said = Checkpoint(origin="ring0/1", size=size, root=bytes(32))
+        path.write_text(f"{said.text()}\n— x y\n")
         runtime.jump(1_000)
         found = await numbers(w, measures)
         assert found["ring0_checkpoint_age_seconds", ""] == 0

@@ -100,3 +100,54 @@ def test_a_log_that_is_shorter_or_has_a_gap_is_found() -> None:
     rows = [(at, None, entry) for at, entry in enumerate(LOG) if at != 2]
     report = check_log(rows, Anchors(notes, [key(FIRST)]))
     assert not report.ok and "event 2: missing" in report.problems[0]
+
+
+def test_an_anchor_that_is_older_than_the_key_on_record_holds_once_the_log_names_it() -> None:
+    log = [other(1), *(change(2, None, FIRST), other(3))]
+    assert checked(log, [note(log, 1, FIRST), note(log, 3, FIRST)]).ok
+    forged = checked(log, [note([other(9)], 1, FIRST)])
+    assert not forged.ok and "not those that were signed" in forged.problems[0]
+    assert not checked(log, [note(log, 1, THIEF)]).ok
+
+
+def restored(after: Ed25519PrivateKey) -> list[bytes]:
+    was, name = str(key(FIRST)), f"{ORIGIN}/2"
+    event = ev.SettingChanged(name=SETTING, before=was, after=str(key(after, name)), by="ann")
+    return [*LOG[:2], seal(KERNEL, 3, 1, event, 0)[1], other(4)]
+
+
+def test_a_key_is_followed_into_the_name_of_a_restored_journal_and_no_other_key_is() -> None:
+    log = restored(FIRST)
+    report = checked(log, [note(log, 4, FIRST, origin=f"{ORIGIN}/2")])
+    assert report.ok and report.signed == 4
+    log = restored(THIEF)
+    assert checked(log, [note(log, 4, THIEF, origin=f"{ORIGIN}/2")]).signed == 0
+
+
+def test_a_handover_of_the_journal_that_was_replaced_is_of_no_weight_unless_it_was_given() -> None:
+    log, gone = restored(FIRST), note(LOG, 4, FIRST, NEXT)
+    newest = note(log, 4, FIRST, origin=f"{ORIGIN}/2")
+
+    def found(notes: list[str], handovers: list[str]) -> LogReport:
+        rows = ((at, None, entry) for at, entry in enumerate(log))
+        return check_log(rows, Anchors(notes, [key(FIRST)], handovers))
+
+    report = found([newest], [gone, "no note"])
+    assert report.ok and report.signed == 4
+    assert not found([newest, gone], []).ok
+    assert not found([newest, gone], [gone]).ok, "given is given"
+
+
+def test_a_handover_beside_the_journal_lets_the_first_key_reach_the_newest_anchor() -> None:
+    rows = [(at, None, entry) for at, entry in enumerate(LOG)]
+    newest, handover = note(LOG, 5, NEXT), note(LOG, 3, FIRST, NEXT)
+    assert not check_log(iter(rows), Anchors([newest], [key(FIRST)])).ok
+    report = check_log(iter(rows), Anchors([newest], [key(FIRST)], [handover]))
+    assert report.ok and report.signed == 5
+
+
+def test_who_trusts_the_newest_key_alone_is_not_held_up_by_how_the_older_ones_followed() -> None:
+    rows = [(at, None, entry) for at, entry in enumerate(LOG)]
+    newest, older = note(LOG, 5, NEXT), note(LOG, 2, FIRST)
+    assert check_log(iter(rows), Anchors([newest], [key(NEXT)], [older])).ok
+    assert not check_log(iter(rows), Anchors([newest, older], [key(NEXT)])).ok

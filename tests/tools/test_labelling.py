@@ -21,6 +21,7 @@ from ring0.tools.labelling import rules_of
 from ring0.types import (
     AgentManifest,
     Confidentiality,
+    Effect,
     FieldRule,
     Grant,
     Integrity,
@@ -290,7 +291,9 @@ def test_words_change_what_a_yes_is_bound_to(tmp_path: Path) -> None:
 def test_that_a_tool_may_go_on_unattended_is_the_operators_word_alone() -> None:
     found = tool_of(lookup)
     assert found is not None
-    lying = msgspec.structs.replace(found.manifest, unattended=True, output=Integrity.USER)
+    lying = msgspec.structs.replace(
+        found.manifest, effect=Effect.ONCE, unattended=True, output=Integrity.USER
+    )
     code = AgentManifest(name="c", functions=(lying,))
     for grants, unattended in (({}, False), ({"lookup": Grant(unattended=True)}, True)):
         manifest = AgentManifest(name="c", entry="a.py:c", grants=grants)

@@ -5,26 +5,25 @@ By way of the kernel that has the data folder, or one opened for just this.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
 from ring0 import limits
-from ring0.cli import anew, output
+from ring0.cli import anew, lengths, output
 from ring0.cli.operating import operating
 from ring0.cli.output import console, line, text
-from ring0.cli.parts import Asking, asking, held
+from ring0.cli.parts import Asking, asking, held, shown_of
 from ring0.cli.place import Json, Note, Place, place_of, run_named, work
 from ring0.errors import InvalidInput, NotFound
 from ring0.store.sqlite import SqliteStore
 from ring0.types import Approval, ApprovalState, Shown, Standing, Terms
 
 _APPROVAL: Final = "a-"
+_NO_PATTERN: Final[dict[str, Any]] = {"same": {}, "like": {}}
+"""Of a run whose values were erased."""
 """What every id of one begins with, and none of a run."""
-_LENGTH: Final = re.compile(r"([0-9]{1,6})(s|m|min|h)")
-_SECONDS: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600}
 
 ApprovalNames = Annotated[
     list[str], typer.Argument(metavar="APPROVAL…", help="As `ring0 approvals` lists them.")
@@ -116,14 +115,11 @@ async def _approvals(place: Place, name: str, every: bool) -> list[tuple[Approva
             rows = await store.approvals(states=() if every else [ApprovalState.PENDING])
             runs = await _beneath(store, name) if name else None
             rows = [row for row in rows if runs is None or row.run in runs]
-        return [
-            (
-                row,
-                msgspec.json.decode(await store.blob(row.shown), type=Shown),
-                await asking(store, row),
-            )
-            for row in rows
-        ]
+        found = []
+        for row in rows:
+            of = await asking(store, row)
+            found.append((row, await shown_of(store, row, of.run), of))
+        return found
 
 
 async def _one(store: SqliteStore, name: str) -> Approval:
@@ -196,7 +192,9 @@ async def _standing(place: Place, name: str, every: bool) -> list[tuple[Standing
             run = await store.run(row.run)
             ended = not row.everywhere and (run is None or run.ended_us > 0)
             if every or not (row.revoked_by or ended or row.expires_us <= now_us):
-                found.append((row, msgspec.json.decode(await store.blob(row.pattern))))
+                erased = run is not None and run.erased
+                fits = b"" if erased else await store.blob(row.pattern)
+                found.append((row, msgspec.json.decode(fits) if fits else _NO_PATTERN))
         return found
 
 
@@ -347,8 +345,7 @@ def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
 def _seconds(until: str) -> int:
     if not until:
         return 0
-    found = _LENGTH.fullmatch(until)
-    seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
+    seconds = lengths.seconds(until)
     if not seconds:
         raise InvalidInput(f"--until {until[:40]!r} is no time.", todo="Write it like 30m or 2h.")
     return seconds

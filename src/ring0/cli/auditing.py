@@ -10,7 +10,7 @@ import typer
 
 from ring0.cli import output, proving
 from ring0.cli.output import console, indented, line, text
-from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
+from ring0.cli.place import Json, Place, RunName, call_named, place_of, whole_run_named, work
 from ring0.cli.proving import AnchorFiles, KeyNames, anchors_for, not_anchored
 from ring0.cli.reloading import changes
 from ring0.errors import ReplayDiverged, VerifyFailed
@@ -88,7 +88,7 @@ async def _replay(place: Place, name: str) -> Replayed:
     from ring0.kernel.replay import replay, replay_gate
 
     async with place.reading() as store:
-        row = await run_named(store, name)
+        row = await whole_run_named(store, name)
         gate = replay_gate(
             store,
             place.runtime,
@@ -181,7 +181,7 @@ def _verify_log(
     beside = where / logs.CHECKPOINTS
     if not files and journal is not None and beside.is_file():
         files = [beside]
-    anchors = anchors_for(home, files, keys)
+    anchors = anchors_for(home, files, keys, journal)
     report = logs.check_log(logs.entries_of(where), anchors)
     limit = LIMIT if keys else f"{LIMIT} {HERE}"
     if as_json:
@@ -225,7 +225,9 @@ async def _explain(place: Place, run: str, name: str) -> Explained:
     from ring0.cli.explaining import explain
 
     async with place.reading() as store:
-        return await explain(store, await call_named(store, await run_named(store, run), name))
+        return await explain(
+            store, await call_named(store, await whole_run_named(store, run), name)
+        )
 
 
 def _print(explained: Explained) -> None:

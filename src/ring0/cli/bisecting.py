@@ -15,7 +15,7 @@ import typer
 
 from ring0.cli import output
 from ring0.cli.output import console, indented, line, text
-from ring0.cli.place import Json, Place, place_of, run_named, work
+from ring0.cli.place import Json, Place, place_of, whole_run_named, work
 from ring0.cli.replaying import export_of, read_file
 from ring0.errors import InvalidInput, Ring0Error
 from ring0.kernel.replaying.searching import Check, Found, Repository, first_bad
@@ -97,15 +97,26 @@ async def _bisect(
 async def _code(place: Place, named: str, repository: Repository) -> Check:
     """Whether the code of a commit asks for just what is on record."""
     from ring0.gateway.playing import play
+    from ring0.kernel.agent.manifests import read_config
 
     path = Path(named)
-    data = read_file(path) if path.is_file() else (await export_of(place, named))[1].data
+    strange = path.is_file()
+    data = read_file(path) if strange else (await export_of(place, named))[1].data
+    shown = () if strange else (Path("/"),)  # What a run of this folder was shown, it is again.
+    tier = read_config(place.home).sandbox.tier
 
     async def check(commit: str) -> str:
         with tempfile.TemporaryDirectory(prefix="ring0-bisect-") as made:
             laid = await repository.lay_out(commit, Path(made))
             try:
-                runs = await play(data, place.runtime, code=laid, environment=place.environment)
+                runs = await play(
+                    data,
+                    place.runtime,
+                    code=laid,
+                    environment=place.environment,
+                    read=shown,
+                    tier_min=tier,
+                )
             except Ring0Error as error:
                 return f"{error.what} {error.why}".strip()
             return next((one.divergence or "it differs" for one in runs if not one.ok), "")
@@ -120,7 +131,7 @@ async def _policies(place: Place, named: str, repository: Repository, files: lis
     from ring0.governance import Policies
 
     async with place.reading() as store:
-        row = await run_named(store, named)
+        row = await whole_run_named(store, named)
         tools = await tools_of(store, row, place)
         decided = [
             (call, msgspec.json.decode(await store.blob(call.decision), type=Evidence))

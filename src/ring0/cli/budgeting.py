@@ -12,6 +12,7 @@ import typer
 
 from ring0 import limits
 from ring0.cli import output
+from ring0.cli.lengths import SECONDS
 from ring0.cli.output import console, text
 from ring0.cli.place import Json, Note, Place, RunName, place_of, run_named, work
 from ring0.errors import InvalidInput
@@ -23,7 +24,6 @@ _NUMBER: Final = re.compile(r"\+?([0-9]{1,15})(k|M)?")
 _MONEY: Final = re.compile(r"\+?([0-9]{1,9}(?:\.[0-9]{1,6})?)")
 _TIME: Final = re.compile(r"\+?([0-9]{1,9}) ?(s|m|min|h)")
 _MANY: Final = {None: 1, "k": 1_000, "M": 1_000_000}
-_SECONDS: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -148,7 +148,7 @@ def _more(*, calls: str, tokens: str, usd: str, wall: str, children: str) -> dic
         found["cost_microusd"] = int(Decimal(_read(_MONEY, "--usd", usd, "+0.50")[1]) * 1_000_000)
     if wall:
         match = _read(_TIME, "--wall", wall, "+10m")
-        found["wall_s"] = int(match[1]) * _SECONDS[match[2]]
+        found["wall_s"] = int(match[1]) * SECONDS[match[2]]
     for field, amount in found.items():
         if not amount:
             raise InvalidInput(f"0 {field} more is nothing.", todo="Give a larger number.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
-from ring0.cli import output
+from ring0.cli import lengths, output
 from ring0.cli.orders import (
     Anew,
     Manifest,
@@ -24,9 +23,6 @@ from ring0.cli.place import Json, Note, Place, place_of, work
 from ring0.errors import InvalidInput
 from ring0.gateway.holding import supervisor
 from ring0.types import Cron, Missed, Overlap, Schedule
-
-_LENGTH: Final = re.compile(r"([0-9]{1,9})(s|m|min|h|d)")
-_SECONDS: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -124,10 +120,10 @@ def _schedule(expression: str, every: str, at: str, timezone: str, place: Place)
 
     which = only_one(expression=expression, every=every, at=at)
     if which == "every":
-        found = _LENGTH.fullmatch(every)
-        if found is None:
+        every_s = lengths.seconds(every)
+        if every_s is None:
             raise InvalidInput(f"--every {every[:40]!r} is no time.", todo="Write it like 10m.")
-        schedule = Schedule(every_s=int(found[1]) * _SECONDS[found[2]])
+        schedule = Schedule(every_s=every_s)
     elif which == "at":
         try:
             moment = datetime.fromisoformat(at)

@@ -9,6 +9,7 @@ import msgspec
 from ring0 import limits
 from ring0.cli.explaining import Evidence
 from ring0.cli.output import console, count, indented, line, text
+from ring0.cli.parts import gone
 from ring0.cli.place import Place
 from ring0.errors import Ring0Error
 from ring0.governance import Policies, Question
@@ -34,7 +35,8 @@ class Compared(Frozen, frozen=True):
     decided: int
     differ: tuple[Differs, ...]
     undecided: tuple[str, ...] = ()
-    """Calls whose arguments a set looks at, and whose tool is not known any more as it was."""
+    """Calls whose arguments a set looks at, and whose tool is not known any more as it was; those
+    of runs whose values are gone."""
 
 
 async def compare(place: Place, old: Policies, new: Policies) -> Compared:
@@ -45,8 +47,12 @@ async def compare(place: Place, old: Policies, new: Policies) -> Compared:
     async with place.reading() as store:
         for run in await store.runs(most=limits.RUNS_LISTED_MAX):
             tools: dict[str, ToolManifest] | None = None
+            away = bool(gone(store, run))
             for call in await store.calls(run.id):
                 if not call.decision:
+                    continue
+                if away:
+                    undecided.append(call.id)
                     continue
                 evidence = msgspec.json.decode(await store.blob(call.decision), type=Evidence)
                 if tools is None and (old.looks_at(call.name) or new.looks_at(call.name)):
@@ -120,7 +126,8 @@ def show(compared: Compared) -> None:
         out.print(
             text(
                 (f"{told} could not be decided again", "yellow"),
-                ": a set looks at arguments, and the tool is no more what it was: ",
+                ": what was asked is erased or archived, or a set looks at arguments of a tool that"
+                " is no more what it was: ",
                 line(", ".join(compared.undecided), 400),
             )
         )

@@ -15,7 +15,7 @@ from ring0.cli.operating import operating, run_id
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
 from ring0.errors import EffectUnknown, InvalidInput, UndoRefused
-from ring0.kernel.undo.planning import beneath
+from ring0.kernel.trees import beneath
 from ring0.types import ApprovalState, CallState, Run, RunState, UndoPlan, UndoStep
 
 

@@ -21,7 +21,6 @@ def add_to(app: typer.Typer) -> None:
     )
     group.command("otlp")(otlp)
     replaying.add_export(group)
-    replaying.add_export(group)
     app.add_typer(group, name="export")
 
 

@@ -12,14 +12,22 @@ from ring0.cli import output
 from ring0.cli.following import EXIT, EXIT_WAITING, GOES_ON, answering, look_on, print_result
 from ring0.cli.outlet import forgive
 from ring0.cli.output import console
-from ring0.cli.place import RUN_KEPT, Json, Place, RunName, call_named, place_of, run_named, work
+from ring0.cli.place import (
+    RUN_KEPT,
+    Json,
+    Place,
+    RunName,
+    call_named,
+    place_of,
+    whole_run_named,
+    work,
+)
 from ring0.cli.prompt import Prompt, giving
 from ring0.cli.view import View
 from ring0.errors import Interrupted, InvalidInput
 from ring0.gateway.holding import supervisor
 from ring0.identity import narrowing
 from ring0.kernel import values
-from ring0.kernel.life.forking import TASK
 from ring0.store import events as ev
 from ring0.store.sqlite import SqliteStore
 from ring0.types import Run
@@ -82,8 +90,10 @@ def fork(
 
 async def _asked(place: Place, named: str, at: int, given: list[str]) -> dict[str, Any]:
     """The request for the verb, with the full ids of what is edited."""
+    from ring0.kernel.life.forking import TASK  # It loads what decides and carries out.
+
     async with place.reading() as store:
-        row = await run_named(store, named)
+        row = await whole_run_named(store, named)
         edits: dict[str, Any] = {}
         for one in given:
             what, sign, value = one.partition("=")

@@ -13,9 +13,9 @@ import typer
 from ring0 import limits
 from ring0.cli import output
 from ring0.cli.output import console, indented, line, text
+from ring0.cli.parts import named, worst_read
 from ring0.cli.parts import place as place_in_run
-from ring0.cli.parts import worst_read
-from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
+from ring0.cli.place import Json, Place, RunName, call_named, place_of, whole_run_named, work
 from ring0.errors import InvalidInput
 from ring0.types import CallKind, Run
 
@@ -65,7 +65,7 @@ async def _labels(place: Place, name: str, call: str, source: str, as_json: bool
     from ring0.kernel.lineage.tracing import Traces
 
     async with place.reading() as store:
-        row = await run_named(store, name)
+        row = await whole_run_named(store, name)
         if source:
             found = await _of_source(place, store, row, source)
             if as_json:
@@ -142,7 +142,7 @@ def declassified(said: Any) -> str:
 
 
 def _head(call: Traced) -> Any:
-    name = call.name if call.kind == "tool" else f"{call.kind} {call.name}".strip()
+    name = named(str(call.kind), call.name)
     label = f"  → [{call.label.integrity}, {call.label.confidentiality}]"
     own = f"{call.name or call.kind}@{call.call}"
     others = [line(one, 80) for one in call.label.sources if one != own]

@@ -85,7 +85,7 @@ async def of(
         if row.state is RunState.WAITING and dated < limits.LISTED_DATED_MAX:
             dated += 1
             since_us = _since(store, row)
-        task = (await store.blob(row.task)).decode()
+        task = "" if row.erased else (await store.blob(row.task)).decode()
         why = stuck.get(row.id, "") if row.state in LIVE else ""
         found.append(Listed(run=row, task=task, branch=branch, since_us=since_us, stuck=why))
     return found

@@ -6,35 +6,28 @@ Not here: a run with its values as a tree (tree.py), what its process prints (`f
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.text import Text
 
 from ring0 import limits
-from ring0.cli import output
+from ring0.cli import lengths, output
 from ring0.cli.outlet import forgive
 from ring0.cli.output import console, line, put, text
+from ring0.cli.parts import STYLES, named
 from ring0.cli.parts import place as place_of_call
 from ring0.cli.place import Json, Place, place_of, run_named, work
 from ring0.errors import InvalidInput
+from ring0.kernel.trees import beneath
 from ring0.observability.telemetry import lines
 from ring0.store import events as ev
 from ring0.store.sqlite import SqliteStore
-from ring0.types import Reason, Run
-
-_SINCE: Final = re.compile(r"([0-9]{1,6}) ?(s|min|h|d)")
-_SINCE_S: Final = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
-_STYLES: Final = {
-    "refused": "red", "error": "red", "failed": "red", "cancelled": "red", "denied": "red",
-    "unknown": "bold yellow", "waiting": "yellow", "ok": "green", "done": "green",
-    "approved": "green",
-}  # fmt: skip
+from ring0.types import ApprovalState, CallKind, CallState, Reason, Run, RunState, VerdictKind
 
 
 def add_to(app: typer.Typer) -> None:
@@ -102,6 +95,9 @@ def logs(
 ) -> None:  # fmt: skip
     """Print the journal as lines; as JSON, one object a line, with run, seq, trace and span ids."""
     place = place_of(context)
+    _check("--kind", kind, _KINDS)
+    _check("--state", state, _STATES)
+    _check("--verdict", verdict, _VERDICTS)
     wanted = Filter(
         tuple(kind or ()), tuple(state or ()), tuple(verdict or ()), tuple(rule or ()), grep,
         _since_us(since, place.runtime.now_us()),
@@ -109,15 +105,31 @@ def logs(
     work(lambda: _logs(place, run, wanted, last, follow=follow, why=why, as_json=as_json))
 
 
+_KINDS = frozenset(CallKind) | {str(event.__struct_config__.tag) for event in get_args(ev.AnyEvent)}
+_STATES = frozenset(CallState) | frozenset(RunState) | frozenset(ApprovalState)
+_VERDICTS = frozenset(VerdictKind)
+
+
+def _check(option: str, given: Sequence[str] | None, words: Iterable[str]) -> None:
+    """A word that no line can have would read as "there was none". Raises InvalidInput."""
+    for word in given or ():
+        if word not in words:
+            raise InvalidInput(
+                f"{option} {word[:40]!r} is in no journal.",
+                why="It would find nothing, as if nothing had happened.",
+                todo=f"One of {', '.join(sorted(words))}.",
+            )
+
+
 def _since_us(given: str, now_us: int) -> int:
     if not given:
         return 0
-    found = _SINCE.fullmatch(given.strip())
-    if found is None:
+    since_s = lengths.seconds(given)
+    if since_s is None:
         raise InvalidInput(
             f"--since {given[:40]!r} is no length of time.", todo="Write it like 30 s, 10 min, 2 h."
         )
-    return now_us - int(found[1]) * _SINCE_S[found[2]] * 1_000_000
+    return now_us - since_s * 1_000_000
 
 
 async def _logs(
@@ -160,11 +172,8 @@ def _all(store: SqliteStore, through: int) -> Iterator[ev.Entry]:
 async def _placed(store: SqliteStore, row: Run, through: int) -> Iterator[ev.Entry]:
     """Those of a run and of all beneath it, in the order of the log."""
     found: list[tuple[int, ev.Entry]] = []
-    left = [row.id]
-    while left:
-        run = left.pop()
-        found += [placed async for placed in store.placed(run) if placed[0] <= through]
-        left += [child.id for child in await store.runs(parent=run, most=limits.OTLP_RUNS_MAX)]
+    for run in await beneath(store, row):
+        found += [placed async for placed in store.placed(run.id) if placed[0] <= through]
     return iter([entry for _, entry in sorted(found, key=lambda one: one[0])])
 
 
@@ -230,12 +239,12 @@ def _shown(told: dict[str, Any]) -> Text:
         (f"{told['event']:<18}", "bold"),
     ]  # fmt: skip
     if "call" in told:
-        name = told["name"] if told["kind"] == "tool" else f"{told['kind']} {told['name']}".strip()
+        name = named(told["kind"], told["name"])
         parts += [f"{place_of_call(told['call'])}  ", (line(name, 100), "")]
         if told["event"] in ("call-intended", "call-refused"):
             parts.append((f"  by {line(', '.join(told['rules']), 200)}", "dim"))
     if state := told.get("state"):
-        parts.append((f"  {state}", _STYLES.get(state, "")))
+        parts.append((f"  {state}", STYLES.get(state, "")))
     if waits := told.get("waiting_for"):
         parts.append(f" ({line(waits, 40)})")
     if "took_us" in told:

@@ -17,10 +17,10 @@ import msgspec
 from ring0 import __version__, limits
 from ring0.cli import output, waterfall
 from ring0.cli.output import safe
-from ring0.cli.parts import place
+from ring0.cli.parts import answered, place, title
 from ring0.cli.tree import Told
 from ring0.store.rows import Head
-from ring0.types import Approval, Call, CallState, Confidentiality, Outcome, RunState
+from ring0.types import Approval, Call, CallState, Confidentiality, Outcome, Run, RunState
 
 _STYLE: Final = """
 body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;
@@ -39,6 +39,7 @@ rect.unknown,rect.waiting,rect.intended,rect.running,rect.queued{fill:#d09a2c}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre,svg{background:#222}
 .dim,th{color:#999}svg text{fill:#ccc}}
 """
+_LEFT_OUT: Final = "It may quote what is not public, and is left out (--private)."
 _ROW: Final = 14
 _WIDTH: Final = 1_000
 _NAMES: Final = 330
@@ -46,8 +47,8 @@ _NAMES: Final = 330
 
 def html(told: Told, head: Head, now_us: int, *, private: bool) -> bytes:
     """The whole page. `head`: of the journal that it was made from."""
-    parts = [*_head(told), *_summary(told, head, now_us), *_wrong(told), *_drawn(told, now_us)]
-    parts += _costs(told)
+    parts = [*_head(told), *_summary(told, head, now_us), *_wrong(told, private)]
+    parts += [*_drawn(told, now_us), *_costs(told)]
     parts.append("<h2>What happened</h2>")
     parts += _run(told, private, [limits.REPORT_CALLS_MAX])
     parts.append("</body></html>\n")
@@ -69,6 +70,8 @@ def _summary(told: Told, head: Head, now_us: int) -> Iterator[str]:
     ends_us = run.ended_us or now_us
     waits = f" ({_words(run.waiting_for)})" if run.waiting_for else ""
     yield f"<h1>{_words(run.agent)} · {_words(run.id)} · {_state(run.state)}{waits}</h1>"
+    if told.gone:
+        yield f'<p class="unknown">{_words(told.gone)}</p>'
     yield f"<pre>{_words(told.task, limits.REPORT_VALUE_CHARS_MAX)}</pre>"
     budget = run.budget
     yield _table(
@@ -90,24 +93,26 @@ def _summary(told: Told, head: Head, now_us: int) -> Iterator[str]:
     )
 
 
-def _wrong(told: Told) -> Iterator[str]:
+def _wrong(told: Told, private: bool) -> Iterator[str]:
     """What a reader looks for first: the error, and the calls that were refused or failed."""
     yield "<h2>What went wrong</h2>"
     found = list(_failed(told))
     error = (told.result or {}).get("error")
     if error:
         said = f"{error.get('what', '')} {error.get('why', '')}"
-        yield f'<p class="failed">{_words(said, limits.REPORT_VALUE_CHARS_MAX)}</p>'
+        shown = said if _tells(told.run, None, private) else _LEFT_OUT
+        yield f'<p class="failed">{_words(shown, limits.REPORT_VALUE_CHARS_MAX)}</p>'
     if not found and not error:
         ended = told.run.state is RunState.DONE
         yield f"<p>{'Nothing is on record.' if ended else 'Nothing so far.'}</p>"
         return
     yield "<ul>"
-    for call, outcome in found[: limits.SPAN_LIST_MAX]:
+    for run, call, outcome in found[: limits.SPAN_LIST_MAX]:
         rules = ", ".join(reason.rule for reason in call.verdict.reasons)
-        what = (outcome.error or {}).get("what", "")
+        what = ((outcome.error if outcome else None) or {}).get("what", "")
+        what = what if _tells(run, outcome, private) else _LEFT_OUT
         yield (
-            f"<li>{_state(call.state)} <code>{_words(place(call.id))} {_words(_name(call))}</code>"
+            f"<li>{_state(call.state)} <code>{_words(place(call.id))} {_words(title(call))}</code>"
             f" by {_words(rules)}: {_words(what, 600)}</li>"
         )
     yield "</ul>"
@@ -115,10 +120,10 @@ def _wrong(told: Told) -> Iterator[str]:
         yield f"<p>and {more:,} more, below</p>"
 
 
-def _failed(told: Told) -> Iterator[tuple[Call, Outcome]]:
+def _failed(told: Told) -> Iterator[tuple[Run, Call, Outcome | None]]:
     for call, _, outcome in told.calls:
         if call.state in (CallState.REFUSED, CallState.ERROR, CallState.UNKNOWN):
-            yield call, outcome
+            yield told.run, call, outcome
         if call.id in told.children:
             yield from _failed(told.children[call.id])
 
@@ -166,7 +171,8 @@ def _run(told: Told, private: bool, left: list[int]) -> Iterator[str]:
         if child is not None:
             yield f'<div class="child"><h2>{_words(child.run.agent)} · {_words(child.run.id)} ·'
             yield f" {_state(child.run.state)}</h2>"
-            yield f"<pre>{_words(child.task, limits.REPORT_VALUE_CHARS_MAX)}</pre>"
+            task = child.task if _tells(child.run, None, private) else _LEFT_OUT
+            yield f"<pre>{_words(task, limits.REPORT_VALUE_CHARS_MAX)}</pre>"
             yield from _run(child, private, left)
             yield "</div>"
     if told.files:
@@ -179,43 +185,60 @@ def _run(told: Told, private: bool, left: list[int]) -> Iterator[str]:
         yield f"<h2>Result</h2>{_value(told.result['value'], told.run.label, private)}"
 
 
-def _call(told: Told, call: Call, args: Any, outcome: Outcome, private: bool) -> Iterator[str]:
+def _call(
+    told: Told, call: Call, args: Any, outcome: Outcome | None, private: bool
+) -> Iterator[str]:
     took = output.lasted(call.begun_us, call.ended_us) if call.ended_us else "no end on record"
     cost = f", {output.money(call.cost_microusd)}" if call.cost_microusd else ""
     yield (
         f"<details><summary>{_state(call.state)} <code>{_words(place(call.id))} #{call.seq}"
-        f'</code> <b>{_words(_name(call))}</b> <span class="dim">{_words(took)}{cost}</span>'
+        f'</code> <b>{_words(title(call))}</b> <span class="dim">{_words(took)}{cost}</span>'
         "</summary>"
     )
     rows = [("verdict", str(call.verdict.kind))]
-    rows += [(reason.rule, reason.text) for reason in call.verdict.reasons]
+    tells = _tells(told.run, outcome, private)
+    reasons = call.verdict.reasons
+    rows += [(reason.rule, reason.text if tells else _LEFT_OUT) for reason in reasons]
     approval = told.approvals.get(call.approval)
     if approval is not None:
         rows.append(("approval", _answered(approval)))
     rows += [(f"{name} changed by", by) for name, by in call.edited.items()]
-    rows.append(("what came of it", f"{outcome.label.integrity}, {outcome.label.confidentiality}"))
-    if outcome.label.sources:
-        rows.append(("from", ", ".join(outcome.label.sources)))
-    rows += [("found in it", f"{one.rule}: {one.shown}") for one in outcome.findings]
+    rows += _came_to(outcome) if outcome is not None else ()
     if call.notice:
         rows.append(("told", call.notice))
     if call.undone_by:
         rows.append(("taken back by", call.undone_by))
     yield _table(*rows)
+    if outcome is None:
+        yield f"<p>{_words(told.gone)}</p></details>"
+        return
     yield f"<p>asked with</p>{_value(args, told.run.label, private)}"
     if outcome.error is not None:
         said = f"{outcome.error.get('what', '')} {outcome.error.get('why', '')}"
-        yield f'<pre class="error">{_words(said, limits.REPORT_VALUE_CHARS_MAX)}</pre>'
+        shown = said if tells else _LEFT_OUT
+        yield f'<pre class="error">{_words(shown, limits.REPORT_VALUE_CHARS_MAX)}</pre>'
     elif call.state is CallState.OK:
         yield f"<p>came to</p>{_value(outcome.value, outcome.label, private)}"
     yield "</details>"
 
 
+def _came_to(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    yield "what came of it", f"{outcome.label.integrity}, {outcome.label.confidentiality}"
+    if outcome.label.sources:
+        yield "from", ", ".join(outcome.label.sources)
+    yield from (("found in it", f"{one.rule}: {one.shown}") for one in outcome.findings)
+
+
 def _answered(approval: Approval) -> str:
-    state = "approved" if approval.state == "consumed" else str(approval.state)
     who = " and ".join(approval.yes_by) or approval.answered_by
     note = f": {approval.note}" if approval.note else ""
-    return f"{approval.id}, {state}{f' by {who}' if who else ''}{note}"
+    return f"{approval.id}, {answered(approval)}{f' by {who}' if who else ''}{note}"
+
+
+def _tells(run: Run, outcome: Outcome | None, private: bool) -> bool:
+    """Words of ours quote values: they are told where what was read and what came back may be."""
+    own = outcome.label.confidentiality if outcome is not None else Confidentiality.PUBLIC
+    return private or run.label.confidentiality is own is Confidentiality.PUBLIC
 
 
 def _value(value: Any, label: Any, private: bool) -> str:
@@ -225,10 +248,6 @@ def _value(value: Any, label: Any, private: bool) -> str:
         return f"<pre>{_words(value, limits.REPORT_VALUE_CHARS_MAX)}</pre>"
     shown = msgspec.json.format(msgspec.json.encode(value)).decode()
     return f"<pre>{_words(shown, limits.REPORT_VALUE_CHARS_MAX)}</pre>"
-
-
-def _name(call: Call) -> str:
-    return call.name if call.kind == "tool" else f"{call.kind} {call.name}".strip()
 
 
 def _table(*rows: tuple[str, str]) -> str:

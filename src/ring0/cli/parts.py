@@ -18,6 +18,7 @@ from ring0.errors import StoreDamaged
 from ring0.store.sqlite import SqliteStore
 from ring0.types import (
     Approval,
+    ApprovalState,
     Call,
     CallKind,
     Integrity,
@@ -29,6 +30,12 @@ from ring0.types import (
 )
 
 ARGUMENT_CHARS_MAX: Final = 4_000
+STYLES: Final = {
+    "ok": "green", "done": "green", "approved": "green", "refused": "red", "error": "red",
+    "failed": "red", "cancelled": "red", "denied": "red", "unknown": "bold yellow",
+    "intended": "yellow", "waiting": "yellow",
+}  # fmt: skip
+"""By the state of a call, a run or an approval."""
 
 
 def place(call: str) -> str:
@@ -40,13 +47,26 @@ def place(call: str) -> str:
     return rest
 
 
+def title(call: Call) -> str:
+    """What it is a call of: a tool by its name alone, all else by its kind too."""
+    return named(str(call.kind), call.name)
+
+
+def named(kind: str, name: str) -> str:
+    return name if kind == CallKind.TOOL else f"{kind} {name}".strip()
+
+
+def answered(approval: Approval) -> str:
+    """What became of it, in a word, for a person."""
+    return "approved" if approval.state is ApprovalState.CONSUMED else str(approval.state)
+
+
 def head(call: Call, args: Any, word: str, style: str) -> Text:
     """One line: which call, allowed or not, and with what."""
-    what = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
     return text(
         (f"{place(call.id):<5} ", "dim"),
         (f"{word:<8}", style),
-        (what, "bold"),
+        (title(call), "bold"),
         "  ",
         (arguments(call.kind, args), ""),
     )
@@ -118,7 +138,27 @@ async def asking(store: SqliteStore, approval: Approval) -> Asking:
             f"The run {approval.run} of {approval.id} is not on record.",
             todo="`ring0 audit verify` shows what else is missing.",
         )
-    return Asking(run, (await store.blob(run.task)).decode())
+    return Asking(run, "" if run.erased else (await store.blob(run.task)).decode())
+
+
+async def shown_of(store: SqliteStore, approval: Approval, run: Run) -> Shown:
+    """What was shown to who was asked; where that is gone, what became of it. Raises
+    StoreDamaged."""
+    try:
+        return msgspec.json.decode(await store.blob(approval.shown), type=Shown)
+    except StoreDamaged:
+        if not (why := gone(store, run)):
+            raise
+        return Shown(title=why, tool="", arguments={}, run_label=run.label)
+
+
+def gone(store: SqliteStore, run: Run) -> str:
+    """Where a run's values are not here any more: what became of them; empty: they are here."""
+    if run.erased:
+        return "What it was told, said and returned was erased, for good. Its events stand."
+    if store.storage.archive(run.id) is not None:
+        return f"What it said and returned is archived: `ring0 unarchive {run.id}` puts it back."
+    return ""
 
 
 def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
@@ -171,6 +211,17 @@ def held(approval: Approval, shown: Shown, of: Asking) -> Panel:
                 ),
                 (f"  [{origin.integrity}{'' if origin.exact else ', matched by text'}]", "dim"),
                 (f"  {line(origin.chosen, 120)}" if origin.chosen else "", "green"),
+            ),
+        )
+    for number, origin in enumerate(shown.beside):
+        first = number == 0 and not shown.origins
+        grid.add_row(
+            "came from" if first else "",
+            text(
+                (f"{line(origin.argument, 60)} = {line(origin.value, 80)}: ", "dim"),
+                ", ".join(line(source, 80) for source in origin.sources)
+                or "nowhere that the kernel has seen",
+                (f"  [{origin.integrity}{'' if origin.exact else ', matched by text'}]", "dim"),
             ),
         )
     for number, finding in enumerate(shown.findings):

@@ -19,11 +19,12 @@ import uvloop
 from typer.core import TyperCommand
 
 from ring0 import limits
-from ring0.cli import parts
+from ring0.cli import output, parts
 from ring0.cli.folder import check_home, check_journal
 from ring0.errors import Interrupted, InvalidInput, NotFound
 from ring0.kernel.undo.planning import AGENT
 from ring0.runtime import Runtime
+from ring0.store.events import ValuesErased
 from ring0.store.sqlite import SqliteStore, open_store
 from ring0.store.sqlite.opening import JOURNAL
 from ring0.types import Call, Run
@@ -168,6 +169,23 @@ async def run_named(store: SqliteStore, name: str) -> Run:
     row = await store.run(found[0]) if found else None
     if row is None:
         raise NotFound(f"There is no run {name[:40]!r}.", todo="`ring0 ps --all` lists them.")
+    return row
+
+
+async def whole_run_named(store: SqliteStore, name: str) -> Run:
+    """As `run_named`, for what needs the run's values. Raises InvalidInput where they were erased:
+    that is no damage."""
+    row = await run_named(store, name)
+    if not row.erased:
+        return row
+    async for entry in store.entries(row.id):
+        if isinstance(entry.body, ValuesErased):
+            by, note = entry.body.by, f": {entry.body.note}" if entry.body.note else ""
+            raise InvalidInput(
+                f"What {row.id} was told, said and returned was erased, for good.",
+                why=f"{output.line(f'By {by}{note}', 300)}. Its events stand, and their proofs.",
+                todo=f"`ring0 show {row.id}` has what is left of it.",
+            )
     return row
 
 

@@ -47,18 +47,31 @@ def add_to(audit: typer.Typer) -> None:
         audit.command(verb.__name__)(verb)
 
 
-def anchors_for(home: Path | None, files: Sequence[Path], keys: Sequence[str]) -> Anchors:
-    """Those that were given; else the newest one that lies in the folder. Raises NoteWrong."""
+def anchors_for(
+    home: Path | None, files: Sequence[Path], keys: Sequence[str], log: Path | None = None
+) -> Anchors:
+    """Those that were given; else the newest one that lies in the folder. `log`: a journal away
+    from its kernel, or an export. How keys followed each other lies beside it. Raises NoteWrong."""
     notes = [note for path in files for note in anchors.read_notes(path)]
     if not files and home is not None:
-        notes = anchors.notes_here(home)
-    return Anchors(notes, [read_key(name) for name in keys])
+        notes = [*filter(None, [anchors.newest_note(home)])]
+    handovers = anchors.handovers_of(home) if home is not None else []
+    if log is not None:
+        folder = log if log.is_dir() else log.parent
+        handovers = anchors.handovers_of(folder)
+        if (folder / logs.CHECKPOINTS).is_file():
+            handovers += anchors.read_notes(folder / logs.CHECKPOINTS)
+    return Anchors(notes, [read_key(name) for name in keys], handovers)
 
 
 def not_anchored(files: Sequence[Path], of: Anchors) -> NotAnchored:
     """Raised where nothing else is wrong."""
     if of.elsewhere:
-        why = f"{of.elsewhere} checkpoints are of other logs, or under keys that you did not give"
+        why = (
+            f"{of.elsewhere} checkpoints are of other logs, or under keys that nothing vouches for"
+            " (after `ring0 restore` of a journal that does not know its newest key: `ring0 audit"
+            " key` prints it, and `--key` trusts it)"
+        )
     elif files:
         why = "The files that were given hold no checkpoint of it"
     else:
@@ -83,7 +96,7 @@ def checkpoint(
     place = place_of(context, write=sign)
     note = work(lambda: _checkpoint(place, sign))
     if as_json:
-        said = checkpoints.read_text(note.rpartition("\n\n")[0] + "\n")
+        said = checkpoints.said_in(note)
         told = {"origin": said.origin, "size": said.size, "root": said.root.hex(), "note": note}
         output.print_json(told)
     else:
@@ -192,7 +205,7 @@ def prove(
 
 async def _prove(place: Place, seq: str) -> tuple[Receipt, bytes]:
     note = _newest(place.home)
-    said = checkpoints.read_text(note.rpartition("\n\n")[0] + "\n")
+    said = checkpoints.said_in(note)
     async with place.reading() as store:
         index, entry = await _entry(store, seq)
         if index >= said.size:

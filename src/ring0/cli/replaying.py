@@ -15,7 +15,7 @@ import typer
 from ring0 import limits
 from ring0.cli import output
 from ring0.cli.output import console, line, text
-from ring0.cli.place import Json, Place, RunName, place_of, run_named, work
+from ring0.cli.place import Json, Place, RunName, place_of, whole_run_named, work
 from ring0.errors import CassetteInvalid, InvalidInput, NotFound, ReplayDiverged
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def export_of(place: Place, named: str) -> tuple[str, Exported]:
     from ring0.kernel.replaying.exporting import export
 
     async with place.reading() as store:
-        row = await run_named(store, named)
+        row = await whole_run_named(store, named)
         if row.tenant != manifests.read_config(place.home).tenant:
             raise NotFound(f"There is no run {named[:40]!r} of this tenant.", todo=TENANT_TODO)
         return row.id, await export(place.home, store, place.runtime, row)
@@ -118,11 +118,20 @@ def test(
             " that was recorded.",
         ),
     ] = None,
+    read: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--read",
+            metavar="PATH",
+            help="What of this machine the recording may be shown, where its [sandbox] read names"
+            " it. Several times; Python environments are shown without.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Replay recorded runs, strictly and from their files alone: no model, no tool, no network."""
     place = place_of(context)
-    found = {str(path): work(partial(_play, place, path, code)) for path in files}
+    found = {str(path): work(partial(_play, place, path, code, read or [])) for path in files}
     bad = [(path, one) for path, runs in found.items() for one in runs if not one.ok]
     if as_json:
         output.print_json(
@@ -145,22 +154,31 @@ def test(
         )
 
 
-async def _play(place: Place, path: Path, code: Path | None) -> list[Replayed]:
+async def _play(place: Place, path: Path, code: Path | None, read: list[Path]) -> list[Replayed]:
     from ring0.gateway.playing import play
+    from ring0.kernel.agent import manifests
 
-    return await play(read_file(path), place.runtime, code=code, environment=place.environment)
+    return await play(
+        read_file(path),
+        place.runtime,
+        code=code,
+        environment=place.environment,
+        read=read,
+        tier_min=manifests.read_config(place.home).sandbox.tier,
+    )
 
 
 def read_file(path: Path) -> bytes:
     """Raises CassetteInvalid, InvalidInput."""
+    most = limits.CASSETTE_SIZE_BYTES_MAX + limits.CASSETTE_SEAL_SIZE_BYTES_MAX
     try:
         with path.open("rb") as file:
-            data = file.read(limits.CASSETTE_SIZE_BYTES_MAX + 1024 + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise InvalidInput(
             f"{path} can't be read: {error.strerror}.", todo="Name a cassette."
         ) from None
-    if len(data) > limits.CASSETTE_SIZE_BYTES_MAX + 1024:
+    if len(data) > most:
         raise CassetteInvalid(
             f"{path} is too large for a cassette.",
             why=f"One has at most {limits.CASSETTE_SIZE_BYTES_MAX:,} bytes.",

@@ -10,9 +10,8 @@ import typer
 from msgspec.structs import replace
 
 from ring0.cli import output
-from ring0.cli.explaining import Evidence
 from ring0.cli.output import console, indented, line, text
-from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
+from ring0.cli.place import Json, Place, RunName, call_named, place_of, whole_run_named, work
 from ring0.errors import InvalidInput, NotFound
 from ring0.kernel import values
 from ring0.kernel.agent import manifests
@@ -69,7 +68,7 @@ def diff(
 
 async def _compare(place: Place, first: str, second: str) -> Compared:
     async with place.reading() as store:
-        rows = [await run_named(store, name) for name in (first, second)]
+        rows = [await whole_run_named(store, name) for name in (first, second)]
         return await compare(store, rows[0], store, rows[1])
 
 
@@ -140,10 +139,11 @@ def whatif(
 async def _what_if(
     place: Place, named: str, call_name: str, files: list[Path], given: list[str]
 ) -> WhatIf:
+    from ring0.cli.explaining import Evidence
     from ring0.governance import Policies
 
     async with place.reading() as store:
-        row = await run_named(store, named)
+        row = await whole_run_named(store, named)
         call = await call_named(store, row, call_name)
         if not call.decision:
             raise InvalidInput(
@@ -219,7 +219,7 @@ async def _with_args(
 ) -> Question:
     from ring0.cli.differing import tools_of
 
-    row = await run_named(store, call.run)
+    row = await whole_run_named(store, call.run)
     tool = (await tools_of(store, row, place)).get(call.tool_digest)
     if tool is None:
         raise InvalidInput(

@@ -167,6 +167,15 @@ def _say_unused(folder: Path) -> None:
         )
 
 
+def _say_held(kernel: Kernel) -> None:
+    """Whoever took a line out of ring0.toml would else believe that it counts."""
+    from ring0.kernel.operating import changing
+
+    if kernel.held_profile:
+        said = line(f"{changing.told(kernel)}.", 400)
+        put(console(error=True), text((said, "bold yellow")))
+
+
 def _here() -> Path:
     """The folder that a command's files lie in. Raises InvalidInput."""
     try:
@@ -233,6 +242,7 @@ async def _run(
     out = console(error=as_json)
     forgive(out.file)  # A run goes on though nobody can watch it.
     async with at_work(place) as kernel:
+        _say_held(kernel)
         by = await _may(place, kernel, "run")
         left = await kernel.store.runs(states=LIVE)
         if left:
@@ -290,6 +300,7 @@ async def _recover(place: Place, no_wait: bool, as_json: bool) -> int:
     out = console(error=as_json)
     forgive(out.file)  # A run goes on though nobody can watch it.
     async with at_work(place) as kernel:
+        _say_held(kernel)
         await _may(place, kernel, "recover")
         view = View(kernel.store, place.runtime, out, answer=Prompt(giving(kernel), out).ask)
         kernel.runs.heard = view.heard

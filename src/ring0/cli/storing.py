@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from ring0 import limits
-from ring0.cli import output
+from ring0.cli import lengths, output
 from ring0.cli.operating import operating
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Place, place_of, run_named, work
@@ -31,8 +31,6 @@ from ring0.store import archiving
 from ring0.store.rows import TenantRow
 from ring0.types import Operator, Role, Run
 
-_AGE: Final = re.compile(r"([0-9]{1,5})(m|h|d|w)")
-_SECONDS: Final = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _SIZE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(B|kB|MB|GB|KiB|MiB|GiB)")
 _UNITS: Final = {
     "B": 1,
@@ -376,10 +374,10 @@ def _check_may(place: Place, by: str) -> None:
 
 
 def _age_us(told: str) -> int:
-    found = _AGE.fullmatch(told)
-    if found is None:
+    age_s = lengths.seconds(told)
+    if age_s is None:
         raise InvalidInput(f"{told[:40]!r} is no age.", todo="Write 30m, 12h, 30d or 8w.")
-    return int(found[1]) * _SECONDS[found[2]] * 1_000_000
+    return age_s * 1_000_000
 
 
 def _size_bytes(told: str) -> int:
@@ -387,6 +385,7 @@ def _size_bytes(told: str) -> int:
     number = round(float(found[1]) * _UNITS[found[2]]) if found else 0
     if not number:
         raise InvalidInput(
-            f"{told[:40]!r} is no size.", todo="Write 500MB, 2GB or 1.5GiB; `none` takes it away."
+            f"{told[:40]!r} is no size.",
+            todo="Write 200kB, 500MB, 2GB or 1.5GiB; `none` takes it away.",
         )
     return number

@@ -5,24 +5,20 @@ A token is read from standard input and never from the command line, which other
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from ring0 import limits
-from ring0.cli import output
+from ring0.cli import lengths, output
 from ring0.cli.operating import operating, run_id
 from ring0.cli.output import console, text
 from ring0.cli.place import Json, RunName, place_of, work
 from ring0.errors import InvalidInput
 from ring0.identity import narrowing
-
-_FOR: Final = re.compile(r"([0-9]{1,6}) ?(s|m|min|h)")
-_IN_S: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600}
 
 Only = Annotated[
     list[str] | None,
@@ -168,10 +164,10 @@ def _named(only: Sequence[str]) -> str:
 
 def _seconds(words: str) -> int:
     """Raises InvalidInput."""
-    found = _FOR.fullmatch(words)
+    found = lengths.seconds(words)
     if found is None:
         raise InvalidInput(f"{words[:40]!r} is no time.", todo="Write it like 90s, 5m or 2h.")
-    return int(found[1]) * _IN_S[found[2]]
+    return found
 
 
 def _read() -> str:

@@ -16,8 +16,20 @@ from rich.tree import Tree
 from ring0.cli import output
 from ring0.cli.labels import declassified
 from ring0.cli.output import line, text
-from ring0.cli.parts import arguments, brief, outcome_of, place, worst_read
+from ring0.cli.parts import (
+    STYLES,
+    answered,
+    arguments,
+    brief,
+    gone,
+    outcome_of,
+    place,
+    title,
+    worst_read,
+)
+from ring0.errors import StoreDamaged
 from ring0.kernel.undo.planning import AGENT, look
+from ring0.store import child_of
 from ring0.store.approving import DENIED_IN_A_ROW
 from ring0.store.events import Declassified, Entry, RunEnded
 from ring0.store.sqlite import SqliteStore
@@ -35,13 +47,6 @@ from ring0.types import (
     UndoStep,
 )
 
-_STYLES: Final = {
-    CallState.OK: "green",
-    CallState.REFUSED: "red",
-    CallState.ERROR: "red",
-    CallState.UNKNOWN: "bold yellow",
-    CallState.INTENDED: "yellow",
-}
 _MARKS: Final = {
     CallState.OK: "✓",
     CallState.REFUSED: "✗",
@@ -58,8 +63,10 @@ class Told:
     run: Run
     task: str
     result: dict[str, Any] | None
-    calls: list[tuple[Call, Any, Outcome]] = field(default_factory=list)
-    """Each with its arguments and its outcome."""
+    gone: str = ""
+    """Where its values are not here: what became of them."""
+    calls: list[tuple[Call, Any, Outcome | None]] = field(default_factory=list)
+    """Each with its arguments and its outcome; None: they are not here."""
     ways: dict[str, UndoStep | UndoLeft] = field(default_factory=dict)
     """By call: how it would be taken back, or why not. Nothing of what changed nothing."""
     declassified: dict[str, list[Declassified]] = field(default_factory=dict)
@@ -72,6 +79,7 @@ class Told:
     def as_dict(self) -> dict[str, Any]:
         return {
             "run": self.run,
+            "gone": self.gone,
             "task": self.task,
             "result": self.result,
             "calls": [
@@ -106,10 +114,12 @@ def _way_back(way: UndoStep | UndoLeft | None) -> dict[str, Any]:
 
 
 async def gather(store: SqliteStore, run: Run) -> Told:
-    """Reads a run and its children."""
-    told = Told(run, (await store.blob(run.task)).decode(), None)
-    if run.result:
-        told.result = msgspec.json.decode(await store.blob(run.result))
+    """Reads a run and its children. Raises StoreDamaged where a value is not here, and nothing on
+    record says why."""
+    told = Told(run, "", None, gone=gone(store, run))
+    told.task = (await _value(store, told, run.task) or b"").decode()
+    if run.result and (result := await _value(store, told, run.result)) is not None:
+        told.result = msgspec.json.decode(result)
     told.approvals = {approval.id: approval for approval in await store.approvals(run=run.id)}
     told.files = await store.files(run.id)
     async for entry in store.entries(run.id):
@@ -117,16 +127,26 @@ async def gather(store: SqliteStore, run: Run) -> Told:
             told.declassified.setdefault(entry.body.call, []).append(entry.body)
     children = {row.id: row for row in await store.runs(parent=run.id, most=1_000)}
     for call in await store.calls(run.id):
-        outcome = await outcome_of(store, call)
-        told.calls.append((call, msgspec.json.decode(await store.blob(call.args)), outcome))
-        if call.kind is CallKind.TOOL and run.agent != AGENT:
+        args = await _value(store, told, call.args)
+        here = args is not None
+        outcome = await outcome_of(store, call) if here else None
+        told.calls.append((call, msgspec.json.decode(args) if args is not None else None, outcome))
+        if here and call.kind is CallKind.TOOL and run.agent != AGENT:
             way = await look(store, call, run, None, frozenset())
             told.ways |= {call.id: way} if way else {}
-        if call.kind is CallKind.SPAWN and isinstance(outcome.value, dict):
-            child = children.get(str(outcome.value.get("run")))
-            if child is not None:
-                told.children[call.id] = await gather(store, child)
+        if (child := children.get(child_of(call.id))) is not None:
+            told.children[call.id] = await gather(store, child)
     return told
+
+
+async def _value(store: SqliteStore, told: Told, where: str) -> bytes | None:
+    """None: it is not here, and that is on record."""
+    try:
+        return await store.blob(where)
+    except StoreDamaged:
+        if told.gone:
+            return None
+        raise
 
 
 def narrowed(told: Told, only: Collection[str]) -> Told:
@@ -171,7 +191,10 @@ def entry_row(entry: Entry) -> tuple[str | Text, ...]:
 def draw(told: Told, now_us: int) -> RenderableType:
     """The whole tree."""
     tree = Tree(_head(told.run, now_us), guide_style="dim")
-    tree.add(text(("task  ", "dim"), (line(told.task, 600), "italic")))
+    if told.gone:
+        tree.add(text((told.gone, "yellow")))
+    if told.task:
+        tree.add(text(("task  ", "dim"), (line(told.task, 600), "italic")))
     if told.run.paused_by == DENIED_IN_A_ROW:
         what = f"look at what it asks for, then `ring0 resume {told.run.root} --tree`, or `kill`"
         tree.add(text((what, "yellow")))
@@ -245,23 +268,22 @@ def _add(tree: Tree, told: Told, now_us: int) -> None:
 def _call(
     call: Call,
     args: Any,
-    outcome: Outcome,
+    outcome: Outcome | None,
     approval: Approval | None,
     open_is: str,
     way: UndoStep | UndoLeft | None,
     answered_for: Iterable[Declassified],
 ) -> Group:
-    style = _STYLES[call.state]
-    name = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
+    style = STYLES[call.state]
     took = output.lasted(call.begun_us, call.ended_us) if call.ended_us else open_is
     cost = f", {output.money(call.cost_microusd)}" if call.cost_microusd else ""
     parts: list[RenderableType] = [
         text(
             (f"{_MARKS[call.state]} ", style),
             (f"{place(call.id)} #{call.seq}  ", "dim"),
-            (name, "bold"),
+            (title(call), "bold"),
             "  ",
-            arguments(call.kind, args),
+            arguments(call.kind, args) if outcome is not None else "",
             (f"  {took}{cost}", "dim"),
         )
     ]
@@ -271,12 +293,14 @@ def _call(
     if approval is not None:
         note = f": {line(approval.note)}" if approval.note else ""
         parts.append(
-            text((f"{approval.id} ", "dim"), f"{_word(approval)} by {_who(approval)}{note}")
+            text((f"{approval.id} ", "dim"), f"{answered(approval)} by {_who(approval)}{note}")
         )
     if call.edited:
         who = ", ".join(f"{name} by {by}" for name, by in call.edited.items())
         parts.append(text(("changed before it ran: ", "yellow"), line(who, 400)))
-    if outcome.error is not None:
+    if outcome is None:
+        pass  # What is said of the whole run says why.
+    elif outcome.error is not None:
         parts.append(
             text(
                 (line(outcome.error["what"], 400), "red"),
@@ -294,7 +318,7 @@ def _call(
                 f"ring0 settle {call.id} happened|did-not-happen",
             )
         )
-    if outcome.findings:
+    if outcome is not None and outcome.findings:
         found = [f"{each.rule} in {each.where or 'it'} ({each.shown})" for each in outcome.findings]
         parts.append(text(("found in it: ", "yellow"), (line("; ".join(found), 400), "dim")))
     parts += [text((declassified(said), "yellow")) for said in answered_for]
@@ -312,13 +336,9 @@ def _call(
     return Group(*parts)
 
 
-def _word(approval: Approval) -> str:
-    return "approved" if approval.state == "consumed" else str(approval.state)
-
-
 def _who(approval: Approval) -> str:
     """Everybody whose yes it took, else who answered last."""
-    several = len(approval.yes_by) > 1 and _word(approval) == "approved"
+    several = len(approval.yes_by) > 1 and answered(approval) == "approved"
     return " and ".join(approval.yes_by) if several else approval.answered_by
 
 

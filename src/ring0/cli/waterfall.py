@@ -15,18 +15,14 @@ from rich.text import Text
 from ring0 import limits
 from ring0.cli import output
 from ring0.cli.output import line, text
-from ring0.cli.parts import place
+from ring0.cli.parts import STYLES, place, title
 from ring0.cli.tree import Told
-from ring0.types import ENDED, CallKind
+from ring0.types import ENDED
 
 _NAME_COLUMNS: Final = 38
 _BAR_COLUMNS_MIN: Final = 16
 _INDENT_MAX: Final = 12
 _TAIL_COLUMNS: Final = 30
-_STYLES: Final = {
-    "ok": "green", "done": "green", "refused": "red", "error": "red", "failed": "red",
-    "cancelled": "red", "unknown": "bold yellow", "intended": "yellow", "waiting": "yellow",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,13 +48,12 @@ def rows(told: Told, now_us: int, depth: int = 0) -> Iterator[Row]:
     state = str(run.state)
     yield Row(depth, run.agent, state, run.started_us, ends_us, run.cost_used_microusd, True)
     for call, _, _ in told.calls:
-        name = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
         approval = told.approvals.get(call.approval)
         asked_us = approval.asked_us if approval is not None else 0
         call_ends_us = call.ended_us or ends_us
         begun_us = min(call.begun_us, asked_us or call.begun_us)
         yield Row(
-            depth + 1, f"{place(call.id)} {name}", str(call.state), begun_us, call_ends_us,
+            depth + 1, f"{place(call.id)} {title(call)}", str(call.state), begun_us, call_ends_us,
             call.cost_microusd, False, asked_us, call.id,
         )  # fmt: skip
         child = told.children.get(call.id)
@@ -91,7 +86,7 @@ def _line(row: Row, from_us: int, whole_us: int, width: int) -> Text:
     bar = " " * begins + full * (ends - begins) + " " * (width - ends)
     cost = f"  {output.money(row.cost_microusd)}" if row.cost_microusd else ""
     state = "" if row.state in ("ok", "done") else f"  {row.state}"
-    style = _STYLES.get(row.state, "")
+    style = STYLES.get(row.state, "")
     return text(
         (f"{name:<{_NAME_COLUMNS}}", "bold" if row.is_run else ""),
         (bar, style),
@@ -109,9 +104,8 @@ def costs(told: Told) -> list[tuple[str, int, int, int]]:
         one = left.pop()
         left += one.children.values()
         for call, _, _ in one.calls:
-            name = call.name if call.kind is CallKind.TOOL else f"{call.kind} {call.name}".strip()
-            sums = found.setdefault(name, [0, 0, 0])
-            for place_, value in enumerate((1, call.tokens, call.cost_microusd)):
-                sums[place_] += value
+            sums = found.setdefault(title(call), [0, 0, 0])
+            for column, value in enumerate((1, call.tokens, call.cost_microusd)):
+                sums[column] += value
     ranked = sorted(found.items(), key=lambda item: (-item[1][2], -item[1][1], -item[1][0]))
     return [(name, calls, tokens, cost) for name, (calls, tokens, cost) in ranked]

@@ -16,7 +16,7 @@ from rich.console import Console
 from ring0.cli import leaving, output
 from ring0.cli.comparing import Compared, compare, visible
 from ring0.cli.output import console, text
-from ring0.cli.place import Json, Place, RunName, call_named, place_of, run_named, work
+from ring0.cli.place import Json, Place, RunName, call_named, place_of, whole_run_named, work
 from ring0.errors import InvalidInput, LimitReached, NotFound
 from ring0.store.sqlite import SqliteStore
 from ring0.tools.sandbox.beneath import Beneath
@@ -54,7 +54,7 @@ def diff(
 
 async def _diff(place: Place, name: str, of: str, as_json: bool) -> None:
     async with place.reading() as store:
-        row = await run_named(store, name)
+        row = await whole_run_named(store, name)
         call = await call_named(store, row, of) if of else None
         changes = await (changes_of_call(store, call) if call else changes_of_run(store, row.id))
         compared = [await _compared(store, change) for change in changes]
@@ -169,7 +169,7 @@ def export(
 
 async def _export(place: Place, name: str, folder: Path, everything: bool) -> Exported:
     async with place.reading() as store:
-        exported = Exported(await run_named(store, name))
+        exported = Exported(await whole_run_named(store, name))
         files = await store.files(exported.run.id)
         beneath = _empty(folder)
         try:

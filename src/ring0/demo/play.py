@@ -139,6 +139,7 @@ async def _kernel(
     environment = {**setting.environment, CANARY: variable}
     kernel = await open_kernel(home, runtime, environment, doors=opened)
     opened.kernel = kernel
+    kernel.anchoring.begin()
     control = Control(kernel)
     try:
         await control.open()

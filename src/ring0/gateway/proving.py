@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from ring0 import limits
+from ring0.errors import StoreFailed
 from ring0.kernel.operating import erasing
 
 if TYPE_CHECKING:
@@ -21,7 +22,14 @@ class Checkpoint(msgspec.Struct, forbid_unknown_fields=True):
         to.may("checkpoint")
         anchoring = to.kernel.anchoring
         anchoring.begin()
-        return await anchoring.anchor()
+        try:
+            return await anchoring.anchor()
+        except OSError as error:
+            raise StoreFailed(
+                "The checkpoint could not be written.",
+                why=f"{error.filename}: {error.strerror}.",
+                todo="Make room, or mend the folder's rights, and ask again.",
+            ) from error
 
 
 class Rotate(msgspec.Struct, forbid_unknown_fields=True):

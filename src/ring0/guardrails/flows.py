@@ -74,7 +74,7 @@ def choosing(manifest: ToolManifest, args: Mapping[str, Any]) -> tuple[str, ...]
 def _holds_address(args: Mapping[str, Any], name: str) -> bool:
     """Whatever the manifest says of an argument: an address in it is where something goes."""
     value = args.get(name, ())
-    if value is None or isinstance(value, str | int | float):
+    if "." not in name and (value is None or isinstance(value, str | int | float)):
         return roles.is_address(value)
     return any(roles.is_address(leaf) for leaf in roles.values(args, (name,)))
 
@@ -89,7 +89,9 @@ def origins(
         return ()
     seen.begin(begun_us)
     found = seen.origins(args, names, _Chooser(seen.records, manifest).how)
-    return (*found, *unnamed.without_origin(manifest, args, names)) if manifest.unattended else found
+    return (
+        (*found, *unnamed.without_origin(manifest, args, names)) if manifest.unattended else found
+    )
 
 
 def origins_beside(

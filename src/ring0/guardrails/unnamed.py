@@ -81,7 +81,9 @@ def _within(name: str, value: Any, ways: set[_Steps]) -> list[str]:
     """The ways to what is within an argument and not named; the argument as a whole where there are
     too many, or where a key could be read as a way itself."""
     found: dict[str, None] = {}
-    for steps in _leaves(name, value):
+    for count, steps in enumerate(_leaves(name, value)):
+        if len(found) * count > limits.FLOW_UNNAMED_STEPS_MAX:
+            return [name]
         if any(steps[: len(way)] == way for way in ways):
             continue
         found[".".join(steps)] = None

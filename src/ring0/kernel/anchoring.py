@@ -59,6 +59,8 @@ class Anchoring:
         self._gone = False
         self.signed = Head(size=0, root="")
         """The newest checkpoint."""
+        self._newest = ""
+        """As it lies there: with what witnesses have signed since."""
         self.uid = -1
         """Of the signer."""
         self.damage: StoreDamaged | None = None
@@ -93,8 +95,9 @@ class Anchoring:
             if self.damage is None:
                 await self.anchor()
             await self.pushing.close()
-        except Ring0Error as error:
-            self.say(f"no last checkpoint was signed: {error.what} {error.why}")
+        except (Ring0Error, OSError) as error:
+            why = f"{error.what} {error.why}" if isinstance(error, Ring0Error) else f"{error}"
+            self.say(f"no last checkpoint was signed: {why}")
         finally:
             await self._link.close()
 
@@ -169,10 +172,13 @@ class Anchoring:
         leaves = b"".join(self._store.leaves(begin, head.size))
         root = bytes.fromhex(head.root)
         answer = await self._link.ask(Ask(say="extend", leaves=leaves, size=head.size, root=root))
-        if answer.refused:
+        if answer.changed:
             raise self._damaged(anchors.other(self._home, told.size))
+        self._sure(answer)
         self.signed = head
-        write_newest(self._home, answer.note)
+        if not (answer.note and self._newest.startswith(answer.note)):
+            self._newest = answer.note
+        write_newest(self._home, self._newest)
         self.pushing.push(answer.note, head)
         return answer.note, answer
 
@@ -198,6 +204,12 @@ class Anchoring:
 
     async def _put_on_record(self, told: Answer, by: str = "") -> None:
         row = (await self._store.settings()).get(anchors.SETTING)
+        old, new = row.value.partition("+")[0] if row else "", told.origin
+        if old and old.split("/")[:2] != new.split("/")[:2]:  # Not after a restore, either.
+            self.say(
+                f"the signer of {old} is gone, and {new} begins anew: it does not know what was"
+                " signed before. `ring0 audit verify` with an older checkpoint says what holds"
+            )
         changed = ev.SettingChanged(
             name=anchors.SETTING,
             before=row.value if row else "",
@@ -209,10 +221,11 @@ class Anchoring:
         except WriteImpossible:
             pass  # Somebody else has just done it.
 
-    async def _cosigned(self, note: str, head: Head) -> None:
-        """Witnesses have signed it too: the newest checkpoint says so, while it is the newest."""
+    async def _cosigned(self, line: str, head: Head) -> None:
+        """A witness has signed it too: the newest checkpoint says so, while it is the newest."""
         if head == self.signed:
-            write_newest(self._home, note)
+            self._newest += line
+            write_newest(self._home, self._newest)
 
 
 async def check_at_boot(
@@ -236,8 +249,8 @@ def write_newest(home: Path, note: str) -> None:
 
 
 def last_notes(files: Sequence[str]) -> list[str]:
-    """The newest checkpoint of each file, where it can be read."""
-    found = []
+    """The newest checkpoints of each file, where it can be read: the first may be cut off."""
+    found: list[str] = []
     for path in files:
         try:
             with open(path, "rb") as file:
@@ -246,7 +259,7 @@ def last_notes(files: Sequence[str]) -> list[str]:
                 tail = file.read().decode("utf-8", "replace")
         except OSError:
             continue  # Not written yet, or not mounted.
-        found += list(notes_in(tail))[-1:]
+        found += notes_in(tail)
     return found
 
 

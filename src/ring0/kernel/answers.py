@@ -14,7 +14,7 @@ from ring0.guardrails.scanners import Severity
 from ring0.guardrails.scanners.masking import Masking
 from ring0.guardrails.scanners.spotlight import Style
 from ring0.guardrails.scanners.streaming import masked
-from ring0.kernel.agent.config_guardrails import GuardrailsTable
+from ring0.kernel.agent.config_guardrails import GuardrailsTable, both_forms
 from ring0.tools.driver import Result
 
 _PROFANITY: Final = {
@@ -49,7 +49,7 @@ class Answers:
         return Masking(
             secrets=said.secrets,
             links=links,
-            hosts=frozenset(host.lower() for host in said.hosts),
+            hosts=frozenset(form for host in said.hosts for form in both_forms(host)),
             profanity=_PROFANITY[said.profanity],
         )
 

@@ -203,10 +203,10 @@ class Kernel:
         )
         fetch = Fetcher(runtime, config.network.authorities)
         self.logins = Entering(store, runtime, self.home, fetch, self.secret)
-        self.forking = Forking(self.runs, config.tenant, self._check_agent)
-        self.reloading = asyncio.Lock()
         self.storing = asyncio.Lock()
-        """One archive, back-up or the like at a time."""
+        """One archive, back-up, fork or the like at a time."""
+        self.forking = Forking(self.runs, config.tenant, self._check_agent, self.storing)
+        self.reloading = asyncio.Lock()
         self.held_profile = ""
         """What ring0.toml names where a stricter profile holds (operating/changing.py)."""
         self.looked_for_tools: set[tuple[str, str, str]] = set()

@@ -20,6 +20,7 @@ from ring0.identity.narrowing import Narrowed
 from ring0.identity.tokens import Scope, came_with_token
 from ring0.kernel import values
 from ring0.kernel.agent.agents import Agent
+from ring0.kernel.asks import newest
 from ring0.kernel.messagelists import MessageLists
 from ring0.kernel.weight import Weight
 from ring0.runtime import Runtime
@@ -32,7 +33,6 @@ from ring0.tools.registry import Tool
 from ring0.tools.workspace import Workspace
 from ring0.types import (
     Approval,
-    ApprovalState,
     Call,
     CallKind,
     CallState,
@@ -42,24 +42,6 @@ from ring0.types import (
     Run,
     ToolManifest,
 )
-
-_RANKS = {
-    ApprovalState.REVOKED: 0,
-    ApprovalState.EDITED: 1,
-    ApprovalState.DENIED: 2,
-    ApprovalState.EXPIRED: 2,
-}
-_RANK_LAST = 3
-
-
-def newest(approvals: Iterable[Approval]) -> dict[str, Approval]:
-    """The one that counts of each call's. An ask that is asked anew keeps the time of the first,
-    but all before the last were revoked, or asked about what people have changed since."""
-    ranked = sorted(
-        approvals,
-        key=lambda one: (one.edition, _RANKS.get(one.state, _RANK_LAST), one.expires_us),
-    )
-    return {approval.call: approval for approval in ranked}
 
 
 class Stop(enum.Enum):
@@ -176,6 +158,8 @@ class LiveRun:
         self.leaving: list[Callable[[], Awaitable[None]]] = []
         """Told when the run is let go of, once."""
         self.strict = strict
+        self.was_stopped = False
+        """What a strict replay repeats was ended from outside, and not by its agent."""
         self.cut_off = False
         """A strict replay has come to the call in whose middle the run was stopped."""
         self.refusals = sum(call.state is CallState.REFUSED for call in self.records.values())

@@ -86,7 +86,8 @@ def split(value: bytes, args: Mapping[str, Any]) -> list[bytes]:
     """The canonical arguments, in parts: what comes before the messages, each of them, what comes
     after. None where that is not worth it."""
     messages = _messages(args)
-    if len(value) < limits.LIST_VALUE_SIZE_BYTES_MIN or len(messages) < 2:
+    worth = 2 <= len(messages) <= limits.MODEL_MESSAGES_MAX
+    if len(value) < limits.LIST_VALUE_SIZE_BYTES_MIN or not worth:
         return []
     told = [values.canonical(message) for message in messages]
     told = [told[0], *(b"," + each for each in told[1:])]

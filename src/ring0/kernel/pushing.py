@@ -7,6 +7,7 @@ tried again, later and later; runs never wait for it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +17,7 @@ from ring0.errors import Ring0Error, StoreFailed
 from ring0.identity import signing
 from ring0.kernel.agent.config_checkpoints import Anchorage
 from ring0.observability.proof import notes, proofs
-from ring0.observability.proof.checkpoints import encoded, is_number
+from ring0.observability.proof.checkpoints import CUT_OFF, encoded, is_number
 from ring0.observability.proof.notes import NoteWrong
 from ring0.observability.proof.tiles import Tiles
 from ring0.runtime import Runtime
@@ -163,10 +164,10 @@ class Pushing:
         lines = notes.signature_lines(answer.body.decode("utf-8", "replace"))
         for line in lines[: limits.WITNESS_SIGNATURES_MAX]:
             try:
-                notes.open_note(f"{note.rpartition(chr(10) * 2)[0]}\n\n{line}\n", [place.witness])
+                notes.open_note(f"{notes.text_of(note)}\n{line}\n", [place.witness])
             except NoteWrong:
                 continue
-            await self._cosigned(f"{note}{line}\n", head)
+            await self._cosigned(f"{line}\n", head)
             return
         raise _failed(place, "it has not signed with its key")
 
@@ -191,14 +192,34 @@ def append(path: str, note: str, size: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     file = os.open(path, flags, 0o600)
     try:
+        if _is_cut_off(path):
+            _write(file, f"\n{CUT_OFF}")
         if os.fstat(file).st_size + len(note.encode()) > limits.CHECKPOINT_FILE_SIZE_BYTES_MAX:
             os.rename(path, f"{path}.{size}")
             os.close(file)
             file = os.open(path, flags, 0o600)
-        os.write(file, note.encode())
+        _write(file, note)
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _is_cut_off(path: str) -> bool:
+    """A crash or a full disk left a part of a checkpoint at its end."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - limits.NOTE_SIZE_BYTES_MAX))
+            tail = file.read()
+    except OSError:
+        return False  # One that may be added to, and not be read.
+    last = tail.rpartition(b"\n")[0].rpartition(b"\n")[2]
+    return bool(tail) and not (tail.endswith(b"\n") and last.startswith("— ".encode()))
+
+
+def _write(file: int, text: str) -> None:
+    raw = text.encode()
+    if os.write(file, raw) < len(raw):
+        raise OSError(errno.ENOSPC, "it was cut off: the disk is full")
 
 
 def _failed(place: Anchorage, why: str) -> StoreFailed:

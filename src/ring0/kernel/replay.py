@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ring0.errors import InvalidInput, NotFound, Ring0Error
+import msgspec
+
+from ring0.errors import (
+    InvalidInput,
+    LimitReached,
+    ManifestInvalid,
+    NotFound,
+    Ring0Error,
+    SandboxUnavailable,
+)
 from ring0.governance import Policies
 from ring0.guardrails import Secrets
 from ring0.identity import Handles
@@ -72,10 +81,13 @@ def replay_gate(
     environment: Mapping[str, str],
     config: manifests.Config | None = None,
     vault: Mapping[str, str] | None = None,
+    tier_min: str = "",
 ) -> Gate:
-    """A gate that recalls and does nothing else: strict runs never get past its third step."""
+    """A gate that recalls and does nothing else: strict runs never get past its third step.
+    `tier_min`: of the sandbox, where that is not for `config` to say."""
     waiting = Waiting(store, runtime)
-    known = manifests.secrets_of(config or manifests.Config(), environment, vault or {})
+    config = config or manifests.Config()
+    known = manifests.secrets_of(config, environment, vault or {})
     return Gate(
         store,
         runtime,
@@ -83,7 +95,7 @@ def replay_gate(
         Policies.load(),
         Secrets(known),
         waiting,
-        Sandboxes(None, runtime),
+        Sandboxes(None, runtime, tier_min=tier_min or config.sandbox.tier),
         Turns(),
     )
 
@@ -105,6 +117,7 @@ async def again(
     row = recorded.row
     _check(row, embed)
     live = _strict(recorded, gate)
+    live.was_stopped = await _was_stopped(recorded)
     gate.live[row.id] = live
     divergence = ""
     result: bytes = b""
@@ -123,8 +136,8 @@ async def again(
         )
     divergence, at = _first(live, divergence)
     same = bool(result) and result == await recorded.store.blob(row.result)
-    if row.state is RunState.CANCELLED and not divergence:
-        same = True  # It was stopped from outside: it has no result of its own to compare.
+    if live.was_stopped and not divergence:
+        same = True  # It has no result of its own to compare.
     if not same and not divergence:
         divergence = "the result differs from the one on record"
     return Replayed(
@@ -145,6 +158,16 @@ def _first(live: LiveRun, failed: str) -> tuple[str, str]:
         first = min(live.unmet, key=lambda call: live.records[call].seq)
         return f"{first} is on record and was not asked for again", first
     return failed, ""
+
+
+async def _was_stopped(recorded: Recorded) -> bool:
+    """Whether it was killed or cancelled, or the kernel ended it: its time was over."""
+    row = recorded.row
+    if row.state is not RunState.FAILED:
+        return row.state is not RunState.DONE
+    body = msgspec.json.decode(await recorded.store.blob(row.result))
+    error = body.get("error") if isinstance(body, dict) else None
+    return isinstance(error, dict) and error.get("code") == LimitReached.code
 
 
 def _check(row: Run, embed: Embed | None) -> None:
@@ -257,6 +280,8 @@ async def _once_more(run: LiveRun, gate: Gate, doors: Doors | None, embed: Embed
             assert doors is not None, "no gateway was given to open doors with"
             value = await _process(run, gate, doors)
         body: dict[str, Any] = {"value": value}
+    except (SandboxUnavailable, ManifestInvalid):
+        raise  # This machine's, and no result of the run's.
     except Ring0Error as error:
         if run.diverged is not None:
             raise

@@ -135,8 +135,8 @@ class _Verification:
                 count += 1
                 if count <= PROBLEMS_OF_A_KIND_MAX:
                     self._problems.append(problem)
-        except (apsw.Error, UnicodeDecodeError) as error:
-            self._problems.append(f"the journal can't be read to its end: {error}")
+        except Exception as error:  # Whatever the bytes of somebody else do to our own code.
+            self._problems.append(f"the journal can't be read to its end: {str(error)[:200]}")
         if count > PROBLEMS_OF_A_KIND_MAX:
             self._problems.append(f"and {count - PROBLEMS_OF_A_KIND_MAX} more of this kind")
 

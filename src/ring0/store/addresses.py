@@ -1,4 +1,7 @@
-"""The address of a blob. Not here: where blobs lie."""
+"""Names that are made from what they are of: a blob's address, a child's id.
+
+Not here: where they lie.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,11 @@ def address(key: bytes, value: bytes) -> str:
     padded = key.ljust(_BLOCK_BYTES, b"\0")
     inner = hashlib.sha256(padded.translate(_INNER) + value).digest()
     return hashlib.sha256(padded.translate(_OUTER) + inner).hexdigest()
+
+
+def child_of(call: str) -> str:
+    """The id of the child that a `spawn` starts: the same call always has the same child."""
+    return f"r-{hashlib.sha256(call.encode()).hexdigest()[:12]}"
 
 
 _BLOCK_BYTES: Final = hashlib.sha256().block_size

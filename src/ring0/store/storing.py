@@ -27,15 +27,22 @@ def stored(entry: ev.Entry, tables: Tables) -> None:
             row: TenantRow = tables.get("tenant", quota.tenant) or TenantRow(tenant=quota.tenant)
             tables.put("tenant", quota.tenant, replace(row, quota_bytes=quota.stored_bytes))
         case ev.Restored():
-            _fences_go_on(tables)
+            _fences_go_on(entry.at_us, tables)
         case _:
             pass
 
 
-def _fences_go_on(tables: Tables) -> None:
+def beyond(newest: int, now_us: int, step: int) -> int:
+    """A number that a restored journal goes on from. It is the time: of two restores of one
+    back-up the second is ahead of all that was counted after the first. `step`: what is counted
+    on where the clock is behind."""
+    return now_us if now_us > max(newest, step) else newest + step
+
+
+def _fences_go_on(now_us: int, tables: Tables) -> None:
     """No fence is given twice, however many were given after the back-up."""
     newest: Lock | None = tables.get("lock", NEWEST_LOCK)
-    fence = (newest.fence if newest else 0) + limits.RESTORED_FENCES
+    fence = beyond(newest.fence if newest else 0, now_us, limits.RESTORED_FENCES)
     row = Lock(
         tenant="", resource="", run="", mode=LockMode.EXCLUSIVE, fence=fence, expires_us=0, call=""
     )

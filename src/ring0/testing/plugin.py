@@ -9,7 +9,7 @@ pytest finds it by its entry point. Nothing of ring0 is loaded before a test ask
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +31,16 @@ class Ring0Replay:
         *,
         code: str | Path | None = None,
         agent: Callable[..., Any] | None = None,
+        read: Sequence[str | Path] = (),
     ) -> list[Replayed]:
         """Of a plain test. Paths begin at the test's own folder.
 
         cassette: a file of `ring0 export run`. code: the folder of the agent's code as it is now;
         None: that which was recorded. agent: the `@agent` function, of a run that was embedded.
+        read: what of this machine its sandbox may be shown, where its `[sandbox] read` names it.
         Returns what became of each of its runs.
         """
-        return asyncio.run(self.play(cassette, code=code, agent=agent))
+        return asyncio.run(self.play(cassette, code=code, agent=agent, read=read))
 
     async def play(
         self,
@@ -46,6 +48,7 @@ class Ring0Replay:
         *,
         code: str | Path | None = None,
         agent: Callable[..., Any] | None = None,
+        read: Sequence[str | Path] = (),
     ) -> list[Replayed]:
         """The same, of an async test."""
         from ring0.errors import Ring0Error
@@ -55,7 +58,8 @@ class Ring0Replay:
         path = self._folder / cassette
         there = None if code is None else self._folder / code
         try:
-            runs = await play(path.read_bytes(), Runtime(), code=there, agent=agent)
+            shown = [self._folder / one for one in read]
+            runs = await play(path.read_bytes(), Runtime(), code=there, agent=agent, read=shown)
         except (Ring0Error, OSError) as error:
             pytest.fail(f"{path}: {error}", pytrace=False)
         bad = [one for one in runs if not one.ok]

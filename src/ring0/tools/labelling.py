@@ -20,6 +20,7 @@ from ring0.types import (
     CONFIDENTIALITY_RANK,
     FIELD_PATH,
     Confidentiality,
+    Effect,
     FieldRule,
     Integrity,
     ToolManifest,
@@ -105,6 +106,7 @@ def apply(
         for argument in getattr(everywhere, key):
             if not any(_takes(driver.manifest, argument) for driver in found):
                 raise _no_argument(place, key, argument, found)
+    _check_unattended(place, everywhere, [driver.manifest for driver in found])
     names = {driver.manifest.name.partition(".")[2]: driver for driver in found}
     for driver in found:
         _set(driver, _with(driver.manifest, everywhere, rules))
@@ -129,6 +131,15 @@ def _check_praise(place: str, use: str, words: Words) -> None:
         raise _invalid(place, f"{why}, which has no fields then")
 
 
+def _check_unattended(place: str, said: Words, manifests: list[ToolManifest]) -> None:
+    """Who says it of what is never asked about believes something else of it. Raises
+    ManifestInvalid."""
+    if said.unattended and all(one.effect is Effect.PURE for one in manifests):
+        names = ", ".join(one.name for one in manifests)
+        raise _invalid(place, f"`unattended` says nothing of what is pure ({names}): nobody is ever"
+                       " asked about that; take it out, or correct the effect")  # fmt: skip
+
+
 def _set(driver: Driver, manifest: ToolManifest) -> None:
     if manifest is not driver.manifest:
         driver.manifest = manifest
@@ -136,6 +147,7 @@ def _set(driver: Driver, manifest: ToolManifest) -> None:
 
 def with_words(place: str, manifest: ToolManifest, said: Words) -> ToolManifest:
     """One tool's manifest with the words about that tool alone. Raises ManifestInvalid."""
+    _check_unattended(place, said, [manifest])
     for key in _OF_ARGUMENTS:
         check_arguments(place, key, getattr(said, key), manifest)
     return _with(manifest, said, rules_of(place, said.fields))

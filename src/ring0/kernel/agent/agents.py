@@ -167,9 +167,7 @@ def snapshot(family: Family, store_folder: Path) -> Agent:
     return laid_out(family, digest(family.manifest, contents), contents, store_folder)
 
 
-def laid_out(
-    family: Family, name: str, contents: Mapping[str, bytes], store_folder: Path
-) -> Agent:
+def laid_out(family: Family, name: str, contents: Mapping[str, bytes], store_folder: Path) -> Agent:
     """These files as a folder beneath `store_folder`, under that name, where it is not there."""
     place = store_folder / name
     if not place.is_dir():

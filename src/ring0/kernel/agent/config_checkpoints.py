@@ -12,7 +12,7 @@ from ring0 import limits
 from ring0.errors import ManifestInvalid, Ring0Error
 from ring0.kernel.agent.config_notify import SECRET
 from ring0.observability.proof.notes import COSIGNATURE, Key, NoteWrong, read_key
-from ring0.tools.egress.hosts import is_address
+from ring0.tools.egress.hosts import is_loopback
 from ring0.tools.egress.request import split_url
 from ring0.tools.egress.rules import Rule
 from ring0.tools.egress.targets import canonical_target
@@ -102,8 +102,7 @@ def _place(url: str) -> tuple[str, Rule, str]:
         path, _ = canonical_target(target)
     except Ring0Error:
         raise _bad("an address is none", "Write it like https://example.com/ring0.") from None
-    local = host == "localhost" or (is_address(host) and host.startswith("127."))
-    if scheme != "https" and not local:
+    if scheme != "https" and not is_loopback(host):
         raise _bad(f"{host} is no https", "Use https; plain http only to 127.0.0.1.")
     name = f"{host}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
     rule = Rule(

@@ -9,7 +9,7 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid, Ring0Error
-from ring0.tools.egress.hosts import is_address
+from ring0.tools.egress.hosts import is_loopback
 from ring0.tools.egress.request import split_url
 from ring0.tools.egress.rules import Rule
 from ring0.tools.egress.targets import canonical_target
@@ -84,7 +84,7 @@ def _place(table: NotifyTable, secret: Callable[[str], str]) -> Place:
             why=why[:300],
             todo="Write it like https://hooks.example.com/ring0.",
         ) from None
-    if scheme != "https" and not _is_loopback(host):
+    if scheme != "https" and not is_loopback(host):
         raise ManifestInvalid(
             f"ring0.toml: [[notify]] of {host} is no https.",
             why="What is told names tools and arguments: everybody on the way could read it.",
@@ -102,7 +102,3 @@ def _place(table: NotifyTable, secret: Callable[[str], str]) -> Place:
         own_auth=True,  # Its query and the signature go through as they are.
     )
     return Place(name=name, rule=rule, target=target, secret=table.secret)
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (is_address(host) and host.startswith("127."))

@@ -12,13 +12,13 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import ManifestInvalid, Ring0Error
-from ring0.tools.egress.hosts import is_address
+from ring0.kernel.agent.config_notify import SECRET
+from ring0.tools.egress.hosts import is_loopback
 from ring0.tools.egress.request import split_url
 from ring0.tools.egress.rules import Rule
 from ring0.tools.egress.targets import canonical_target
 from ring0.types import Frozen
 
-SECRET: Final = "secret://"  # noqa: S105
 _HEADER: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _NEEDS: Final = {"http": ("opentelemetry.proto",), "grpc": ("opentelemetry.proto", "grpclib")}
 
@@ -84,7 +84,7 @@ def target(table: OtlpTable, secret: Callable[[str], str]) -> Target:
             why=f"{error}"[:300],
             todo="Write it like https://otel.example.com/v1/traces.",
         ) from None
-    if scheme != "https" and not _is_loopback(host):
+    if scheme != "https" and not is_loopback(host):
         raise ManifestInvalid(
             f"ring0.toml: [otlp] endpoint: {host} is no https.",
             why="What is told names agents, tools and rules: everybody on the way could read it.",
@@ -184,7 +184,3 @@ def _headers(table: OtlpTable, secret: Callable[[str], str]) -> dict[str, str]:
             )
         found[key] = whole
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (is_address(host) and host.startswith("127."))

@@ -20,6 +20,8 @@ from ring0.identity.vault import secret_name
 from ring0.kernel.agent import (
     config_checkpoints,
     config_credentials,
+    config_functions,
+    config_guardrails,
     config_identity,
     config_notify,
     config_operators,
@@ -27,6 +29,7 @@ from ring0.kernel.agent import (
 )
 from ring0.kernel.agent.config_checkpoints import CheckpointTable
 from ring0.kernel.agent.config_credentials import CredentialTable, OAuthTable
+from ring0.kernel.agent.config_functions import FunctionTable
 from ring0.kernel.agent.config_guardrails import GuardrailsTable
 from ring0.kernel.agent.config_identity import IdentityTable, PrincipalTable
 from ring0.kernel.agent.config_notify import NotifyTable
@@ -36,7 +39,6 @@ from ring0.scheduler.caps import MONEY, Cap
 from ring0.types import (
     AgentManifest,
     Budget,
-    Confidentiality,
     Grant,
     ModelConfig,
     Profile,
@@ -80,19 +82,6 @@ class _WorkspaceTable(msgspec.Struct, forbid_unknown_fields=True):
     copy: list[str] = []
 
 
-class _FunctionTable(msgspec.Struct, forbid_unknown_fields=True):
-    egress: list[str] = []
-    secrets: list[str] = []
-    critical: list[str] = []
-    recipients: list[str] = []
-    content: list[str] = []
-    settings: list[str] = []
-    removes: bool = False
-    unattended: bool = False
-    confidentiality: Confidentiality = Confidentiality.PUBLIC
-    fields: dict[str, str] = {}
-
-
 class _AgentTable(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     entry: str = ""
@@ -100,7 +89,7 @@ class _AgentTable(msgspec.Struct, forbid_unknown_fields=True):
     code: list[str] = []
     agents: list[str] = []
     tools: dict[str, dict[str, Any]] = {}
-    functions: dict[str, _FunctionTable] = {}
+    functions: dict[str, FunctionTable] = {}
     models: dict[str, ModelConfig] = {}
     budget: _BudgetTable = msgspec.field(default_factory=_BudgetTable)
     priority: Annotated[int, msgspec.Meta(ge=0, le=limits.PRIORITY_LAST)] = limits.PRIORITY_DEFAULT
@@ -268,6 +257,7 @@ def read_config(home: Path) -> Config:
     config_identity.check_principals(config.principals)
     config_credentials.check(config.credentials, config.oauth)
     config_operators.check(config.oidc, config.roles)
+    config_guardrails.check(config.guardrails)
     files = tuple(str(home / name) for name in config.network.authorities)
     config.network = msgspec.structs.replace(config.network, authorities=files)
     return config
@@ -402,7 +392,9 @@ def _read(path: Path, kind: type[Any], keys: str) -> Any:
             f"{path} can't be read: {error}.", todo="Name a file that is there."
         ) from None
     try:
-        return msgspec.convert(tomllib.loads(text), kind)
+        found = tomllib.loads(text)
+        config_functions.check(path, found.get("functions") if kind is _AgentTable else None)
+        return msgspec.convert(found, kind)
     except tomllib.TOMLDecodeError as error:
         raise ManifestInvalid(f"{path} is not TOML: {error}.", todo="Mend that line.") from None
     except msgspec.ValidationError as error:

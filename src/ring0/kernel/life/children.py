@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from ring0.errors import (
 from ring0.identity import narrowing
 from ring0.kernel.life.queueing import Beside
 from ring0.scheduler.budgets import refusal
-from ring0.store import GuardFailed
+from ring0.store import GuardFailed, child_of
 from ring0.tools.driver import CallContext, Result
 from ring0.types import ENDED, LIVE, Budget, Integrity, Label, Run, RunState
 
@@ -47,7 +46,7 @@ class Children:
     ) -> str:
         """The child of this call: the same call always has the same child. `only`: its task's
         grant, beneath all that its parent holds."""
-        child = f"r-{hashlib.sha256(call.encode()).hexdigest()[:12]}"
+        child = child_of(call)
         row = await self._runs.store.run(child)
         if row is not None:
             return child

@@ -8,6 +8,7 @@ the other run's: recall knows requests by digests under that key.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from ring0.kernel.agent import agents
 from ring0.kernel.agent.agents import Agent, Family
 from ring0.kernel.life.queueing import Beside, Past
 from ring0.kernel.life.runs import Runs
+from ring0.kernel.replaying.folding import fold
 from ring0.store import address
 from ring0.store import events as ev
 from ring0.store.events import Entry
@@ -65,34 +67,17 @@ def then(entries: Sequence[Entry], at: int) -> Then:
 
 
 def _take(found: Then, entry: Entry) -> None:
-    calls = found.calls
+    fold(found.calls, entry)
     match entry.body:
         case ev.RunQueued() as began:
             found.began = began
             found.files.update((file.path, file) for file in began.files)
-        case ev.RunForked(label=label):
+        case ev.RunForked(label=label) | ev.CallRefused(run_label=label):
             _fall(found, label)
-        case ev.CallRefused(call=call, run_label=label):
-            calls[call.id] = call
-            _fall(found, label)
-        case ev.CallIntended(call=call) | ev.CallCopied(call=call):
-            calls[call.id] = call
-        case ev.CallsRefusedAlike(like=like, calls=alike):
-            calls.update((one, replace(calls[like], id=one)) for one in alike)
         case ev.CallEnded() as ended:
-            calls[ended.call] = replace(
-                calls[ended.call], state=ended.state, outcome=ended.outcome, notice=ended.notice
-            )
             _fall(found, ended.run_label)
             if not ended.files_of:
                 found.files.update((file.path, file) for file in ended.files)
-        case ev.CallStreamed(call=where, stream=stream):
-            calls[where] = replace(calls[where], stream=stream)
-        case ev.CallCutOff(call=where):
-            calls[where] = replace(calls[where], state=CallState.UNKNOWN)
-        case ev.CallSettled(call=where, happened=happened, outcome=outcome):
-            state = CallState.OK if happened else CallState.ERROR
-            calls[where] = replace(calls[where], state=state, outcome=outcome)
 
 
 def _fall(found: Then, label: Label | None) -> None:
@@ -103,8 +88,16 @@ def _fall(found: Then, label: Label | None) -> None:
 class Forking:
     """Forks the runs of one kernel."""
 
-    def __init__(self, runs: Runs, tenant: str, check: Callable[[Agent], Awaitable[None]]) -> None:
-        """`check`: raises what keeps an agent from starting here."""
+    def __init__(
+        self,
+        runs: Runs,
+        tenant: str,
+        check: Callable[[Agent], Awaitable[None]],
+        storing: asyncio.Lock,
+    ) -> None:
+        """`check`: raises what keeps an agent from starting here. `storing`: while it is held,
+        nothing that a fork shares with its past is archived or erased."""
+        self._storing = storing
         self._runs = runs
         self._tenant = tenant
         self._check = check
@@ -122,6 +115,18 @@ class Forking:
         """Starts a run of `by`'s that begins as `run` was at its seq `at`. `edits`: by `task`, or
         the id of a call that had ended by then, what is there in place of it. `code`: that of an
         embedded agent. Raises NotFound, InvalidInput, StoreDamaged, what keeps it from starting."""
+        async with self._storing:
+            return await self._fork(run, at, edits, by, only, code)
+
+    async def _fork(
+        self,
+        run: str,
+        at: int,
+        edits: Mapping[str, Any],
+        by: str,
+        only: Sequence[str] | None,
+        code: Agent | None,
+    ) -> Run:
         store = self._runs.store
         await store.flush()
         row = await store.run(run)

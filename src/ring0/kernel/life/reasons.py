@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ring0 import limits
+from ring0.kernel.asks import newest
 from ring0.kernel.calls import requests
-from ring0.kernel.live import newest
 from ring0.store import Store
 from ring0.types import (
     ENDED,

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from ring0 import limits
-from ring0.errors import LimitReached
+from ring0.errors import LimitReached, StoreDamaged, ValueArchived
 from ring0.runtime import Runtime
 from ring0.store import Store
 from ring0.store import events as ev
@@ -23,6 +23,7 @@ from ring0.types import (
     ApprovalState,
     Call,
     CallKind,
+    CallState,
     Frozen,
     Label,
     Outcome,
@@ -33,6 +34,8 @@ from ring0.types import (
 _RUN: Final = "run "
 _AT_ONCE: Final = 256
 """Entries that are looked at before others have their turn."""
+_NOT_HERE: Final = "not here"
+"""In place of a value that may have been any."""
 _decode = msgspec.json.Decoder(Outcome).decode
 
 Kind = Literal["call", "memory", "file", "message", "child", "ask", "result"]
@@ -140,7 +143,7 @@ class _Walk:
             case ev.CallIntended(call=call):
                 self._calls[call.id] = call
             case ev.CallRefused(call=call, run_label=risen) if risen is not None:
-                outcome = _decode(await self._store.blob(call.outcome))
+                outcome = await self._outcome(call, call.outcome)
                 self._saw(entry, call, outcome.label)
             case ev.CallEnded() as ended:
                 await self._ended(entry, ended)
@@ -180,7 +183,7 @@ class _Walk:
         call = self._calls.pop(ended.call, None)
         if call is None:
             return
-        outcome = _decode(await self._store.blob(ended.outcome))
+        outcome = await self._outcome(call, ended.outcome)
         direct = self._is(outcome.label) or any(self._is(file.label) for file in ended.files)
         if direct or self._handed_on(call, ended, outcome):
             self._taint(entry.run, entry.seq)
@@ -191,6 +194,19 @@ class _Walk:
             self._add("file", entry, file.path, direct=self._is(file.label))
         if ended.remembered:
             self._keep(entry)
+
+    async def _outcome(self, call: Call, where: str) -> Outcome:
+        """Where it was erased, or lies in an archive, its sources are what the events say: the call
+        itself, and all that the run's own label names; what a recall gave back may be anything."""
+        try:
+            return _decode(await self._store.blob(where))
+        except StoreDamaged as error:
+            row = await self._store.run(call.run)
+            if row is None or not (row.erased or isinstance(error, ValueArchived)):
+                raise
+            source = f"{call.name or call.kind}@{call.id}"
+            own = Label(integrity=row.label.integrity, sources=(source,))
+            return Outcome(state=CallState.OK, value=_NOT_HERE, label=own.join(row.label))
 
     def _handed_on(self, call: Call, ended: ev.CallEnded, outcome: Outcome) -> bool:
         """By a message, by a child, by memory."""
@@ -245,7 +261,7 @@ def _named(call: Call) -> str:
 
 
 def _rows(outcome: Outcome) -> list[dict[str, Any]] | None:
-    """What a recall gave back; None: it was cut."""
+    """What a recall gave back; None: it was cut, or is not here."""
     if outcome.value is not None and not isinstance(outcome.value, list):
         return None
     return [row for row in outcome.value or () if {"run", "at_us"} <= row.keys()]

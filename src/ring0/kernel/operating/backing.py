@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -41,6 +42,12 @@ KEYS: Final = (VAULT_KEY, IDENTITY_KEY)
 _VERSION: Final = 1
 _MODES: Final = 0o755
 """What is kept of a file's mode: nobody but its owner ever writes."""
+_AT_WORK: Final = re.compile(
+    r"journal\.(head.+|db-.*|checkpoint.*|handovers.*|reserve.*)|otlp\.cursor.*|operator\.code"
+    r"|kernel\.(lock|sock)|calls\.sock|serve\.lock|fault\.txt|signer|restoring|replaced-.*",
+    re.DOTALL,
+)
+"""First parts of the names of what belongs to a folder's kernel at work, and is in no back-up."""
 
 
 class Kept(Frozen, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,7 +183,9 @@ def _names(folder: Path) -> Iterator[str]:
 
 def _is_beneath(name: str) -> bool:
     path = PurePosixPath(name)
-    return bool(name) and not path.is_absolute() and ".." not in path.parts
+    return (
+        bool(path.parts) and "\0" not in name and not path.is_absolute() and ".." not in path.parts
+    )
 
 
 def copy(source: Path, target: Path) -> None:
@@ -245,7 +254,9 @@ def read_list(folder: Path) -> Listed:
     StoreDamaged, InvalidInput."""
     path = folder / LIST
     try:
-        if path.is_symlink() or path.stat().st_size > limits.BACKUP_LIST_SIZE_BYTES_MAX:
+        status = path.lstat()
+        plain = stat.S_ISREG(status.st_mode)
+        if not plain or status.st_size > limits.BACKUP_LIST_SIZE_BYTES_MAX:
             raise damaged(folder, f"its {LIST} is none of ring0's")
         listed = msgspec.json.decode(path.read_bytes(), type=Listed)
     except FileNotFoundError:
@@ -264,18 +275,27 @@ def read_list(folder: Path) -> Listed:
 
 
 def _check_file(folder: Path, name: str, said: Kept) -> None:
-    if not _is_beneath(name):
+    if not _is_beneath(name) or not _is_ever_in_one(name):
         raise damaged(folder, f"it names {name[:80]!r}, which is none of its files")
     path = folder
-    for part in PurePosixPath(name).parts:
-        path /= part
-        if path.is_symlink():
-            raise damaged(folder, f"{name} is a link")
     try:
-        if path.stat().st_size != said.size_bytes or _digest(path) != said.digest:
+        for part in PurePosixPath(name).parts:
+            path /= part
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                raise damaged(folder, f"{name} is a link")
+        plain = stat.S_ISREG(status.st_mode) and status.st_size == said.size_bytes
+        if not plain or _digest(path) != said.digest:
             raise damaged(folder, f"{name} is not what was put there")
     except OSError as error:
-        raise damaged(folder, f"{name} can't be read ({error.strerror})") from None
+        raise damaged(folder, f"{name[:80]} can't be read ({error.strerror})") from None
+
+
+def _is_ever_in_one(name: str) -> bool:
+    """Whether a back-up may hold a file of that name: another kernel's lock, its signer's key or
+    a log beside the journal would be put in the place of this folder's own."""
+    path = PurePosixPath(name)
+    return name == str(path) and not _AT_WORK.fullmatch(path.parts[0])
 
 
 def damaged(folder: Path, why: str) -> StoreDamaged:

@@ -22,12 +22,13 @@ from ring0.kernel.folder import lock_folder, make_folder
 from ring0.kernel.life import cutting
 from ring0.kernel.operating import backing
 from ring0.kernel.telemetry import cursor
-from ring0.observability.proof.anchors import begin_generation
+from ring0.observability.proof.anchors import SETTING, begin_generation
 from ring0.observability.verify import verify
 from ring0.runtime import Runtime
 from ring0.store import Write, address, archiving
 from ring0.store import events as ev
 from ring0.store.sqlite import HEAD, JOURNAL, SqliteStore, open_store
+from ring0.store.storing import beyond
 from ring0.types import (
     LIVE,
     Approval,
@@ -88,7 +89,7 @@ async def restore(
             await runtime.in_thread(_stage, folder, staging, listed)
             done = await _void(staging, listed, runtime, by)
             aside = await runtime.in_thread(_put_in, home, staging, runtime.now_us())
-            log = begin_generation(home)
+            log = begin_generation(home, await _signed_by(home, runtime))
         except OSError as error:
             raise archiving.not_written(home, error) from None
         return Restored(
@@ -102,6 +103,16 @@ async def restore(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(lock)
+
+
+async def _signed_by(home: Path, runtime: Runtime) -> str:
+    """The key of the log's signer, by the journal that was put there; empty: it names none."""
+    store = open_store(home, runtime, write=False)
+    try:
+        row = (await store.settings()).get(SETTING)
+    finally:
+        await store.close()
+    return row.value if row is not None else ""
 
 
 def _stage(folder: Path, staging: Path, listed: backing.Listed) -> None:
@@ -135,7 +146,10 @@ async def _void(staging: Path, listed: backing.Listed, runtime: Runtime, by: str
         approvals = await store.approvals(states=_OPEN)
         for row in sorted(live, key=lambda row: -row.depth):
             await _end(store, row, by)
-        for left in await store.approvals(states=_OPEN):  # Of runs that had ended.
+        for box in await store.sandboxes_alive():  # Of runs that had ended, and it had not yet.
+            ended = ev.SandboxEnded(sandbox=box.id, how=_WHY)
+            await store.append(Write(run=box.run, durable=True, events=[ended]))
+        for left in await store.approvals(states=_OPEN):  # Likewise.
             await store.append(Write(run=left.run, durable=True, events=[_revoked(left, by)]))
         for run, given in standings.items():
             revoked = [ev.StandingRevoked(standing=one.id, by=by) for one in given]
@@ -155,7 +169,7 @@ async def _void(staging: Path, listed: backing.Listed, runtime: Runtime, by: str
 
 async def _kernels(store: SqliteStore, listed: backing.Listed, by: str) -> tuple[int, int]:
     """What the kernel's own journal says: the restore, the kill of all that was, logins, orders."""
-    generation = await store.kill_generation() + limits.RESTORED_GENERATIONS
+    generation = beyond(await store.kill_generation(), store.now_us(), limits.RESTORED_GENERATIONS)
     logins = await store.logins()
     orders: list[tuple[str, Cron | Hook]] = [("cron", row) for row in await store.crons()]
     orders += [("hook", row) for row in await store.hooks()]
@@ -228,16 +242,33 @@ def _put_in(home: Path, staging: Path, now_us: int) -> str:
     _sync(home, aside)
     gone = [JOURNAL, *(path.name for path in sorted(home.glob(f"{JOURNAL}-*"))), *_OF_IT]
     new = [path.name for path in sorted(staging.iterdir()) if path.name != JOURNAL]
-    for name in dict.fromkeys((*gone, *new)):
-        if os.path.lexists(home / name):
-            os.rename(home / name, aside / name)
-    for name in (*new, JOURNAL):
-        os.rename(staging / name, home / name)
+    steps = [(home / name, aside / name) for name in dict.fromkeys((*gone, *new))]
+    steps += [(staging / name, home / name) for name in (*new, JOURNAL)]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in steps:
+            if os.path.lexists(source):
+                os.rename(source, target)
+                done.append((source, target))
+    except OSError:  # One is a mount, perhaps: all is where it was before that is told.
+        for source, target in reversed(done):
+            os.rename(target, source)
+        _take_back_head(home, aside)
+        raise
     _sync(home, aside)
     if not any(aside.iterdir()):
         aside.rmdir()
         return ""
     return str(aside)
+
+
+def _take_back_head(home: Path, aside: Path) -> None:
+    if (aside / HEAD).exists():
+        os.replace(aside / HEAD, home / HEAD)
+    else:
+        (home / HEAD).unlink(missing_ok=True)
+    aside.rmdir()
+    _sync(home)
 
 
 def _sync(*folders: Path) -> None:

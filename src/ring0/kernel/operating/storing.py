@@ -230,15 +230,16 @@ async def _archive(kernel: Kernel, row: Run, by: str) -> Archived:
 
 
 async def _tidy(kernel: Kernel) -> None:
-    """Files that no event names: a crash left them, and who erases a run does not know of them."""
+    """Files of this journal's runs that no event names: a crash left them, and who erases a run
+    does not know of them. Others in that folder, to which another data folder's `archive` may be a
+    link too, are not ours to take away."""
     there = {archiving.path_of(kernel.home, one.run) for one in kernel.store.storage.archives()}
-
-    def take_away() -> None:
-        for path in (kernel.home / archiving.FOLDER).glob("*"):
-            if path.name.endswith(archiving.ENDINGS) and path not in there:
-                path.unlink(missing_ok=True)
-
-    await kernel.runtime.in_thread(take_away)
+    folder = kernel.home / archiving.FOLDER
+    for path in await kernel.runtime.in_thread(lambda: sorted(folder.glob("*"))):
+        if not path.name.endswith(archiving.ENDINGS) or path in there:
+            continue
+        if await kernel.store.run(path.name.partition(".")[0]) is not None:
+            await kernel.runtime.in_thread(path.unlink, True)
 
 
 def _lying(store: SqliteStore, addresses: Sequence[str]) -> Iterator[tuple[str, bool, bytes]]:

@@ -10,6 +10,8 @@ file from a stranger.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
@@ -21,6 +23,7 @@ from ring0 import limits
 from ring0.errors import CassetteInvalid
 from ring0.observability.proof.proofs import ProofWrong, check_inclusion
 from ring0.store import address
+from ring0.store import events as ev
 from ring0.store.events import Entry, decode_entry
 from ring0.store.merkle import leaf_hash
 from ring0.types import Frozen, ToolManifest
@@ -31,6 +34,7 @@ _PLACE: Final = struct.Struct(">QB")
 _ADDRESS_CHARS: Final = 64
 _HASH_BYTES: Final = 32
 _DIGITS: Final = frozenset("0123456789abcdef")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 class RecordedTool(Frozen, frozen=True, kw_only=True):
@@ -85,8 +89,38 @@ class Cassette:
         self.code: dict[str, dict[str, bytes]] = {}
         """By the digest of a snapshot, its files: path to content."""
 
+        self._runs = {one.run: one for one in head.runs}
+        self._keys: dict[str, set[bytes]] = {}
+
     def of(self, run: str) -> RecordedRun:
-        return next(one for one in self.head.runs if one.run == run)
+        return self._runs[run]
+
+    def naming(self, entry: Entry) -> None:
+        """What the entry names lies under its run's key."""
+        for where in filter(None, read_by_replays(entry)):
+            self._keys.setdefault(where, set()).add(bytes.fromhex(self.of(entry.run).key))
+
+    def keys(self, where: str) -> Iterator[bytes]:
+        """Those that what lies there may be under: a file of many runs is not tried with each."""
+        found = self._keys.get(where, set())
+        yield from itertools.islice(found, limits.CASSETTE_KEYS_TRIED_MAX)
+        if found:
+            yield b""
+
+
+def read_by_replays(entry: Entry) -> Iterator[str]:
+    """Addresses that an entry names, of what a replay reads."""
+    match entry.body:
+        case ev.RunQueued(run=run, manifest=manifest):
+            yield from (run.task, manifest)
+        case ev.RunEnded(result=result):
+            yield result
+        case ev.CallRefused(call=call) | ev.CallIntended(call=call) | ev.CallCopied(call=call):
+            yield from (call.args, call.asked, call.outcome, call.stream)
+        case ev.CallEnded(outcome=outcome) | ev.CallSettled(outcome=outcome):
+            yield outcome
+        case ev.CallStreamed(stream=stream):
+            yield stream
 
 
 # --- written -------------------------------------------------------------------------------------
@@ -141,7 +175,7 @@ def _frame(kind: bytes, content: bytes) -> bytes:
 
 def read(data: bytes) -> Cassette:
     """Raises CassetteInvalid for whatever is not as it was written."""
-    if len(data) > limits.CASSETTE_SIZE_BYTES_MAX + 1024:
+    if len(data) > limits.CASSETTE_SIZE_BYTES_MAX + limits.CASSETTE_SEAL_SIZE_BYTES_MAX:
         raise _invalid(f"it has more than {limits.CASSETTE_SIZE_BYTES_MAX:,} bytes")
     if not data.startswith(MAGIC):
         raise CassetteInvalid(
@@ -154,12 +188,11 @@ def read(data: bytes) -> Cassette:
     if kind != b"H":
         raise _invalid("it does not begin with what it is of")
     made = Cassette(_head(bytes(content)))
-    keys = [b"", *(bytes.fromhex(one.key) for one in made.head.runs)]
     for kind, content in frames:
         if kind == b"E":
             _take_entry(made, content)
         elif kind == b"B":
-            _take_value(made, content, keys)
+            _take_value(made, content)
         elif kind == b"C":
             _take_code(made, content)
         else:
@@ -207,6 +240,8 @@ def _head(content: bytes) -> Head:
     names = [one.run for one in head.runs]
     if not 0 < len(names) <= limits.CASSETTE_RUNS_MAX or len(set(names)) != len(names):
         raise _invalid("it names no run, one twice, or too many")
+    if not all(_NAME.fullmatch(name) for name in names):  # They are printed.
+        raise _invalid("it names a run as none is named")
     if head.run not in names:
         raise _invalid(f"it does not hold {head.run[:40]}, which it is of")
     return head
@@ -238,11 +273,12 @@ def _take_entry(made: Cassette, content: memoryview) -> None:
     if of_run is None or entry.seq != len(of_run) + 1:
         raise _invalid(f"event {index} ({entry.run[:40]} #{entry.seq}) is out of its order")
     of_run.append(entry)
+    made.naming(entry)
 
 
-def _take_value(made: Cassette, content: memoryview, keys: list[bytes]) -> None:
+def _take_value(made: Cassette, content: memoryview) -> None:
     where, value = _text(content[:_ADDRESS_CHARS]), bytes(content[_ADDRESS_CHARS:])
-    if where in made.blobs or not any(address(key, value) == where for key in keys):
+    if where in made.blobs or not any(address(key, value) == where for key in made.keys(where)):
         raise _invalid(f"the value {where[:16]}… is not what was stored under that address")
     made.blobs[where] = value
 

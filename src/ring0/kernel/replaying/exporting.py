@@ -27,12 +27,13 @@ from ring0.kernel.folder import SNAPSHOTS
 from ring0.kernel.replaying import cassette as tape
 from ring0.kernel.replaying.cassette import Cassette, Head, Placed, RecordedRun, RecordedTool
 from ring0.kernel.replaying.recorded import CassetteStore, KeptTool, Recorded
+from ring0.kernel.trees import beneath
 from ring0.observability.proof.proofs import inclusion
 from ring0.observability.proof.tiles import Tiles
 from ring0.runtime import Runtime
 from ring0.store import address
 from ring0.store import events as ev
-from ring0.store.events import Entry, decode_entry
+from ring0.store.events import decode_entry
 from ring0.store.merkle import Tree, leaf_hash
 from ring0.store.sqlite import SqliteStore
 from ring0.tools.registry import Tool, digest
@@ -82,19 +83,13 @@ async def export(home: Path, store: SqliteStore, runtime: Runtime, row: Run) -> 
 
 async def _tree(store: SqliteStore, row: Run) -> list[Run]:
     """The run and all beneath it. Raises InvalidInput where one goes on."""
-    found, level = [row], [row]
-    while level:
-        below: list[Run] = []
-        for one in level:
-            below += await store.runs(parent=one.id, most=limits.CASSETTE_RUNS_MAX)
-        found += below
-        level = below
-        if len(found) > limits.CASSETTE_RUNS_MAX:
-            raise CassetteInvalid(
-                "The run is too large for a cassette.",
-                why=f"More than {limits.CASSETTE_RUNS_MAX:,} runs are beneath it.",
-                todo="Export one of those by itself.",
-            )
+    found = await beneath(store, row, limits.CASSETTE_RUNS_MAX)
+    if len(found) > limits.CASSETTE_RUNS_MAX:
+        raise CassetteInvalid(
+            "The run is too large for a cassette.",
+            why=f"More than {limits.CASSETTE_RUNS_MAX:,} runs are beneath it.",
+            todo="Export one of those by itself.",
+        )
     for one in found:
         if one.state not in ENDED:
             raise InvalidInput(
@@ -161,7 +156,7 @@ async def _values(
     found: dict[str, bytes] = {}
     for one in placed:
         entry = decode_entry(one.body)
-        for where in _read_by_replays(entry):
+        for where in tape.read_by_replays(entry):
             if where and where not in found:
                 try:
                     value = await store.blob(where)
@@ -173,20 +168,6 @@ async def _values(
                 if any(address(key, value) == where for key in (keys[entry.run], b"")):
                     found[where] = value
     return found
-
-
-def _read_by_replays(entry: Entry) -> Iterator[str]:
-    match entry.body:
-        case ev.RunQueued(run=run, manifest=manifest):
-            yield from (run.task, manifest)
-        case ev.RunEnded(result=result):
-            yield result
-        case ev.CallRefused(call=call) | ev.CallIntended(call=call) | ev.CallCopied(call=call):
-            yield from (call.args, call.asked, call.outcome, call.stream)
-        case ev.CallEnded(outcome=outcome) | ev.CallSettled(outcome=outcome):
-            yield outcome
-        case ev.CallStreamed(stream=stream):
-            yield stream
 
 
 def _code(home: Path, digests: set[str]) -> Iterator[tuple[str, str, bytes]]:

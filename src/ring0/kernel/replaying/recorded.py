@@ -12,12 +12,13 @@ from msgspec.structs import replace
 from ring0.errors import CassetteInvalid, StoreDamaged
 from ring0.kernel.agent.agents import Agent
 from ring0.kernel.replaying.cassette import Cassette
+from ring0.kernel.replaying.folding import fold
 from ring0.store import Store
 from ring0.store import events as ev
 from ring0.store.events import Entry
 from ring0.tools.recorded import KeptDriver
 from ring0.tools.registry import Tool, digest
-from ring0.types import Call, CallState, Run, ToolManifest
+from ring0.types import Call, Run, ToolManifest
 
 
 class Recorded:
@@ -68,7 +69,7 @@ def folded(entries: Iterable[Entry]) -> tuple[Run, list[Call]]:
             continue
         row = _moved(row, entry)
         try:
-            _fold(calls, entry)
+            fold(calls, entry)
         except KeyError:
             raise _impossible(entry, "it is about a call that never was") from None
     if row is None:
@@ -86,24 +87,6 @@ def _moved(row: Run, entry: Entry) -> Run:
             budget = replace(row.budget, wall_s=row.budget.wall_s + wall_s)
             return replace(row, budget=budget)
     return row
-
-
-def _fold(calls: dict[str, Call], entry: Entry) -> None:
-    match entry.body:
-        case ev.CallRefused(call=call) | ev.CallIntended(call=call) | ev.CallCopied(call=call):
-            calls[call.id] = replace(call, seq=entry.seq)
-        case ev.CallsRefusedAlike(like=like, calls=alike):
-            for one in alike:
-                calls[one] = replace(calls[like], id=one, seq=entry.seq)
-        case ev.CallEnded(call=where, state=state, outcome=outcome, notice=notice):
-            calls[where] = replace(calls[where], state=state, outcome=outcome, notice=notice)
-        case ev.CallStreamed(call=where, stream=stream):
-            calls[where] = replace(calls[where], stream=stream)
-        case ev.CallCutOff(call=where):
-            calls[where] = replace(calls[where], state=CallState.UNKNOWN)
-        case ev.CallSettled(call=where, happened=happened, outcome=outcome):
-            state = CallState.OK if happened else CallState.ERROR
-            calls[where] = replace(calls[where], state=state, outcome=outcome)
 
 
 def _impossible(entry: Entry, why: str) -> CassetteInvalid:

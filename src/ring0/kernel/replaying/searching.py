@@ -140,6 +140,10 @@ class Repository:
                 "git",
                 "-c",
                 "core.fsmonitor=false",
+                "-c",
+                "log.showSignature=false",  # Else what a repository names as gpg is started.
+                "-c",
+                "protocol.allow=never",  # What is not here is not fetched.
                 "-C",
                 str(self._top),
                 *words,

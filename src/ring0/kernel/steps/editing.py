@@ -84,9 +84,7 @@ def merged(before: Iterable[Edit], changes: Mapping[str, str], by: str, login: s
     return list(found.values())
 
 
-def authored(
-    origins: tuple[Origin, ...], held: Held, names: Iterable[str]
-) -> tuple[Origin, ...]:
+def authored(origins: tuple[Origin, ...], held: Held, names: Iterable[str]) -> tuple[Origin, ...]:
     """Where each of these arguments came from: what a person changed, from that person; all else as
     it was."""
     kept = [origin for origin in origins if not held.edited.keys() >= _of(origin.argument, held)]

@@ -7,7 +7,6 @@ after a crash they are as they were. Nothing is decided here: `scheduler/loops.p
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from ring0.runtime import Runtime
 from ring0.scheduler.loops import Asked, Ended, Lane, Watch, only_asked
 from ring0.scheduler.noise import plain
 from ring0.scheduler.trees import Tree, check_chain
-from ring0.store import Store
+from ring0.store import Store, child_of
 from ring0.tools.driver import Result
 from ring0.types import Call, CallKind, CallState, Run
 
@@ -96,11 +95,6 @@ def restore(watch: Watch, calls: Iterable[Call], *, tree: bool) -> None:
             watch.notice = ""
         elif call.notice:
             watch.notice = call.notice
-
-
-def child_of(call: str) -> str:
-    """The id of the child that a `spawn` starts: the same call always has the same child."""
-    return f"r-{hashlib.sha256(call.encode()).hexdigest()[:12]}"
 
 
 def path_of(call: str) -> str:

@@ -47,8 +47,7 @@ async def until_all_met(run: LiveRun, held: Held, runtime: Runtime) -> None:
     RunDead then; nothing, where the run ended by itself."""
     if run.strict and run.cut_off:
         raise _at_the_end(run)  # What the agent still asks on its way out was never heard of.
-    stopped = run.strict and run.row.state is RunState.CANCELLED
-    if not stopped or held.kind in (CallKind.PROPOSAL, CallKind.OBSERVED):
+    if not run.was_stopped or held.kind in (CallKind.PROPOSAL, CallKind.OBSERVED):
         return
     if run.unmet:
         try:
@@ -103,6 +102,7 @@ def _at_the_end(run: LiveRun) -> RunDead:
     """A strict replay of a run that was stopped in the middle of a call ends there too."""
     error = RunDead(f"The record of {run.id} ends here.", todo="Nothing.")
     run.cut_off = True
+    run.all_met.set()  # Whoever waits for the rest of the record waits no longer.
     if not run.result.done():
         run.result.set_result(error)
     return error

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ring0 import limits
 from ring0.errors import Ring0Error
-from ring0.guardrails import Secrets, Seen
+from ring0.guardrails import Secrets, Seen, telling
 from ring0.guardrails.flows import is_told
 from ring0.guardrails.scanners import (
     NOT_SCANNED,
@@ -175,7 +175,7 @@ def _asking(found: Found) -> str:
 
 def lines(findings: Iterable[Found]) -> tuple[str, ...]:
     """For whoever approves the call."""
-    return tuple(f"{each.where or 'it'}: {each.rule}, {each.shown}" for each in findings)
+    return tuple(telling.line(each.where, each.rule, each.shown) for each in findings)
 
 
 def risks(run: LiveRun, prepared: Prepared) -> tuple[str, ...]:
@@ -188,7 +188,7 @@ def learn(run: LiveRun, source: str, outcome: Outcome) -> None:
     on is told, and no verdict is another for it."""
     for each in outcome.findings:
         if each.rule.startswith(_RISKS) and len(run.risks) < limits.SCAN_RISKS_MAX:
-            run.risks[f"the run has read {each.rule} in {source}: {each.shown}"] = None
+            run.risks[telling.read_line(source, each.rule, each.shown)] = None
 
 
 def texts_of(value: Any) -> Iterator[tuple[str, str]]:

@@ -46,8 +46,13 @@ class Cursor:
             self.index = kept.index
 
     def move(self, index: int, leaf: bytes) -> None:
-        """Up to there all was told. Raises OSError."""
-        self.index = index
+        """Up to there all was told, whether that can be kept or not. Raises OSError."""
+        try:
+            self._keep(index, leaf)
+        finally:
+            self.index = index
+
+    def _keep(self, index: int, leaf: bytes) -> None:
         body = msgspec.json.encode(_Stored(target=self._target, index=index, leaf=leaf.hex()))
         new = self._path.with_suffix(".new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

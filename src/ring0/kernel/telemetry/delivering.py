@@ -63,6 +63,10 @@ class Delivery:
                 tries += 1
                 await self._later(answer, tries, tries_max)
 
+    def leave_out(self, why: str) -> None:
+        """A span that could not even be made."""
+        self._refuse(1, why)
+
     def _refuse(self, count: int, why: str) -> None:
         if count:
             self.refused += count

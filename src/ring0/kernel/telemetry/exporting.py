@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from ring0 import limits
 from ring0.errors import LimitReached, NotFound
@@ -16,12 +19,18 @@ from ring0.kernel.agent.config_telemetry import Target
 from ring0.kernel.telemetry.cursor import Cursor
 from ring0.kernel.telemetry.delivering import Delivery
 from ring0.kernel.telemetry.sending import Sender
+from ring0.kernel.trees import beneath
 from ring0.observability.telemetry.projecting import Projection
 from ring0.observability.telemetry.spans import Span
 from ring0.runtime import Runtime
 from ring0.store import Store, Write
 from ring0.store import events as ev
 from ring0.types import Frozen, Run
+
+_ITS_OWN: Final = (
+    ArithmeticError, AssertionError, LookupError, TypeError, ValueError, msgspec.MsgspecError,
+)  # fmt: skip
+"""What an entry's own contents can do to who reads them; all else may be over in a while."""
 
 
 class Exported(Frozen, frozen=True, kw_only=True):
@@ -76,7 +85,13 @@ class Exporting:
     async def _run(self) -> None:
         self._cursor.load(self._store)
         while True:
-            if not await self.step():
+            try:
+                more = await self.step()
+            except Exception as error:  # The journal can't be read just now, say: it goes on later.
+                self._say(f"spans are not told just now: {type(error).__name__}: {error}"[:300])
+                await self._runtime.sleep(limits.OTLP_BACK_S_MAX)
+                continue
+            if not more:
                 await self._runtime.sleep(limits.OTLP_POLL_S)
 
     async def step(self) -> bool:
@@ -86,7 +101,7 @@ class Exporting:
             return False
         spans: list[Span] = []
         for _, _, entry in page:
-            spans += await self._projection.spans(entry)
+            spans += await _told(self._projection, entry, self.delivery)
             await self._runtime.sleep(0)  # Whoever works has their turn between any two.
         await self.delivery.deliver(spans)
         index, leaf, _ = page[-1]
@@ -120,7 +135,7 @@ async def export(
     for row in rows:
         page: list[Span] = []
         async for entry in store.entries(row.id):
-            page += await projection.spans(entry)
+            page += await _told(projection, entry, delivery)
             await runtime.sleep(0)
             if len(page) >= limits.OTLP_BATCH_SPANS_MAX:
                 await delivery.deliver(page, limits.OTLP_TRIES_MAX)
@@ -133,15 +148,17 @@ async def export(
     return Exported(runs=len(rows), spans=delivery.sent, refused=delivery.refused, to=target.name)
 
 
+async def _told(projection: Projection, entry: ev.Entry, delivery: Delivery) -> list[Span]:
+    """An entry's spans. One that can't be told, whatever stands in it, keeps back no other."""
+    try:
+        return await projection.spans(entry)
+    except _ITS_OWN as error:
+        delivery.leave_out(f"{entry.run} #{entry.seq}: {type(error).__name__}: {error}"[:300])
+        return []
+
+
 async def _tree(store: Store, run: str) -> list[Run]:
     row = await store.run(run)
     if row is None:
         raise NotFound(f"There is no run {run[:40]!r}.", todo="`ring0 ps --all` lists them.")
-    found, left = [], [row]
-    while left:
-        one = left.pop()
-        found.append(one)
-        left += await store.runs(parent=one.id, most=limits.OTLP_RUNS_MAX)
-        if len(found) > limits.OTLP_RUNS_MAX:
-            break
-    return found
+    return await beneath(store, row, limits.OTLP_RUNS_MAX)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ring0 import __version__, limits
 from ring0.kernel.telemetry.exporting import Exporting
+from ring0.observability.proof import anchors
+from ring0.observability.proof.checkpoints import said_in
+from ring0.observability.proof.notes import NoteWrong
 from ring0.observability.telemetry import prometheus
 from ring0.observability.telemetry.counting import Counts
 from ring0.observability.telemetry.prometheus import Family
@@ -21,9 +24,6 @@ from ring0.types import LIVE, ApprovalState, RunState
 
 if TYPE_CHECKING:
     from ring0.kernel.kernel import Kernel
-
-_CHECKPOINT: Final = "journal.checkpoint"
-"""The newest signed checkpoint (observability/proof)."""
 
 
 class Measures:
@@ -142,12 +142,11 @@ class Measures:
     def _checkpoint(self, size: int) -> tuple[float, int]:
         """Age in seconds and entries behind it. Where there is none, all of the journal is, and as
         long as it goes back."""
-        path = self._kernel.home / _CHECKPOINT
-        now_s = self._kernel.runtime.now_us() / 1e6
+        home, now_s = self._kernel.home, self._kernel.runtime.now_us() / 1e6
         try:
-            lines = path.read_text("utf-8", "replace").split("\n", 3)
-            signed, at_s = int(lines[1]), path.stat().st_mtime
-        except (OSError, ValueError, IndexError):
+            signed = said_in(anchors.newest_note(home)).size
+            at_s = (home / anchors.NEWEST).stat().st_mtime
+        except (NoteWrong, OSError):
             first = self._kernel.store.stored_after(-1, 1)
             return (now_s - first[0][2].at_us / 1e6 if first else 0.0), size
         behind = max(0, size - signed)

@@ -6,9 +6,8 @@ followed. Not here: what is sent (observability/telemetry), what becomes of a no
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from ring0 import limits
@@ -22,6 +21,7 @@ from ring0.types import Frozen
 
 _TOO_MUCH: Final = frozenset({400, 413, 422})
 """What was sent is not to its liking: less of it may be."""
+_DIGITS_MAX: Final = 9
 
 
 class Answer(Frozen, frozen=True, kw_only=True):
@@ -85,12 +85,11 @@ class _OverHttp:
         if 200 <= answer.status < 300:
             refused, why = otlp.rejected(answer.body)
             return Answer(taken=True, refused=min(refused, len(spans)), why=why)
-        after = [value for name, value in answer.headers if name.lower() == "retry-after"]
         return Answer(
             taken=False,
             unfit=answer.status in _TOO_MUCH,
             why=f"it answers {answer.status}",
-            after_s=int(after[0]) if after and after[0].isascii() and after[0].isdigit() else 0,
+            after_s=_after_s(answer.headers),
         )
 
 
@@ -112,7 +111,7 @@ class _OverGrpc:
 
     async def send(self, spans: Sequence[Span]) -> Answer:
         from grpclib.const import Status
-        from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+        from grpclib.exceptions import GRPCError
 
         from ring0.kernel.telemetry.grpc import Channel, export
         from ring0.observability.telemetry import otlp
@@ -133,17 +132,20 @@ class _OverGrpc:
             return Answer(taken=False, unfit=unfit, why=f"it answers {error.status.name}")
         except Ring0Error as error:
             return Answer(taken=False, why=f"{error.what} {error.why}".strip()[:300])
-        except (
-            OSError,
-            ProtocolError,
-            StreamTerminatedError,
-            asyncio.IncompleteReadError,
-        ) as error:
+        except Exception as error:  # Whatever its bytes do to the libraries that read them.
             return Answer(taken=False, why=f"{type(error).__name__}: {error}"[:300])
         finally:
             channel.close()
         refused, why = otlp.rejected(reply)
         return Answer(taken=True, refused=min(refused, len(spans)), why=why)
+
+
+def _after_s(headers: Iterable[tuple[str, str]]) -> int:
+    """The pause that it asks for; 0: none, or none that is a number of seconds."""
+    for name, value in headers:
+        if name.lower() == "retry-after" and value.isascii() and value.isdigit():
+            return min(int(value[:_DIGITS_MAX]), limits.OTLP_BACK_S_MAX)
+    return 0
 
 
 def _for_http2(trust: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:

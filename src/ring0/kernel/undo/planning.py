@@ -13,6 +13,7 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import LimitReached, UndoRefused
+from ring0.kernel.trees import beneath
 from ring0.store import Store
 from ring0.store import events as ev
 from ring0.types import (
@@ -86,18 +87,6 @@ async def plan(store: Store, row: Run, tools: ToolsOf, only: str = "") -> UndoPl
         steps=tuple(one for _, one in found if isinstance(one, UndoStep)),
         left=tuple(one for _, one in found if isinstance(one, UndoLeft)),
     )
-
-
-async def beneath(store: Store, row: Run) -> list[Run]:
-    """The run, and every run beneath it."""
-    tree = await store.runs(root=row.root, most=limits.RUNS_LISTED_MAX)
-    ids = {row.id}
-    found = [row]
-    for one in sorted(tree, key=lambda run: run.depth):
-        if one.parent in ids:
-            ids.add(one.id)
-            found.append(one)
-    return found
 
 
 async def _ends(store: Store, run: str) -> tuple[dict[str, int], frozenset[str]]:

@@ -7,6 +7,7 @@ vouches for says itself which key came next.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,10 +17,10 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import StoreDamaged
-from ring0.observability.proof.checkpoints import Checkpoint, notes_in, open_checkpoint, read_text
+from ring0.observability.proof.checkpoints import Checkpoint, notes_in, open_checkpoint, said_in
 from ring0.observability.proof.link import FOLDER
 from ring0.observability.proof.notes import Key, NoteWrong, read_key
-from ring0.observability.proof.signer import STATE, State, keep
+from ring0.observability.proof.signer import STATE, State, fresh_seed, keep
 from ring0.store import events as ev
 from ring0.store import merkle
 from ring0.store.events import KERNEL, decode_entry
@@ -37,12 +38,21 @@ _CHANGED: Final = b'"setting-changed"'
 class Anchors:
     """Compares a log with the anchors that there are. `saw` each entry, then `end`."""
 
-    def __init__(self, notes: Iterable[str], trusted: Sequence[Key]) -> None:
-        """`trusted`: none where only the log itself says whose key it is."""
+    def __init__(
+        self, notes: Iterable[str], trusted: Sequence[Key], handovers: Iterable[str] = ()
+    ) -> None:
+        """`trusted`: none where only the log itself says whose key it is. `handovers`: they help to
+        follow the keys where they hold, and where they don't they are of no weight: a restored
+        journal's folder has some of the journal that it took the place of."""
         self._trusted = list(trusted)
         self._takes_first = not trusted
         self.problems: list[str] = []
-        self._waiting = self._read(notes)
+        self._helping = frozenset(handovers)
+        given = [*notes]
+        self._waiting = self._read([*given, *(self._helping - {*given})])
+        self._helping -= {*given}
+        self._early: list[tuple[Checkpoint, str, int, bytes]] = []
+        """Passed before the log named its first key."""
         self.size = 0
         """Of the newest anchor that holds: so many entries are vouched for."""
         self.root = ""
@@ -61,9 +71,10 @@ class Anchors:
         found: dict[tuple[int, str], tuple[Checkpoint, str]] = {}
         for note in notes:
             try:
-                said = read_text(note.rpartition("\n\n")[0] + "\n")
+                said = said_in(note)
             except NoteWrong as error:
-                self.problems.append(f"an anchor can't be read: {error.why}")
+                if note not in self._helping:
+                    self.problems.append(f"an anchor can't be read: {error.why}")
                 continue
             found[said.size, note] = said, note
         return [found[key] for key in sorted(found)]
@@ -74,13 +85,15 @@ class Anchors:
             self.note_key(body)
         while self._waiting and self._waiting[0][0].size <= tree.size:
             said, note = self._waiting.pop(0)
-            self._compare(said, note, tree)
+            self._compare(said, note, tree.size, tree.root())
 
     def end(self, tree: merkle.Tree) -> None:
         """The log goes no further."""
+        self._waiting += [(said, note) for said, note, *_ in self._early]
+        self._takes_first = False
         while self._waiting:
             said, note = self._waiting.pop(0)
-            self._compare(said, note, tree)
+            self._compare(said, note, tree.size, tree.root())
 
     def note_key(self, body: bytes) -> None:
         """Where the entry says which key comes next."""
@@ -97,27 +110,37 @@ class Anchors:
         self._changes.append((said.before, said.after))
         if self._takes_first and not self._trusted:
             self._trust(said.after)
+            early, self._early = self._early, []
+            for passed in early:
+                self._compare(*passed)
+        elif said.before in map(str, self._trusted) and _goes_on(said.before, said.after):
+            self._trust(said.after)
 
-    def _compare(self, said: Checkpoint, note: str, tree: merkle.Tree) -> None:
+    def _compare(self, said: Checkpoint, note: str, size: int, root: bytes) -> None:
         if said.size == 0:
             return  # Every journal begins with nothing.
+        if self._takes_first and not self._trusted:
+            self._early.append((said, note, size, root))
+            return
         origins = {key.name for key in self._trusted}
         if self._trusted and said.origin not in origins:
-            self.elsewhere += 1
+            self.elsewhere += note not in self._helping
             return
         try:
             _, signed = open_checkpoint(note, self._trusted)
         except NoteWrong as error:
-            self.problems.append(f"the anchor at {said.size} events: {error.why}")
+            if note not in self._helping:
+                self.problems.append(f"the anchor at {said.size} events: {error.why}")
             return
-        if said.size > tree.size:
+        if note in self._helping and (said.size, said.root) != (size, root):
+            return
+        if said.size > size:
             self.problems.append(
-                f"the journal was cut short: {tree.size} events; a checkpoint of {said.size} was"
-                " signed"
+                f"the journal was cut short: {size} events; a checkpoint of {said.size} was signed"
             )
-        elif said.size == tree.size and said.root != tree.root():
+        elif said.size == size and said.root != root:
             self.problems.append(f"the first {said.size} events are not those that were signed")
-        elif said.size < tree.size:
+        elif said.size < size:
             self.problems.append(f"the anchor at {said.size} events came too late to be compared")
         else:
             self.held += 1
@@ -141,6 +164,24 @@ class Anchors:
             self.problems.append("the journal names a key of its signer that is none")
 
 
+def _goes_on(before: str, after: str) -> bool:
+    """Whether it is the same key, under the name with which a restored journal goes on: only who
+    could sign as the one can sign as the other."""
+    try:
+        one, other = read_key(before), read_key(after)
+    except NoteWrong:
+        return False
+    same = (one.kind, one.public) == (other.kind, other.public)
+    return same and _base(one.name)[0] == _base(other.name)[0]
+
+
+def _base(name: str) -> tuple[str, int]:
+    """A log's name without its generation, and that."""
+    base, _, last = name.rpartition("/")
+    counted = base.count("/") >= 1 and last.isdigit()
+    return (base, int(last)) if counted else (name, 1)
+
+
 def read_notes(path: Path) -> list[str]:
     """The checkpoints of a file. Raises NoteWrong."""
     try:
@@ -148,7 +189,7 @@ def read_notes(path: Path) -> list[str]:
             raw = file.read(limits.CHECKPOINT_FILE_SIZE_BYTES_MAX + 1)
         if len(raw) > limits.CHECKPOINT_FILE_SIZE_BYTES_MAX:
             raise ValueError(f"it is larger than {limits.CHECKPOINT_FILE_SIZE_BYTES_MAX} bytes")
-        return list(notes_in(raw.decode()))
+        return list(notes_in(raw.decode("utf-8", "replace")))
     except (OSError, ValueError) as error:
         raise NoteWrong(
             f"The anchors {path} can't be read.",
@@ -165,10 +206,14 @@ def newest_note(home: Path) -> str:
         return ""
 
 
+def handovers_of(home: Path) -> list[str]:
+    """How the keys of this folder followed each other. Raises NoteWrong."""
+    return read_notes(home / HANDOVERS) if (home / HANDOVERS).is_file() else []
+
+
 def notes_here(home: Path) -> list[str]:
     """What this folder holds: how keys followed each other, and the newest checkpoint."""
-    found = read_notes(home / HANDOVERS) if (home / HANDOVERS).is_file() else []
-    return [*found, *filter(None, [newest_note(home)])]
+    return [*handovers_of(home), *filter(None, [newest_note(home)])]
 
 
 # --- at boot --------------------------------------------------------------------------------------
@@ -185,13 +230,17 @@ def check_at_boot(home: Path, head: Head, key: str, notes: Iterable[str]) -> Non
     if state is not None:
         signed.append((state.size, state.tree().root().hex()))
     trusted = [read_key(key)] if key else []
+    origin = state.origin if state is not None else trusted[0].name if trusted else ""
     for note in [newest_note(home), *notes]:
         try:
-            said, _ = open_checkpoint(note, trusted)
+            said = said_in(note)
+            if said.origin != origin or said.size < head.size:
+                continue  # Of the journal that a restored one took the place of, or of another.
+            if said.size == head.size:
+                open_checkpoint(note, trusted)
         except NoteWrong:
             continue  # It says nothing of this journal, or nothing that anybody signed.
-        if state is not None and said.origin != state.origin:
-            continue  # Of the journal that a restored one took the place of.
+        # A longer one counts whoever signed it: an older journal does not name the newer keys.
         signed.append((said.size, said.root.hex()))
     for size, root in signed:
         if size > head.size:
@@ -211,18 +260,22 @@ def read_state(home: Path) -> State | None:
     return state
 
 
-def begin_generation(home: Path) -> str:
+def begin_generation(home: Path, key: str = "") -> str:
     """An older journal was put back: from here on it is another log, with a name of its own, and
-    what was signed of the one before says nothing of it. Only while no kernel is at work. Returns
-    the new name; empty: nothing was ever signed here. Raises OSError."""
+    what was signed of the one before says nothing of it. `key`: which signed it, where the signer
+    is not here (another machine). Only while no kernel is at work. Returns the new name; empty:
+    nothing was ever signed. Raises OSError."""
     state = read_state(home)
+    if state is None and key:
+        (home / FOLDER).mkdir(mode=0o700, exist_ok=True)
+        state = State(origin=read_key(key).name, seed=fresh_seed())
     if state is None:
         return ""
-    base, _, last = state.origin.rpartition("/")
-    counted = base.count("/") >= 1 and last.isdigit()
-    name = f"{base}/{int(last) + 1}" if counted else f"{state.origin}/2"
+    base, generation = _base(state.origin)
+    name = f"{base}/{generation + 1}"
     folder = os.open(home / FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # A signer of a kernel that was killed may be ending.
         keep(folder, State(origin=name, seed=state.seed))
     finally:
         os.close(folder)

@@ -12,11 +12,21 @@ from typing import Final
 
 from ring0 import limits
 from ring0.observability.proof import proofs
-from ring0.observability.proof.notes import Key, NoteWrong, Signed, decoded, is_name, open_note
+from ring0.observability.proof.notes import (
+    Key,
+    NoteWrong,
+    Signed,
+    decoded,
+    is_name,
+    open_note,
+    text_of,
+)
 from ring0.store import merkle
 from ring0.types import Frozen
 
 RECEIPT: Final = "c2sp.org/tlog-proof@v1"
+CUT_OFF: Final = "— ring0.local/cut-off AAAAAAA=\n"
+"""After what a crash left of a checkpoint in a file of them: who adds the next one says so."""
 
 
 class Checkpoint(Frozen, frozen=True, kw_only=True):
@@ -59,6 +69,11 @@ def read_text(text: str) -> Checkpoint:
     return Checkpoint(origin=origin, size=int(size), root=root)
 
 
+def said_in(note: str) -> Checkpoint:
+    """What a note says, whoever signed it. Raises NoteWrong."""
+    return read_text(text_of(note))
+
+
 def open_checkpoint(note: str, trusted: Sequence[Key]) -> tuple[Checkpoint, Signed]:
     """Raises NoteWrong. The log's own key is among those that signed: a witness alone vouches for
     no more than that it saw it."""
@@ -80,17 +95,20 @@ def is_number(text: str) -> bool:
 
 
 def notes_in(text: str) -> Iterator[str]:
-    """The notes that stand one after the other in a file."""
+    """The notes that stand one after the other in a file; what a crash cut off is passed over."""
     kept: list[str] = []
     signed = False
     for line in text.splitlines(keepends=True):
         if signed and not line.startswith("— "):
             yield "".join(kept)
             kept, signed = [], False
+        if line == CUT_OFF:
+            kept, signed = [], False
+            continue
         if line != "\n" or kept:
             kept.append(line)
         signed = signed or line.startswith("— ")
-    if kept:
+    if kept and kept[-1].endswith("\n"):
         yield "".join(kept)
 
 

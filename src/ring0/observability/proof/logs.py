@@ -12,6 +12,7 @@ from typing import Final
 
 import apsw
 
+from ring0 import limits
 from ring0.errors import StoreDamaged
 from ring0.observability.proof.anchors import Anchors
 from ring0.store import merkle
@@ -23,6 +24,7 @@ LOG: Final = "log.jsonl"
 CHECKPOINTS: Final = "checkpoints"
 KEYS: Final = "keys"
 PROBLEMS_MAX: Final = 8
+_EVENTS: Final = "SELECT type, sql FROM sqlite_schema WHERE name = 'event'"
 
 
 class LogReport(Frozen, frozen=True, kw_only=True):
@@ -78,21 +80,36 @@ def _of_database(path: Path) -> Iterator[tuple[int, bytes | None, bytes]]:
     try:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(5_000)
+        connection.execute("PRAGMA trusted_schema = OFF").fetchall()
+        if connection.execute(_EVENTS).fetchall() != [("table", _table())]:
+            raise _no_log(path, "it has no events as ring0 keeps them")
         rows = connection.execute(sql.LOG)
     except apsw.Error as error:
         raise _no_log(path, str(error)) from None
     try:
         for index, leaf, body in rows:
-            yield int(index), bytes(leaf), bytes(body)
+            if not (type(index) is int and isinstance(leaf, bytes) and isinstance(body, bytes)):
+                raise ValueError("an event is not as ring0 keeps them")
+            yield index, leaf, body
     finally:
         connection.close()
 
 
+def _table() -> str:
+    """How ours is made: a view, or columns that are worked out, could say anything."""
+    pattern = apsw.Connection(":memory:")
+    pattern.execute(sql.SCHEMA).fetchall()
+    ((_, made),) = pattern.execute(_EVENTS).fetchall()
+    pattern.close()
+    return str(made)
+
+
 def _of_lines(path: Path) -> Iterator[tuple[int, bytes | None, bytes]]:
+    most = limits.LOG_LINE_SIZE_BYTES_MAX
     with path.open("rb") as file:
-        for index, line in enumerate(file):
+        for index, line in enumerate(iter(lambda: file.readline(most + 1), b"")):
             if not line.endswith(b"\n"):
-                raise ValueError("its last line was cut off")
+                raise ValueError("a line is too long" if len(line) > most else "it was cut off")
             yield index, None, line[:-1]
 
 

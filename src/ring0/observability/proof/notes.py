@@ -103,8 +103,7 @@ def open_note(note: str, trusted: Sequence[Key]) -> Signed:
     """
     if len(note.encode("utf-8", "replace")) > limits.NOTE_SIZE_BYTES_MAX:
         raise _wrong("it is too large")
-    text, _, tail = note.rpartition("\n\n")
-    text += "\n"
+    text, tail = text_of(note), note.rpartition("\n\n")[2]
     if not text.strip() or not tail.endswith("\n") or not _is_clean(note):
         raise _wrong("it is no note")
     lines = tail[:-1].split("\n")
@@ -120,6 +119,11 @@ def open_note(note: str, trusted: Sequence[Key]) -> Signed:
     if not found:
         raise _wrong("no key that is trusted has signed it")
     return Signed(text=text, by=tuple(found), times_s=tuple(found.values()))
+
+
+def text_of(note: str) -> str:
+    """What is signed: all before the last empty line, with its newline."""
+    return note.rpartition("\n\n")[0] + "\n"
 
 
 def signature_lines(tail: str) -> list[str]:

@@ -11,6 +11,7 @@ conversation: one JSON object a line each way, on the socket that it is started 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -73,6 +74,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     uid: int = 0
     note: str = ""
     refused: str = ""
+    changed: bool = False
+    """It refuses because the log does not go on from what it signed, and for nothing else."""
 
 
 _read_state: Final = msgspec.json.Decoder(State).decode
@@ -92,6 +95,7 @@ class Signer:
     def answer(self, ask: Ask) -> Answer:
         match ask.say:
             case "state":
+                self._growing = None  # Of a question that was given up.
                 return self._told()
             case "leaves":
                 return self._grow(ask.leaves) or self._told()
@@ -115,7 +119,8 @@ class Signer:
         if (grown.size, grown.root()) != (ask.size, ask.root):
             return Answer(
                 refused=f"the journal of {ask.size} events does not begin with the"
-                f" {self._state.size} that were signed"
+                f" {self._state.size} that were signed",
+                changed=True,
             )
         state = msgspec.structs.replace(self._state, size=grown.size, peaks=tuple(grown.peaks))
         self._keep(state)  # On disk before it is said: two roots of one size are never signed.
@@ -139,7 +144,7 @@ class Signer:
         """A new key. The old one signs beside it until `settle`."""
         if self._state.seed_before:
             return Answer(refused="the last change of keys is not on record yet")
-        fresh = _fresh_seed()
+        fresh = fresh_seed()
         self._keep(msgspec.structs.replace(self._state, seed=fresh, seed_before=self._state.seed))
         return self._told()
 
@@ -162,7 +167,7 @@ class Signer:
             file = os.open(STATE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
         except FileNotFoundError:
             origin = f"ring0.local/{Runtime().random_bytes(8).hex()}"
-            self._keep(State(origin=origin, seed=_fresh_seed()))
+            self._keep(State(origin=origin, seed=fresh_seed()))
             return self._state
         with os.fdopen(file, "rb") as opened:
             state = _read_state(opened.read(limits.SIGNER_STATE_SIZE_BYTES_MAX))
@@ -188,7 +193,7 @@ def keep(folder: int, state: State) -> None:
     os.fsync(folder)
 
 
-def _fresh_seed() -> bytes:
+def fresh_seed() -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.generate().private_bytes_raw()
@@ -245,6 +250,7 @@ def main(arguments: list[str]) -> int:
     try:
         os.makedirs(arguments[0], mode=0o700, exist_ok=True)
         folder = os.open(arguments[0], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(folder, fcntl.LOCK_EX)  # One that was given up may still be at its disk.
         _private(bytes(32))  # What is loaded late can't be found any more after this.
         _confine(folder)
         signer = Signer(folder)

@@ -5,7 +5,6 @@ Values in, values out. Not here: what is said of every call, times, parents (pro
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,11 +31,6 @@ class About(Frozen, frozen=True, kw_only=True):
     name: str
     kind: SpanKind = SpanKind.INTERNAL
     attributes: dict[str, Value] = msgspec.field(default_factory=dict)
-
-
-def child_of(call: str) -> str:
-    """The run that a `spawn` of that id makes (kernel/life/children.py)."""
-    return f"r-{hashlib.sha256(call.encode()).hexdigest()[:12]}"
 
 
 def told(

@@ -7,12 +7,10 @@ Not here: how things stand now (kernel/telemetry/measuring.py).
 from __future__ import annotations
 
 from ring0 import limits
-from ring0.observability.telemetry.prometheus import Family
+from ring0.observability.telemetry.prometheus import OTHER, Family
 from ring0.store import Store
 from ring0.store import events as ev
 from ring0.types import Call, CallKind
-
-_PAGE: int = 500
 
 
 class Counts:
@@ -78,12 +76,12 @@ class Counts:
 
     async def read(self) -> int:
         """Counts what is new, up to a bound; how many entries are left to the next look."""
-        for _ in range(limits.METRICS_ENTRIES_PER_SCRAPE_MAX // _PAGE):
-            page = self._store.stored_after(self._index, _PAGE)
+        for _ in range(limits.METRICS_ENTRIES_PER_SCRAPE_MAX // limits.METRICS_PAGE_ENTRIES):
+            page = self._store.stored_after(self._index, limits.METRICS_PAGE_ENTRIES)
             for index, _, entry in page:
                 await self._count(entry)
                 self._index = index
-            if len(page) < _PAGE:
+            if len(page) < limits.METRICS_PAGE_ENTRIES:
                 break
         return max(0, (await self._store.head()).size - 1 - self._index)
 
@@ -114,7 +112,8 @@ class Counts:
     def _refused(self, call: Call, count: int) -> None:
         self.calls.add(count, kind=str(call.kind), state="refused")
         if call.kind is CallKind.TOOL:
-            self.tools.add(count, tool=call.name, state="refused")
+            # A name that no tool has is the agent's own word: many would hide those of ours.
+            self.tools.add(count, tool=call.name if call.tool_digest else OTHER, state="refused")
         for reason in call.verdict.reasons[:1]:
             self.rules.add(count, rule=reason.rule)
 

@@ -26,6 +26,8 @@ REQUEST: Final = _service.ExportTraceServiceRequest
 RESPONSE: Final = _service.ExportTraceServiceResponse
 _ERROR: Final = 2
 _SAMPLED: Final = 1
+_INT_MAX: Final = (1 << 63) - 1
+"""A provider may say that it counted more."""
 
 
 def request(spans: Sequence[Span], service: str, more: dict[str, str] | None = None) -> Any:
@@ -102,7 +104,7 @@ def _value(value: Value) -> Any:
     if isinstance(value, bool):
         return _common.AnyValue(bool_value=value)
     if isinstance(value, int):
-        return _common.AnyValue(int_value=value)
+        return _common.AnyValue(int_value=min(max(value, -_INT_MAX), _INT_MAX))
     if isinstance(value, tuple):
         values = [_value(one) for one in value]
         return _common.AnyValue(array_value=_common.ArrayValue(values=values))

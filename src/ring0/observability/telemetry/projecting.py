@@ -20,7 +20,7 @@ from ring0.observability.telemetry import calling, ids
 from ring0.observability.telemetry import conventions as names
 from ring0.observability.telemetry.calling import Told
 from ring0.observability.telemetry.spans import Span, SpanEvent, Value
-from ring0.store import Store
+from ring0.store import Store, child_of
 from ring0.store import events as ev
 from ring0.types import (
     AgentManifest,
@@ -163,7 +163,7 @@ class Projection:
             parent = ids.parsed(run.traceparent)
             return parent.span_id if parent else ""
         for call in await self._store.calls(run.parent):
-            if call.kind is CallKind.SPAWN and calling.child_of(call.id) == run.id:
+            if call.kind is CallKind.SPAWN and child_of(call.id) == run.id:
                 return ids.call_span(call.id)
         return ids.run_span(run.parent)
 

@@ -43,7 +43,7 @@ class Family(msgspec.Struct, kw_only=True):
         self.spreads.setdefault(self._known(labels), Spread()).observe(seconds)
 
     def _known(self, labels: Mapping[str, str]) -> Labels:
-        key = tuple(labels.items())
+        key = tuple((name, _plain(value)) for name, value in labels.items())
         kept = self.spreads if self.kind == "histogram" else self.values
         if key in kept or len(kept) < limits.METRICS_LABEL_VALUES_MAX:
             return key
@@ -95,10 +95,15 @@ def _labels(labels: Labels) -> str:
 
 
 def _escaped(value: str) -> str:
-    """Names are an agent's own words: none ends its line or its quotes, and none is long."""
+    """None ends its quotes."""
+    return _plain(value).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _plain(value: str) -> str:
+    """Names are an agent's own words: none ends its line, and none is long. Two that are shown
+    alike are one: a sample that comes twice spoils the whole answer."""
     cut = value[: limits.METRICS_LABEL_CHARS_MAX]
-    plain = "".join(one if one.isprintable() else "?" for one in cut.replace("\n", " "))
-    return plain.replace("\\", "\\\\").replace('"', '\\"')
+    return "".join(one if one.isprintable() else "?" for one in cut.replace("\n", " "))
 
 
 def _help(words: str) -> str:

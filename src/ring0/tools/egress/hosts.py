@@ -111,6 +111,11 @@ def is_address(host: str) -> bool:
     return _IPV4.fullmatch(host) is not None
 
 
+def is_loopback(host: str) -> bool:
+    """A canonical host that is this machine, by its name or an IPv4 address."""
+    return host == "localhost" or (is_address(host) and host.startswith("127."))
+
+
 def is_beneath(host: str, domain: str) -> bool:
     """`host` is `domain`, or has it as its last whole labels."""
     return host == domain or host.endswith("." + domain)

@@ -299,6 +299,12 @@ def _driver(server: Server, pin: Pin, tool: PinnedTool, name: str) -> McpTool:
                 " such argument.",
                 todo="Correct the name.",
             )
+    if own.reads and own.unattended:
+        raise ManifestInvalid(
+            f"[tools.{server.instance}] says `reads` and `unattended` of {name}.",
+            why="Nobody is ever asked about what only reads.",
+            todo="Take one of them out.",
+        )
     if said.through:
         usable_schema = _with_round(usable_schema, server.instance, name)
     effect = own.effect or (Effect.IDEMPOTENT if own.reads else Effect.ONCE)
