@@ -1160,3 +1160,9 @@ METRICS_RUNS_LOOKED_AT_MAX: Final = 500
 """Runs that go on, whose budgets are looked at."""
 METRICS_LABEL_CHARS_MAX: Final = 100
 METRICS_TOKEN_CHARS_MIN: Final = 16
+
+# Watching: the log is held against what was signed, in a daemon.
+WATCH_FIRST_S: Final = 60
+"""After its start: who starts and stops one has other worries."""
+WATCH_EVERY_S: Final = 3_600
+WATCH_NICE: Final = 10

@@ -20,6 +20,7 @@ from ring0.kernel.agent import config_telemetry
 from ring0.kernel.agent.config_telemetry import MetricsTable
 from ring0.kernel.telemetry import making
 from ring0.kernel.telemetry.measuring import Measures
+from ring0.kernel.telemetry.watching import Watching
 from ring0.observability.proof.checkpoints import Checkpoint
 from ring0.observability.telemetry.prometheus import OTHER, Family, text
 from ring0.types import Effect, RunState
@@ -257,6 +258,7 @@ async def test_every_alert_is_about_numbers_that_there_are(tmp_path: Path) -> No
     async with over_http() as at, world(configured(tmp_path / "home", at.url)) as w:
         measures = await measured(w)
         measures.exporting = making.exporter(w.kernel, lambda what: None)
+        measures.watching = Watching(w.kernel, lambda what, run: None)
         told = set(re.findall(r"# TYPE (\S+)", (await measures.text()).decode()))
     for rule in rules():
         used = set(re.findall(r"ring0_[a-z_]+", rule["expr"]))

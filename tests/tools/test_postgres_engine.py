@@ -520,7 +520,7 @@ def test_without_psycopg_it_says_what_to_install(
     server = parse_url("postgresql://agent@localhost/db")
     with pytest.raises(errors.ManifestInvalid) as told:
         postgres_engine.query(server, "", "SELECT 1", [], Watch(Runtime()))
-    assert "pip install 'ring0[postgres]'" in told.value.todo
+    assert "pip install -e '.[postgres]'" in told.value.todo
 
 
 @pytest.mark.parametrize(

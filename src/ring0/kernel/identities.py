@@ -34,7 +34,8 @@ def check(table: IdentityTable) -> None:
             "ring0.toml asks for certificates ([identity] spiffe), and what serves them is not"
             " installed.",
             why="The SPIFFE Workload API speaks gRPC.",
-            todo="pip install 'ring0[spiffe]'",
+            todo="Install its extra `spiffe`"
+            " (in a checkout: `.venv/bin/pip install -e '.[spiffe]'`).",
         )
 
 

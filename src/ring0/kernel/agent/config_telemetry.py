@@ -156,7 +156,8 @@ def _check_is_installed(protocol: str) -> None:
         if found is None:
             raise ManifestInvalid(
                 f"ring0.toml: [otlp] needs {module}, which is not installed.",
-                todo="`pip install 'ring0[otel]'`, or take [otlp] out.",
+                todo="Install its extra `otel`"
+                " (in a checkout: `.venv/bin/pip install -e '.[otel]'`), or take [otlp] out.",
             )
 
 

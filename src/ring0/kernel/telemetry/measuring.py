@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ring0 import __version__, limits
 from ring0.kernel.telemetry.exporting import Exporting
+from ring0.kernel.telemetry.watching import Watching
 from ring0.observability.proof import anchors
 from ring0.observability.proof.checkpoints import said_in
 from ring0.observability.proof.notes import NoteWrong
@@ -34,6 +35,8 @@ class Measures:
         self._counts = Counts(kernel.store)
         self.exporting: Exporting | None = None
         """What sends its spans, where anything does."""
+        self.watching: Watching | None = None
+        """What looks after its log, in a daemon."""
 
     async def begin(self) -> None:
         await self._counts.begin()
@@ -46,6 +49,7 @@ class Measures:
             *await self._asks(),
             *await self._storage(),
             *await self._sent(),
+            *(self.watching.families() if self.watching is not None else ()),
             *self._counts.families,
             _one("ring0_metrics_left_entries", "Entries that are not counted yet.", left),
         ]

@@ -265,7 +265,8 @@ def _connect(server: Server, password: str) -> psycopg.Connection[Any]:
 def no_psycopg() -> errors.ManifestInvalid:
     return errors.ManifestInvalid(
         "The sql tool needs psycopg to speak with a PostgreSQL server, and it is not there.",
-        todo="pip install 'ring0[postgres]'",
+        todo="Install its extra `postgres`"
+        " (in a checkout: `.venv/bin/pip install -e '.[postgres]'`).",
     )
 
 
