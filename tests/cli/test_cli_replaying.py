@@ -207,3 +207,10 @@ def test_a_replay_has_no_network_whatever_its_code_tries(shop: World, tmp_path: 
         assert done.code == 0 and done.json[0]["ok"], done.all
         with pytest.raises(TimeoutError):
             listener.accept()
+
+
+def test_a_recording_that_asks_for_nothing_is_said_to_show_next_to_nothing(shop: World) -> None:
+    shop.write("idle.py", AGENT.replace('cost = await ctx.tool("price", item=task)', "return 1"))
+    assert shop.ring0("run", "idle.py", "x").code == 0
+    assert shop.ring0("export", "run", "last", "-o", "idle.r0").code == 0
+    assert "next to nothing" in shop.ring0("test", "idle.r0").out

@@ -145,6 +145,10 @@ def test(
             mark = ("✓ ", "green") if one.ok else ("✗ ", "red")
             told = f"  {one.matched} of {one.calls} calls matched  "
             out.print(text(mark, (one.run, "bold cyan"), told, (line(path, 200), "dim")))
+            if not one.calls:
+                out.print(
+                    text(("  It never asked for anything: this shows next to nothing.", "yellow"))
+                )
     if bad:
         path, first = bad[0]
         raise ReplayDiverged(
