@@ -41,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"RING0_TEST_REQUIRE names spiffe: there is no {module}")
     if "otel" in required and importlib.util.find_spec("opentelemetry.proto") is None:
         raise pytest.UsageError("RING0_TEST_REQUIRE names otel: `make optional` installs it")
+    if "go" in required and not (HERE.parent / ".venv-proof/bin/go").is_file():
+        raise pytest.UsageError("RING0_TEST_REQUIRE names go: `make proof` installs it")
     if "schemathesis" in required and importlib.util.find_spec("schemathesis") is None:
         raise pytest.UsageError(
             "RING0_TEST_REQUIRE names schemathesis: `make optional` installs it"
