@@ -10,6 +10,9 @@ import pytest
 
 from ring0 import limits
 
+# Before any folder's tests import them.
+pytest.register_assert_rewrite("conforming", "journals", "stories")
+
 HERE = Path(__file__).resolve().parent
 LONG = (
     "cli/test_cli_serve.py",
