@@ -67,7 +67,7 @@ proof:
 # Spans of real runs at Arize Phoenix, counted by asking it, offline: docs/observability.md. 900 MB.
 phoenix: optional
 	@$(PYTHON) -m venv .venv-phoenix
-	@.venv-phoenix/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r bench/rivals/phoenix.txt
+	@.venv-phoenix/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: --no-deps -r bench/rivals/phoenix.txt
 	@$(BIN)/python scripts/phoenix.py
 
 # Programs of other frameworks, unmodified, under ring0: docs/compatibility.md. Installs each client into
