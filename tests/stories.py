@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 import journal_forks
+import journal_memory
 import journal_orders
 import journal_storage
 import journals
@@ -241,4 +242,14 @@ async def tell(store: Store, run: str = "r-1", child: str = "r-2") -> None:
     await fire(store, run)
     for write in journal_storage.erased_run(f"{run}-e"):
         await store.append(write)
+    await remember(store, f"{run}-m")
     await store.flush()
+
+
+async def remember(store: Store, run: str) -> None:
+    """The part of the story that needs a scope's own key, and ids of what operators wrote."""
+    scope = journal_memory.scope_of(run)
+    for write in journal_memory.story(run, await store.scope_key(scope.owner)):
+        await store.append(write)
+    (passage,) = await store.records(scope, document="handbook.md")
+    await store.append(journal_memory.forgotten(passage.id, runs=(run,)))

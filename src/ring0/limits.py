@@ -1166,3 +1166,240 @@ WATCH_FIRST_S: Final = 60
 """After its start: who starts and stops one has other worries."""
 WATCH_EVERY_S: Final = 3_600
 WATCH_NICE: Final = 10
+
+# What is remembered (store): records, and what lies beside them.
+RECORD_CHARS_MAX: Final = 32 * KIB
+"""Of the text of one record."""
+RECORD_FIELD_CHARS_MAX: Final = 400
+"""Of whatever else a record says of itself: its role, key, session, subject, document …"""
+RECORD_TIME_US_MAX: Final = 10_000 * 366 * 24 * 3_600 * 1_000_000
+"""Before or after 1970, of whatever time a record tells of."""
+RECORD_PARENTS_MAX: Final = 512
+"""Records that one is said to be made of."""
+RECORD_SEEN_MAX: Final = 200
+"""Of what a run had recalled before it wrote a record: so many are shown with it."""
+RECORDS_PER_EVENT_MAX: Final = 1_000
+"""Written by one event, or forgotten."""
+RECORDS_PAGE_MAX: Final = 1_000
+"""Handed out at once."""
+RECORDS_LOADED_AT_ONCE: Final = 2_000
+"""Of a scope's index, or vectors dropped: what else is to be done has its turn after it."""
+BUSY_TIMEOUT_MS: Final = 5_000
+"""For how long SQLite waits for another program that holds the journal."""
+WIPED_PAGES_AT_ONCE: Final = 16_384
+"""Of the file that are looked through for what was forgotten, before another write's turn."""
+
+# Memory for agents that know nothing of it (kernel/agent/config_memory.py, gateway).
+DOOR_WINDOW_TOKENS_MIN: Final = 1_000
+DOOR_WINDOW_TOKENS_MAX: Final = 10_000_000
+"""Of a conversation at a model door, by our estimate."""
+WINDOW_BLOCK_SHARE: Final = 4
+"""What stands in the place of older turns takes at most one part in so many of the window."""
+WINDOW_CUT_SHARE: Final = 2
+"""Once a conversation is over its window, its newest turns keep one part in so many: it is cut
+seldom, and what stands before stays the same for a while."""
+WINDOW_MEDIA_TOKENS: Final = 1_600
+"""Of an image, a sound or a file in a conversation, whatever its bytes."""
+WINDOW_QUOTING_CHARS: Final = 600
+"""What it takes to say that a text is quoted, and its marks."""
+RECALLED_CHARS_MAX: Final = 12_000
+"""Of the records together that are quoted into one question."""
+FAILURES_RECALLED_MAX: Final = 20
+"""Of one fingerprint: so many are counted; behind that it says "or more"."""
+FAILURE_QUOTED_CHARS_MAX: Final = 400
+FAILURE_ARGS_CHARS_MAX: Final = 2_000
+CONSOLIDATE_CALLS: Final = 10_000
+CONSOLIDATE_WALL_S: Final = 6 * 3_600
+CONSOLIDATE_COMPARED_MAX: Final = 50_000
+"""Records of a scope, the newest, of which is found out which say the same."""
+CONSOLIDATE_MERGED_AT_ONCE: Final = 200
+CONSOLIDATE_PAGE_RECORDS: Final = 40
+CONSOLIDATE_PAGE_CHARS: Final = 24_000
+CONSOLIDATE_TEXT_CHARS: Final = 4_000
+"""Of one record, as a model reads it."""
+CONSOLIDATE_FACTS_PER_PAGE_MAX: Final = 40
+CONSOLIDATE_ANSWER_TOKENS: Final = 4_000
+SCOPES_KEPT_MAX: Final = 10_000
+"""Of which a kernel knows by heart how far they are consolidated."""
+CONSOLIDATE_RECORDS_MIN: Final = 5
+CONSOLIDATE_RECORDS_MAX: Final = 100_000
+"""New ones, after which a scope is consolidated."""
+
+# Memory by calls and by operators (kernel/memory/).
+MEMORY_SUBJECT_CHARS_MAX: Final = 200
+"""Of a fact's subject, and of its predicate."""
+MEMORY_SOURCES_MAX: Final = 64
+"""Records that one fact names as what it came of."""
+MEMORY_IDS_PER_CALL_MAX: Final = 50
+MEMORY_KEY_CHARS_MAX: Final = 200
+MEMORY_WHY_CHARS_MAX: Final = 500
+EXPLAINED_RECORDS_MAX: Final = 200
+"""Of what a record came of, and of what came of it."""
+FACTS_OF_A_SLOT_MAX: Final = 50
+"""Facts of one subject and predicate that are looked at, to tell whether they are disputed."""
+DIRECTIVES_MAX: Final = 100
+"""That stand for one agent and principal: each is in every context."""
+DIRECTIVE_CHARS_MAX: Final = 2_000
+FORGOTTEN_AT_ONCE_MAX: Final = 100_000
+"""Records of one receipt, with all that was made of them."""
+FORGET_PLAN_SHOWN_MAX: Final = 200
+RESTORED_FACTS_MAX: Final = 10_000
+"""Of a scope, that what is quarantined had superseded."""
+EXCHANGE_SIZE_BYTES_MAX: Final = 256 * MIB
+EXCHANGE_RECORDS_MAX: Final = 200_000
+EXCHANGE_LINE_BYTES_MAX: Final = 256 * KIB
+EXCHANGE_PAGE_RECORDS: Final = 200
+"""Records that are handed to the kernel at once."""
+EXCHANGE_PAGE_BYTES_MAX: Final = 1 * MIB
+EXCHANGE_DEPTH_MAX: Final = 64
+"""Of lists and objects in each other, in a file that is imported."""
+MEMORY_LISTED_MAX: Final = 1_000
+
+# Recall (store/terms.py, memory/index/, memory/recall.py).
+TERMS_TEXT_CHARS_MAX: Final = 64 * KIB
+"""Of one text: its words behind that aren't indexed."""
+EMBEDDED_PREVIOUS_CHARS: Final = 300
+"""Of what was said before it, in the text that is embedded of a record."""
+EMBEDDED_ALONE_CHARS: Final = 800
+"""A text that is longer is embedded without what was said before it."""
+QUERY_DATES_MAX: Final = 8
+SCOPE_INDEXES_SIZE_BYTES_MAX: Final = 768 * MIB
+"""Of the indexes of all scopes in memory; who wasn't asked for longest goes first, and is made
+again from the store."""
+SCOPE_INDEX_THREAD_RECORDS_MIN: Final = 4_000
+"""A scope of so many is searched off the loop."""
+RECALL_CANDIDATES: Final = 100
+"""Of the fusion, which the ranker puts in order."""
+RECALL_LOOKED_AT_MAX: Final = 3_200
+"""Where what is proposed is gone meanwhile."""
+
+# Documents (memory/documents, kernel/memory/ingesting.py).
+DOCUMENT_SIZE_BYTES_MAX: Final = 16 * MIB
+"""Of one file."""
+DOCUMENT_PIECE_SIZE_BYTES: Final = 512 * KIB
+"""A file comes to the kernel in pieces: each is a request, in Base64."""
+DOCUMENT_UPLOADS_MAX: Final = 4
+"""Files of which some pieces have come; the one that has waited longest makes room."""
+DOCUMENT_NAME_CHARS_MAX: Final = 200
+DOCUMENT_PARSE_S_MAX: Final = 60
+DOCUMENT_CPU_S_MAX: Final = 40
+DOCUMENT_MEMORY_BYTES: Final = 768 * MIB
+DOCUMENT_TMP_BYTES: Final = 1 * MIB
+"""Its parser writes no file."""
+DOCUMENT_PROCESSES_MAX: Final = 4
+DOCUMENT_OUTPUT_SIZE_BYTES_MAX: Final = 48 * MIB
+"""All that a parser says of one file."""
+DOCUMENT_BLOCK_CHARS_MAX: Final = 32 * KIB
+"""Of what a parser says at once; what is longer goes out in parts."""
+DOCUMENT_BLOCKS_MAX: Final = 200_000
+DOCUMENT_PASSAGES_MAX: Final = 20_000
+DOCUMENT_RECORDS_AT_ONCE: Final = 200
+"""Passages of one transaction: other writes get their turn between two."""
+DOCUMENT_HEADING_CHARS_MAX: Final = 120
+DOCUMENT_HEADINGS_MAX: Final = 6
+"""Levels that are kept."""
+DOCUMENT_TITLE_CHARS_MAX: Final = 200
+"""A longer line is no heading, whatever stands beneath it."""
+DOCUMENT_PAGES_MAX: Final = 5_000
+DOCUMENT_OUTLINE_MAX: Final = 5_000
+"""Entries of a PDF's outline that are read."""
+DOCUMENT_COLUMNS_MAX: Final = 1_000
+DOCUMENT_UNPACKED_SIZE_BYTES_MAX: Final = 64 * MIB
+"""Of what is compressed in a file."""
+DOCUMENTS_SKIPPED_SHOWN_MAX: Final = 10
+DOCUMENT_FAULT_CHARS_MAX: Final = 400
+"""Of a parser's own words, which are as hostile as the file."""
+DOCUMENT_FILES_MAX: Final = 10_000
+"""Of one command."""
+PASSAGE_SIZE_BYTES_TARGET: Final = 1_200
+"""In UTF-8, where about four bytes are a token in every script: some 300 of them."""
+PASSAGE_SIZE_BYTES_MAX: Final = 1_600
+PASSAGE_OVERLAP_BYTES: Final = 200
+"""Of a paragraph that had to be cut: said again in its next part."""
+
+# Vectors of texts (memory/embedding, kernel/memory/embedders.py, kernel/memory/indexing.py).
+EMBEDDING_TEXT_CHARS_MAX: Final = 2_000
+"""Of a text: what is behind them has no part in its vector (nor have more than 256 tokens)."""
+EMBEDDING_BATCH_TEXTS_MAX: Final = 16
+EMBEDDING_BATCH_CHARS_MAX: Final = 4_000
+"""Asked at once, unless one text alone has more: a query waits behind them at most."""
+EMBEDDING_JOBS_MAX: Final = 10_000
+"""Batches that wait."""
+EMBEDDING_TIMEOUT_S: Final = 30
+EMBEDDING_ERROR_CHARS_MAX: Final = 300
+EMBEDDER_START_S: Final = 60
+"""With the first batch, on a machine at work."""
+EMBEDDER_IDLE_S: Final = 300
+"""Then its process ends, until it is asked again."""
+EMBEDDER_FAILURES_MAX: Final = 3
+"""In a row; then it rests."""
+EMBEDDER_REST_S: Final = 60
+EMBEDDER_MEMORY_BYTES: Final = 1024 * MIB
+EMBEDDER_THREADS_MAX: Final = 64
+"""Of its process: the libraries make some a core, whatever they are told."""
+INDEXING_PAGE_RECORDS: Final = 64
+"""Between two looks at what else is to be done."""
+INDEXING_VECTORS_AFTER_S: Final = 5
+"""After its start a kernel makes vectors of less than such a page: many do their work in less, and
+need no process for it."""
+INDEXING_WAIT_S: Final = 2
+"""After which it looks by itself whether there is something new."""
+INDEXING_SHARE: Final = 2
+"""Of its time, one part in so many is work: the rest is everybody else's."""
+INDEXING_REST_S_MAX: Final = 1
+INDEXING_COUNT_PAGES: Final = 50
+"""After which it is counted whether a new model has as many vectors as the one before."""
+VECTORS_LOADED_AT_ONCE: Final = 4_096
+"""From the store into a vector store."""
+VECTOR_SCOPES_OPEN_MAX: Final = 64
+"""Of a vector store on disk."""
+
+# The window of a model (`memory/`): working set, ledgers, assembly, compaction.
+WORKING_LINE_CHARS_MAX: Final = 400
+"""Of a step, a constraint or a question."""
+PLAN_STEPS_MAX: Final = 128
+WORKING_ITEMS_MAX: Final = 32
+"""Constraints; questions. Half of them may come of what nobody vouches for, half of the rest."""
+LEDGER_LINES_MAX: Final = 48
+"""The newest, shown one by one; what is older is counted."""
+LEDGER_ARGS_CHARS_MAX: Final = 160
+LEDGER_FINGERPRINT_CHARS: Final = 4
+MESSAGE_OVERHEAD_TOKENS: Final = 8
+"""What a message takes beside its text."""
+ASSEMBLY_BUDGET_TOKENS_MIN: Final = 128
+ASSEMBLY_BUDGET_TOKENS_MAX: Final = 4_000_000
+ASSEMBLY_CANDIDATES_MAX: Final = 256
+"""Records that compete for the window."""
+ASSEMBLY_TURNS_MAX: Final = 10_000
+"""Of a caller's conversation, counted in one assembly."""
+ASSEMBLY_DIRECTIVES_MAX: Final = 200
+"""Loaded into one window, the newest."""
+MANIFEST_ENTRIES_MAX: Final = 1_000
+"""Of one assembly, told one by one."""
+SUMMARY_CHARS_MAX: Final = 16_000
+"""Of what a model says for the turns that leave its window."""
+EXTRACT_CHARS_MAX: Final = 3_000
+"""Of what the kernel takes from those turns where no model sums them up."""
+EXTRACT_LINE_CHARS_MAX: Final = 200
+COMPACTIONS_READING_MAX: Final = 8
+"""In a row, with no effect and no step done between, while something new was read each time."""
+COMPACTION_TURNS_MAX: Final = 400
+"""Turns that a summary is made of, the newest."""
+WINDOW_TURN_MS: Final = 2
+"""Between two looks at whether the change of a window before this one is on record."""
+RUNS_LIVE_WINDOWS_MAX: Final = 4_096
+"""Runs of which the kernel knows which change of the window came last."""
+RECALL_NEAR_RECORDS: Final = 1_000
+"""Asked of a vector store on disk, for one query."""
+LANCE_INDEX_ROWS: Final = 200_000
+"""Of one owner, from which on a search on disk is approximate: below, looking at all is quick."""
+LANCE_PROBES: Final = 40
+"""Of an index's parts that a search looks at."""
+LANCE_TIDY_PUTS: Final = 64
+"""After which the small files that they left become one."""
+WINDOW_TOKENS_MIN: Final = 512
+"""Of the window that `ctx.loop` keeps."""
+WINDOW_KEPT_PERCENT: Final = 60
+"""Of it, what is filled when older turns leave it: the rest is for the turns to come."""
+SUMMARY_TOKENS_MAX: Final = 1_024
+"""Of the answer of a model that is asked to sum up."""

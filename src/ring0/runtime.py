@@ -61,6 +61,8 @@ POINTS: Final = (
     "message.sent",
     "message.received",
     "budget.raised",
+    # A run's window: its summary is made, and nothing of it is written.
+    "window.compacts",
 )
 """Where `Runtime.reached` is called: each moment after which a crash finds something else on disk,
 or outside. `make crash` kills a kernel at every one."""

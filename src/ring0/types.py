@@ -292,6 +292,22 @@ class Grant(Frozen, frozen=True, kw_only=True):
     labels only worse."""
 
 
+class MemorySettings(Frozen, frozen=True, kw_only=True):
+    """What the kernel does with memory for an agent that knows nothing of it."""
+
+    tools: bool = False
+    """Tools of memory at the run's MCP door."""
+    recall: int = 0
+    """Records that are quoted into each question at the model doors; 0: none."""
+    window_tokens: int = 0
+    """What a conversation may have there; older turns make room. 0: as much as it has."""
+    consolidate_after: int = 0
+    """After so many new records; 0: not by their number."""
+    consolidate_daily: bool = False
+    consolidate_model: str = ""
+    """Which of its models reads what is new, and states facts; empty: none."""
+
+
 class AgentManifest(Frozen, frozen=True, kw_only=True):
     """An agent: how to start it, what it may ask for, its limits, its sandbox."""
 
@@ -316,6 +332,7 @@ class AgentManifest(Frozen, frozen=True, kw_only=True):
     priority: Annotated[int, msgspec.Meta(ge=0, le=limits.PRIORITY_LAST)] = limits.PRIORITY_DEFAULT
     """0 goes first. A child never goes before its parent."""
     sandbox: SandboxProfile = SandboxProfile()
+    memory: MemorySettings = MemorySettings()
     folder: str = ""
     """Where the relative paths of this manifest begin."""
 
@@ -426,6 +443,13 @@ class CallKind(enum.StrEnum):
     TOOL = "tool"
     MEMORY_APPEND = "memory.append"
     MEMORY_RECALL = "memory.recall"
+    MEMORY_REMEMBER = "memory.remember"
+    MEMORY_SUPERSEDE = "memory.supersede"
+    MEMORY_FORGET = "memory.forget"
+    MEMORY_EXPLAIN = "memory.explain"
+    MEMORY_SET = "memory.set"
+    MEMORY_COMPACT = "memory.compact"
+    MEMORY_ASSEMBLE = "memory.assemble"
     SPAWN = "spawn"
     WAIT = "wait"
     SLEEP = "sleep"
@@ -923,18 +947,6 @@ class File(Frozen, frozen=True, kw_only=True):
     label: Label
 
 
-class Episode(Frozen, frozen=True, kw_only=True):
-    """What is remembered of a run: raw turns and results, searchable, scoped."""
-
-    run: str
-    seq: int
-    role: str
-    """`task`, `result`, `answer`, `note`."""
-    text: str
-    label: Label
-    at_us: int
-
-
 class Quarantine(Frozen, frozen=True, kw_only=True):
     """A row of the projection `quarantine`: a source that nothing is to rest on any more."""
 
@@ -947,9 +959,177 @@ class Quarantine(Frozen, frozen=True, kw_only=True):
     note: str = ""
 
 
+# --- memory ----------------------------------------------------------------------------------
+
+Owner = tuple[str, str, str]
+"""Whose memory, over all runs: tenant, principal, agent."""
+
+
 class Scope(Frozen, frozen=True, kw_only=True):
     """Whose memory. Required wherever memory is touched; there is no default and no wildcard."""
 
     tenant: str
     principal: str
     agent: str
+    run: str | None
+    """What that run wrote alone; None: of all its runs."""
+
+    def __post_init__(self) -> None:
+        if not (self.tenant and self.principal and self.agent) or self.run == "":
+            raise ValueError("a scope names a tenant, a principal and an agent; a run or None")
+
+    @property
+    def owner(self) -> Owner:
+        """Without its run."""
+        return (self.tenant, self.principal, self.agent)
+
+
+class MemoryKind(enum.StrEnum):
+    EPISODE = "episode"
+    """A turn or a result, as it was."""
+    FACT = "fact"
+    """Subject, predicate, value, and when it held."""
+    DIRECTIVE = "directive"
+    """A standing instruction of a person: never written through a run's handle."""
+    PROCEDURE = "procedure"
+    """How something is done: learnt by a run, and only proposed until a person approves it."""
+    PASSAGE = "passage"
+    """A part of a document."""
+    SUMMARY = "summary"
+    """What compaction made of turns."""
+
+
+class RecordState(enum.StrEnum):
+    CURRENT = "current"
+    PROPOSED = "proposed"
+    """A procedure that no person has approved."""
+    RETIRED = "retired"
+
+
+RECORD_TRANSITIONS: Final[dict[RecordState, frozenset[RecordState]]] = {
+    RecordState.PROPOSED: frozenset({RecordState.CURRENT, RecordState.RETIRED}),
+    RecordState.CURRENT: frozenset({RecordState.RETIRED}),
+    RecordState.RETIRED: frozenset(),
+}
+"""How a person may settle a procedure or a directive."""
+
+
+class NewRecord(Frozen, frozen=True, kw_only=True):
+    """A record that is to be written (store/records.py makes the event of it)."""
+
+    kind: MemoryKind
+    text: str
+    label: Label
+    role: str = ""
+    """`task`, `result`, `answer`, `note`, `failure`; of conversations: who spoke."""
+    state: RecordState = RecordState.CURRENT
+    happened_us: int = 0
+    """When what it tells of happened; 0: when it was recorded."""
+    key: str = ""
+    """Within scope and kind: the same key again is the same record, and nothing new is written."""
+    session: str = ""
+    """The thread that it belongs to; empty: its act."""
+    parents: tuple[str, ...] = ()
+    """Records that it was made of."""
+    subject: str = ""
+    predicate: str = ""
+    many: bool = False
+    """The predicate has many values at once: none supersedes another."""
+    valid_from_us: int = 0
+    valid_to_us: int = 0
+    """Of facts; 0: open."""
+    document: str = ""
+    place: str = ""
+    """Of passages: `handbook.md`, and `Refunds > Limits, lines 12-30` or `p. 3`."""
+    fingerprint: str = ""
+    """Of failures: of what was tried."""
+
+
+class Record(Frozen, frozen=True, kw_only=True):
+    """What is remembered, as the store hands it out: scoped, labelled, with what it came of."""
+
+    id: str
+    """`<act>#<seq>`, or `<act>#<seq>.<n>` where an event wrote more than one (n from 1)."""
+    kind: MemoryKind
+    tenant: str
+    principal: str
+    agent: str
+    act: str
+    """The run that wrote it, or an operator's act (`m-…`): ingest, import, a directive."""
+    seq: int
+    """Of the event that wrote it, in the run's journal or the kernel's."""
+    role: str
+    """`task`, `result`, `answer`, `note`, `failure`; of conversations: who spoke."""
+    text: str
+    """Of a fact: the value."""
+    label: Label
+    at_us: int
+    """When it was recorded."""
+    happened_us: int = 0
+    """When what it tells of happened; 0: when it was recorded."""
+    by: str = ""
+    """Who wrote it: the run's principal, or an operator."""
+    key: str = ""
+    session: str = ""
+    """The thread that it belongs to; a run's own turns: the run."""
+    parents: tuple[str, ...] = ()
+    """Records that it was made of, as its writer says."""
+    seen: tuple[str, ...] = ()
+    """Records that its run had recalled before it wrote this, the newest RECORD_SEEN_MAX of them.
+    Only `record` and `records_of` fill it in; `children_of` knows all of them."""
+    subject: str = ""
+    predicate: str = ""
+    many: bool = False
+    valid_from_us: int = 0
+    valid_to_us: int = 0
+    """When a fact held; 0: open."""
+    superseded_us: int = 0
+    superseded_by: str = ""
+    state: RecordState = RecordState.CURRENT
+    document: str = ""
+    place: str = ""
+    fingerprint: str = ""
+
+
+class Step(Frozen, frozen=True, kw_only=True):
+    """One step of a run's plan."""
+
+    text: str
+    status: Literal["todo", "doing", "done", "dropped"]
+    label: Label
+
+
+class Item(Frozen, frozen=True, kw_only=True):
+    """One line of a run's working set."""
+
+    text: str
+    label: Label
+
+
+class WorkingSet(Frozen, frozen=True, kw_only=True):
+    """What a model keeps of its run, beside what the kernel keeps of it (goal, ledgers)."""
+
+    plan: tuple[Step, ...] = ()
+    constraints: tuple[Item, ...] = ()
+    questions: tuple[Item, ...] = ()
+
+
+class Window(Frozen, frozen=True, kw_only=True):
+    """A row of the projection `window`: where compaction stands in a run."""
+
+    run: str
+    upto_seq: int = 0
+    """The summary tells of what was written up to here."""
+    summary: str = ""
+    """The record that tells it."""
+    working: str = ""
+    """Address of the `WorkingSet`; empty: none."""
+    label: Label | None = None
+    """Of the working set."""
+    version: int = 0
+    """Raised whenever any of it changes."""
+    compactions: int = 0
+    progress: str = ""
+    """Digest of effects and plan, at the last compaction."""
+    fruitless: int = 0
+    """How many of the last compactions, in a row, found the same progress as the one before."""

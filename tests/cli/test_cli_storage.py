@@ -6,7 +6,6 @@ import os
 import sqlite3
 from pathlib import Path
 
-import pytest
 from cli_world import World
 from serving_world import counting, daemon, journal
 
@@ -72,9 +71,9 @@ def test_a_damaged_archive_is_told_and_nothing_comes_back(world: World) -> None:
     assert told.code != 0 and "not the file that was written" in told.err and "Do:" in told.err
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_what_can_not_be_is_told_in_words(world: World) -> None:
+    ran(world)
+    for arguments in (
         ("archive",),
         ("archive", "last", "--older", "1d"),
         ("archive", "--older", "soon"),
@@ -87,13 +86,11 @@ def test_a_damaged_archive_is_told_and_nothing_comes_back(world: World) -> None:
         ("quota", "", "1MB"),
         ("backup", "/proc/nowhere/x"),
         ("restore", "/nowhere"),
-    ],
-)
-def test_what_can_not_be_is_told_in_words(world: World, arguments: tuple[str, ...]) -> None:
-    ran(world)
-    done = world.ring0(*arguments)
-    assert done.code != 0 and "ring0: " in done.err + done.out, done.all
-    assert "Do:" in done.err or "→" in done.err or "  " in done.err, done.all
+    ):
+        done = world.ring0(*arguments)
+        assert done.code != 0 and "ring0: " in done.err + done.out, (arguments, done.all)
+        assert "Do:" in done.err or "→" in done.err or "  " in done.err, (arguments, done.all)
+    assert [row["state"] for row in world.ring0("ps", "--all", "--json").json["runs"]] == ["done"]
 
 
 def test_room_goes_back_and_a_quota_is_shown(world: World) -> None:

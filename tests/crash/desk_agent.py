@@ -24,6 +24,15 @@ def double(number: int) -> int:
     return 2 * number
 
 
+async def compacted(ctx: Context) -> str:
+    """The working set, as it was before a compaction and is after it."""
+    before = (await ctx.memory.assemble(8_000, recall=0))["text"].partition("# Working set")[2]
+    await ctx.memory.compact()
+    after = (await ctx.memory.assemble(8_000, recall=0))["text"].partition("# Working set")[2]
+    assert before and before == after, (before, after)
+    return after
+
+
 async def tried(ctx: Context, what: str, call) -> list[str]:
     """What an effect came to; one that was cut off and did not happen is no end of the run."""
     try:
@@ -50,6 +59,8 @@ async def desk(ctx: Context, task: str):
     order = json.loads(task)
     name, done, notes = order["name"], [], []
     child = await ctx.spawn(helper, name)
+    await ctx.memory.plan([f"{name}-{number}" for number in range(order["rounds"])])
+    sets = []
     await ctx.send(child, {"order": name})
     for number in range(order["rounds"]):
         entry = f"{name}-{number}"
@@ -64,6 +75,8 @@ async def desk(ctx: Context, task: str):
         await ctx.memory.recall(f"{entry} entered", k=3)
         await ctx.model([{"role": "user", "content": f"say {entry}"}])
         await tried(ctx, f"{entry}-nothing", ctx.tool("nothing", entry=entry))
+        await ctx.memory.step(number + 1)
+        sets.append(await compacted(ctx))
     signed = ctx.tool("vault.execute", statement=INSERT, parameters=[f"{name}-signed"])
     done += await tried(ctx, f"{name}-signed", signed)
     await ctx.ask_for_more(why=f"{name} has more to do", calls=10)
@@ -71,4 +84,4 @@ async def desk(ctx: Context, task: str):
     await ctx.sleep(1.2)
     helped = await child.wait()
     said = sorted(json.dumps(one.value, sort_keys=True) for one in (first, second))
-    return {"done": done, "helped": helped, "notes": notes, "said": said}
+    return {"done": done, "helped": helped, "notes": notes, "said": said, "sets": sets}

@@ -14,7 +14,7 @@ from ring0.runtime import Runtime
 from ring0.store import events as ev
 from ring0.store.events import decode_entry
 from ring0.store.sqlite import SqliteStore, open_store
-from ring0.types import Call, CallState, Effect, Run, RunState
+from ring0.types import Call, CallState, Effect, MemoryKind, Run, RunState, Scope
 
 LATE_US = int(CALM_S * 1_000_000)
 
@@ -98,10 +98,34 @@ async def _run(store: SqliteStore, run: Run, done: dict[str, bool]) -> list[str]
         heard = ["from the operator", {"from": name, "done": result["helped"]}]
         said = sorted(json.dumps(one, sort_keys=True) for one in heard)
         right = right and result["said"] == said
+        problems = await _window(store, run, result["sets"])
+        if problems:
+            return problems
     expected = [one if done.get(one) else f"{one}: not done" for one in wanted]
     if told != expected or not right:
         return [f"{run.id} ({run.agent}) came to {result}, with {sorted(files)}; {expected}"]
     return []
+
+
+async def _window(store: SqliteStore, run: Run, sets: list[str]) -> list[str]:
+    """Its compactions: each once, one range behind the other, each with its summary; and of what
+    the working set was, nothing is lost."""
+    entries = [entry async for entry in store.entries(run.id)]
+    ranges = [e.body for e in entries if isinstance(e.body, ev.WindowCompacted)]
+    begins = [1, *(one.upto_seq + 1 for one in ranges)]
+    window, working = await store.window(run.id), await store.working(run.id)
+    scope = Scope(tenant=run.tenant, principal=run.principal, agent=run.agent, run=run.id)
+    summaries = await store.records(scope, kinds=(MemoryKind.SUMMARY,))
+    wrong = [one.from_seq for one, begin in zip(ranges, begins, strict=False)
+             if one.from_seq != begin]  # fmt: skip
+    if len(ranges) != ROUNDS or wrong or len(summaries) != ROUNDS:
+        return [f"{run.id} was compacted {len(ranges)} times, with {len(summaries)} summaries"]
+    if window is None or working is None or window.upto_seq != ranges[-1].upto_seq:
+        return [f"{run.id} has lost its window"]
+    if [step.status for step in working[0].plan] != ["done"] * ROUNDS:
+        return [f"{run.id} has lost what is done: {working[0].plan}"]
+    lost = [n for n, told in enumerate(sets, 1) if told.count("[done]") != n]
+    return [f"{run.id}: the working set after compaction {n} is another" for n in lost]
 
 
 def _cut_offs(desks: Desks, store: SqliteStore, entry_of: dict[str, str], sums: Sums) -> None:

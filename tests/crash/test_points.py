@@ -106,6 +106,7 @@ async def test_a_kernel_killed_at_named_points_and_at_random_loses_and_doubles_n
     dice = random.Random(seed)
     if kills <= SHORT_KILLS_MAX:
         points = ["effect.begins", "group.committed", "approval.consumed", "kernel.buried"]
+        points.append("window.compacts")
         plan = [(point, 1) for point in points] + [("", 0)]
         worlds = [await life(tmp_path / "short", dice, plan, 1)]
     else:

@@ -14,7 +14,7 @@ from gateway_world import Doors, doors
 
 from ring0.models import Delta, ModelAnswer, ModelRequest, ToolCall
 from ring0.models.base import Part
-from ring0.types import AgentManifest, CallKind, ModelConfig
+from ring0.types import AgentManifest, CallKind, MemorySettings, ModelConfig
 
 FREE = ModelConfig(
     provider="openai",
@@ -115,8 +115,8 @@ async def asked(
     folder: Path, *turns: ModelAnswer | Exception, **fields: Any
 ) -> AsyncIterator[Asked]:
     folder.mkdir(exist_ok=True)
-    tools = fields.pop("tools", {})
-    manifest = AgentManifest(name="clerk", models={"default": FREE}, tools=tools)
+    tools, memory = fields.pop("tools", {}), fields.pop("memory", MemorySettings())
+    manifest = AgentManifest(name="clerk", models={"default": FREE}, tools=tools, memory=memory)
     async with doors(folder, manifest=manifest, **fields) as d:
         model = Model(*turns)
         driver: Any = d.w.kernel.gate.kinds[CallKind.MODEL].driver

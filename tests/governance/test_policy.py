@@ -23,7 +23,10 @@ def test_a_write_to_the_own_workspace_is_allowed():
     assert decide(mutates=False, own=True) == (ALLOW, ["own-workspace"])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CallKind if kind not in ("tool", "ask")])
+_ASKED = ("tool", "ask", "memory.forget")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CallKind if kind not in _ASKED])
 def test_every_other_kind_of_call_is_allowed_by_a_rule_with_a_reason(kind):
     verdict = DEFAULT.decide(question(action=kind.value, resource="x", mutates=False))
     assert verdict.kind is ALLOW
@@ -34,6 +37,12 @@ def test_more_budget_is_for_a_person_to_give():
     verdict = DEFAULT.decide(question(action="ask", resource="", mutates=False))
     assert verdict.kind is ASK
     assert [reason.rule for reason in verdict.reasons] == ["more-budget"]
+
+
+def test_what_is_forgotten_for_good_a_person_says_yes_to():
+    verdict = DEFAULT.decide(question(action="memory.forget", resource="", mutates=False))
+    assert verdict.kind is ASK
+    assert [reason.rule for reason in verdict.reasons] == ["forget"]
 
 
 def test_a_mutation_is_asked():

@@ -60,6 +60,22 @@ async def test_a_kill_returns_when_every_process_is_dead(tmp_path: Path, kernel:
     assert {(await kernel.store.run(row.id)).state for row in rows} == {RunState.CANCELLED}  # type: ignore[union-attr]
 
 
+async def test_a_kill_leaves_the_loop_waiting_at_no_descriptor_that_is_closed(
+    tmp_path: Path, kernel: Kernel
+) -> None:
+    """The next descriptor with its number would never be heard of: not the death of a process."""
+    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    await sleepers(kernel, tmp_path, 2)
+    before = len(selector.get_map())
+    await kernel.kill("agent", "sleeper", by="alice")
+    for fd in selector.get_map():
+        os.fstat(fd)
+    async with asyncio.timeout(10):
+        while kernel.runs._tasks:
+            await asyncio.sleep(0.01)
+    assert len(selector.get_map()) < before
+
+
 async def test_one_process_that_does_not_die_keeps_no_other_alive_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Kernel
 ) -> None:

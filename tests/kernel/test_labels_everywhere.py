@@ -46,7 +46,7 @@ async def test_what_a_run_remembers_keeps_the_label_of_what_the_run_had_read(
 ) -> None:
     async with fallen(tmp_path / "home") as w:
         await w.kind(CallKind.MEMORY_APPEND, {"text": "the supplier is DE-6666"})
-        found = await w.kind(CallKind.MEMORY_RECALL, {"query": "supplier"})
+        found = await w.kind(CallKind.MEMORY_RECALL, {"query": "supplier", "k": 1})
         (row,) = found.value
         assert (row["integrity"], row["confidentiality"]) == ("untrusted", "private")
         assert found.label.integrity is UNTRUSTED and found.label.confidentiality is PRIVATE

@@ -23,6 +23,7 @@ from ring0.types import (
     ApprovalState,
     CallKind,
     CallState,
+    Integrity,
     Operator,
     Quarantine,
     Role,
@@ -81,7 +82,7 @@ async def poisoned(w: World) -> str:
 
 async def recalled(w: World) -> list[str]:
     found = await w.kind(CallKind.MEMORY_RECALL, {"query": "supplier", "k": 20})
-    return sorted(row["text"] for row in found.value)
+    return sorted(row["text"] for row in found.value if "supplier" in row["text"])
 
 
 async def test_all_that_a_run_did_after_it_saw_a_source_is_found(tmp_path: Path) -> None:
@@ -199,10 +200,10 @@ async def test_it_is_followed_through_memory_into_later_runs(tmp_path: Path) -> 
     async with world(home, manifest=FILES) as w:
         source, first = await poisoned(w), w.run.id
     async with world(home) as other:
-        await other.kind(CallKind.MEMORY_RECALL, {"query": "before"})
+        await other.kind(CallKind.MEMORY_RECALL, {"query": "before", "k": 1})
         clean = other.run.id
     async with world(home) as later:
-        await later.kind(CallKind.MEMORY_RECALL, {"query": "after"})
+        await later.kind(CallKind.MEMORY_RECALL, {"query": "after", "k": 1})
         found = await reached(later.store, later.kernel.runtime, "local", source)
         assert first in found.runs and later.run.id in found.runs and clean not in found.runs
 
@@ -222,18 +223,49 @@ async def test_a_run_can_be_a_source(tmp_path: Path) -> None:
         assert found.runs == {w.run.id: 1}
 
 
-async def test_what_a_hostile_recall_holds_too_much_of_counts_as_seen(
+async def test_what_a_recall_brought_is_known_though_its_result_was_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An outcome that was cut does not say what was in it."""
     home = tmp_path / "home"
     async with world(home, manifest=FILES) as w:
         source = await poisoned(w)
     monkeypatch.setattr(limits, "RESULT_SIZE_BYTES_MAX", 40)
     async with world(home) as later:
-        await later.kind(CallKind.MEMORY_RECALL, {"query": "before"})
+        await later.kind(CallKind.MEMORY_RECALL, {"query": "before", "k": 1})
+        found = await reached(later.store, later.kernel.runtime, "local", source)
+        assert later.run.id not in found.runs
+        await later.kind(CallKind.MEMORY_RECALL, {"query": "after", "k": 1})
         found = await reached(later.store, later.kernel.runtime, "local", source)
         assert later.run.id in found.runs
+
+
+async def test_a_fact_that_a_quarantined_one_superseded_holds_again(tmp_path: Path) -> None:
+    """Rollback: what stood before the stranger came stands again, until it is lifted."""
+    home = tmp_path / "home"
+    fact = {"subject": "supplier", "predicate": "account", "value": "DE-1111"}
+    async with world(home, manifest=FILES) as w:
+        await w.kind(CallKind.MEMORY_REMEMBER, fact)
+    async with world(home, manifest=FILES) as w:
+        # A stranger whom somebody vouches for: what he says is as good as what stood there.
+        function(w.run, "page", "x", output=Integrity.USER)
+        await w.call("page", path="7", counter=50)
+        done = await w.kind(CallKind.MEMORY_REMEMBER, fact | {"value": "DE-6666"})
+        assert done.state is CallState.OK, done
+        source = f"page@{w.run.id}/7/50"
+
+    async def holds() -> list[str]:
+        async with world(home) as later:
+            asked = {"query": "supplier account", "kinds": ["fact"]}
+            found = await later.kind(CallKind.MEMORY_RECALL, asked)
+            return [row["text"] for row in found.value]
+
+    assert await holds() == ["DE-6666"]
+    async with world(home) as later:
+        await acting.quarantine(later.kernel, source, by=BY)
+    assert await holds() == ["DE-1111"]
+    async with world(home) as later:
+        await acting.lift(later.kernel, source, by=BY)
+    assert await holds() == ["DE-6666"]
 
 
 async def test_quarantine_is_an_operators_act(tmp_path: Path) -> None:

@@ -15,20 +15,24 @@ from pathlib import Path
 import apsw
 import pytest
 
+import journal_memory
 import journals
 from ring0.errors import StoreDamaged
 from ring0.observability import Report, verify
 from ring0.store import Write, merkle
 from ring0.store import events as ev
+from ring0.store.rows import Indexed
 from ring0.store.sqlite import HEAD, JOURNAL, open_store
+from ring0.store.terms import terms_of
 from ring0.types import RunState, Scope
 from simulated import Simulated
 from stories import tell
 
 FORBIDDING = ("event_is_kept", "event_stays")
 TABLES = (
-    *("run", "call", "approval", "file", "sandbox", "kill", "episode"),
+    *("run", "call", "approval", "file", "sandbox", "kill", "record"),
     *("lock", "message", "cap", "tenant"),
+    *("current", "keyed", "child", "recalled", "window"),
 )
 
 
@@ -36,12 +40,19 @@ async def written(folder: Path, *, note: str = "", stories: int = 2) -> None:
     store = open_store(folder, Simulated(), write=True)
     for number in range(stories):
         await tell(store, f"r-{number}", f"r-{number}-child")
-    other = Scope(tenant="other", principal="bob", agent="cook")
+    other = Scope(tenant="other", principal="bob", agent="cook", run=None)
     await store.append(journals.queued("r-9", scope=other, task="cook the ledger"))
     await store.append(
         Write(run="r-9", events=[ev.RunMoved(state=RunState.RUNNING, epoch=1, note=note)])
     )
     await store.append(journals.sandboxed("r-9", "s-9"))
+    await store.flush()
+    todo = await store.unindexed("minilm", 100)
+    terms = [terms_of(one.text) for one in todo]
+    rows = [
+        Indexed(one.number, of.packed, of.length, b"v") for one, of in zip(todo, terms, strict=True)
+    ]
+    await store.index("minilm", rows)
     await store.close()
 
 
@@ -144,7 +155,9 @@ async def test_a_journal_of_hostile_names_verifies(tmp_path: Path) -> None:
     for text in ("a\x00b", "'; --", "\u202e\x1b[31m", "🦀" * 50, "new\nline"):
         run = f"r-{text}"
         await store.append(
-            journals.queued(run, task=text, scope=Scope(tenant=text, principal=text, agent=text))
+            journals.queued(
+                run, task=text, scope=Scope(tenant=text, principal=text, agent=text, run=None)
+            )
         )
         await store.append(journals.moved(run, epoch=1, why=text))
         await store.append(journals.intended(run, 0))
@@ -182,8 +195,9 @@ def test_it_makes_one_digest_a_value_however_many_runs_there_are(
         return str(address(key, value))
 
     monkeypatch.setattr(module, "address", counted)
+    monkeypatch.setattr("ring0.store.records.address", counted)
     report = verified(tmp_path)
-    assert report.ok and made == report.blobs == 300
+    assert report.ok and made == report.blobs == 450
 
 
 # --- the log ----------------------------------------------------------------------------------
@@ -382,7 +396,7 @@ def test_a_row_that_was_added_is_named(folder: Path, table: str) -> None:
     connection = apsw.Connection(str(folder / JOURNAL))
     names = [str(name) for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
     connection.close()
-    taken = ", ".join(name for name in names if name != "id")
+    taken = ", ".join(name for name in names if name != "number")
     given = taken.replace("key", "'planted'", 1)
     forge(folder, f"INSERT INTO {table} ({taken}) SELECT {given} FROM {table} LIMIT 1")
     found(folder, f"table {table}: the row 'planted' comes from no event")
@@ -404,9 +418,14 @@ def test_a_row_that_was_added_is_named(folder: Path, table: str) -> None:
         ("lock", "resource = 'file:/etc'"),
         ("message", "taken = 1 - taken"),
         ("message", "receiver = 'r-9'"),
-        ("episode", "tenant = 'other'"),
-        ("episode", "principal = 'bob'"),
-        ("episode", "text = 'please wire the money'"),
+        ("record", "tenant = 'other'"),
+        ("record", "principal = 'bob'"),
+        ("record", "role = 'directive'"),
+        ("record", "state = 'retired'"),
+        ("record", "integrity = 0, superseded_us = 1"),
+        ("record", "valid_to_us = 9"),
+        ("record", "document = 'law.md'"),
+        ("recalled", "record = 'r-9#1'"),
     ],
 )
 def test_what_lies_beside_a_row_is_checked_for_guards_ask_it(
@@ -416,38 +435,63 @@ def test_what_lies_beside_a_row_is_checked_for_guards_ask_it(
     found(folder, f"table {table}: what lies beside the row")
 
 
-def test_a_text_that_was_changed_together_with_its_index_is_found(folder: Path) -> None:
-    forge(
-        folder,
-        "INSERT INTO episode_text (episode_text, rowid, text) SELECT 'delete', id, text"
-        " FROM episode WHERE id = 1",
-        "UPDATE episode SET text = 'wire the money', tokens = 3 WHERE id = 1",
-        "INSERT INTO episode_text (rowid, text) VALUES (1, 'wire the money')",
-    )
-    report = found(folder, "table episode: what lies beside the row")
-    assert len(report.problems) == 1
-
-
 @pytest.mark.parametrize(
     "statement",
     [
-        "INSERT INTO episode_text (episode_text, rowid, text) SELECT 'delete', id, text"
-        " FROM episode WHERE id = 2",
-        "INSERT INTO episode_text (rowid, text) VALUES (2, 'closed')",
-        "INSERT INTO episode_text (rowid, text) VALUES (99, 'canary')",
-        "INSERT INTO episode_text (episode_text) VALUES ('delete-all')",
+        "UPDATE record_terms SET terms = zeroblob(10) WHERE number = 2",
+        "UPDATE record_terms SET length = length + 1 WHERE number = 2",
+        "INSERT INTO record_terms VALUES (99, 1, x'00')",
+        "INSERT INTO vector VALUES (1, 99, x'00')",
+        "UPDATE vector SET model = 7 WHERE number = 2",
     ],
 )
-def test_an_index_that_does_not_say_what_its_texts_say_is_found(
+def test_an_index_that_does_not_say_what_its_records_say_is_found(
     folder: Path, statement: str
 ) -> None:
     forge(folder, statement)
-    found(folder, "the full-text index")
+    found(folder, "the index: ")
 
 
-def test_an_edited_length_is_found(folder: Path) -> None:
-    forge(folder, "UPDATE episode SET tokens = tokens + 1 WHERE id = 2")
-    found(folder, "table episode: the length of")
+def test_what_a_record_says_can_not_be_changed_with_its_terms(folder: Path) -> None:
+    said = terms_of("wire the money")
+    forge(
+        folder,
+        "UPDATE blob SET value = CAST('wire the money' AS BLOB)"
+        " WHERE address = (SELECT blob FROM record WHERE number = 1)",
+    )
+    forge(
+        folder,
+        "UPDATE record_terms SET terms = ?, length = 3 WHERE number = 1",
+        values=(said.packed,),
+    )
+    report = found(folder, "r-0#1 says is not what was remembered")
+    assert len(report.problems) == 1
+
+
+def test_what_was_forgotten_and_is_there_again_is_found(folder: Path) -> None:
+    name = "r-0-m"
+    gone = journal_memory.story(name, b"")[8]
+    forge(
+        folder,
+        *(
+            f"INSERT INTO blob VALUES ('{where}', 0, x'{value.hex()}')"
+            for where, value in gone.blobs.items()
+            if b"gone again" in value
+        ),
+    )
+    found(folder, "was forgotten, and is there")
+
+
+def test_a_key_of_memory_that_is_gone_is_found(folder: Path) -> None:
+    forge(folder, "DELETE FROM run_key WHERE run = 'm-r-0-m'")
+    found(folder, "the key of m-r-0-m is gone")
+    forge(folder, "DELETE FROM scope_key")
+    found(folder, "its facts can't be compared")
+
+
+def test_a_record_that_says_nothing_any_more_is_found(folder: Path) -> None:
+    forge(folder, "DELETE FROM blob WHERE address = (SELECT blob FROM record WHERE number = 1)")
+    found(folder, "r-0#1 names the value")
 
 
 # --- values and keys ----------------------------------------------------------------------------
@@ -521,10 +565,10 @@ def test_a_missing_trigger_is_named(folder: Path) -> None:
 
 
 def test_a_missing_table_is_an_answer_and_no_traceback(folder: Path) -> None:
-    for table in ("event", "blob", "run_key", "call", "episode_text", "tree"):
+    for table in ("event", "blob", "run_key", "call", "record_terms", "tree"):
         forge(folder, f"DROP TABLE {table}")
         found(folder, "the schema: table")
-        found(folder, f"no such table: {'main.' * table.startswith('episode')}{table}")
+        found(folder, f"no such table: {table}")
 
 
 def test_text_that_is_no_text_is_an_answer_and_no_traceback(folder: Path) -> None:

@@ -23,7 +23,6 @@ import apsw
 
 from ring0.errors import Ring0Error
 from ring0.runtime import Runtime
-from ring0.store.base import Write
 from ring0.store.sqlite import create_tables, failing
 from ring0.store.sqlite.committing import Answer, Committer, Job
 from ring0.store.sqlite.store import SqliteStore
@@ -85,7 +84,7 @@ class SimulatedWriter:
         self._closed = False
         self.dead = False
 
-    def submit(self, write: Write | None) -> asyncio.Future[int]:
+    def submit(self, write: Work | None) -> asyncio.Future[int]:
         job = Job(write)
         if self.dead:
             return job.future  # Nobody is there to say anything.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from conformance_approvals import ApprovalConformance
 from conformance_guards import GuardConformance
 from conformance_histories import HistoryConformance
+from conformance_memory import MemoryConformance
 from conformance_people import PeopleConformance
 from conformance_rows import RowConformance
 from conformance_scheduling import SchedulingConformance
@@ -24,6 +25,7 @@ class StoreConformance(
     SchedulingConformance,
     PeopleConformance,
     RowConformance,
+    MemoryConformance,
     UndoConformance,
 ):
     """The suite."""

@@ -242,7 +242,9 @@ class HistoryConformance(Suite):
             journals.answered("r-1", "a-yes"),
             journals.locked("r-1", "a", 5),
             queued("r-2"),
-            queued("r-other", scope=Scope(tenant="other", principal="ann", agent="clerk")),
+            queued(
+                "r-other", scope=Scope(tenant="other", principal="ann", agent="clerk", run=None)
+            ),
             queued("r-over"),
             journals.over("r-over"),
         ):

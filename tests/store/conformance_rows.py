@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from conforming import (
     HOSTILE,
     Suite,
     assert_rows_say_what_the_journal_says,
-    episodes,
     refuses,
 )
 
 import journals
-from journals import SCOPE, key_of, queued, row_of
+from journals import key_of, queued, row_of
 from ring0 import limits
 from ring0.errors import StoreDamaged
 from ring0.store import GuardFailed, Store, Write, WriteImpossible, base
@@ -55,7 +52,9 @@ class RowConformance(Suite):
         await store.append(queued("r-mid", parent=await row_of(store, "r-top"), budget=small))
         await store.append(queued("r-leaf", parent=await row_of(store, "r-mid"), budget=small))
         await store.append(queued("r-same-agent"))
-        await store.append(queued("r-else", scope=Scope(tenant="b", principal="ann", agent="cook")))
+        await store.append(
+            queued("r-else", scope=Scope(tenant="b", principal="ann", agent="cook", run=None))
+        )
         await store.append(journals.killed(scope, target, await store.kill_generation() + 1))
         seen = await store.kill_generation()
         await store.append(queued("r-later", kill_seen=seen))
@@ -191,7 +190,7 @@ class RowConformance(Suite):
     async def test_hostile_strings_come_back_as_they_were(self, store: Store) -> None:
         for number, text in enumerate(HOSTILE):
             run = f"r-{number}{text[:200]}"
-            scope = Scope(tenant=text, principal=text, agent=text)
+            scope = Scope(tenant=text, principal=text, agent=text, run=None)
             await store.append(queued(run, task=text, scope=scope))
             await store.append(journals.moved(run, epoch=1, why=text))
             await store.append(journals.intended(run, 0))
@@ -207,73 +206,3 @@ class RowConformance(Suite):
             assert (await store.calls(run))[0].id == f"{run}/0/0"
             assert (await store.approvals(run=run))[0].id == f"a-{run}"
         await assert_rows_say_what_the_journal_says(store)
-
-    # --- candidates for recall ------------------------------------------------------------------
-
-    async def test_candidates_come_with_lengths_and_counts_of_their_scope(
-        self, store: Store
-    ) -> None:
-        texts = ["Refund the refund, Zoë!", "foo_bar: refunds", '{"a": [1, 2, 3]}', "nothing"]
-        for write in episodes("r-1", texts, SCOPE):
-            await store.append(write)
-        await store.flush()
-        found = await store.candidates(SCOPE, ["refund", "zoe", "1", "absent"], 10)
-        assert [c.episode.text for c in found.found] == [texts[2], texts[1], texts[0]]
-        assert [c.length for c in found.found] == [4, 3, 4]
-        assert [c.frequencies for c in found.found] == [(0, 0, 1, 0), (1, 0, 0, 0), (2, 1, 0, 0)]
-        assert found.episodes == 4 and found.episodes_with == (2, 1, 1, 0)
-        assert found.length_mean == (4 + 3 + 4 + 1) / 4
-        first = found.found[-1].episode
-        assert (first.run, first.role, first.label) == ("r-1", "result", journals.UNTRUSTED)
-
-    async def test_only_the_newest_candidates_are_given(self, store: Store) -> None:
-        for write in episodes("r-1", [f"refund {n}" for n in range(9)], SCOPE):
-            await store.append(write)
-        await store.flush()
-        found = await store.candidates(SCOPE, ["refund"], 3)
-        assert [c.episode.text for c in found.found] == ["refund 8", "refund 7", "refund 6"]
-        assert found.episodes_with == (9,)
-
-    async def test_nothing_of_another_scope_is_found_or_moves_a_number(self, store: Store) -> None:
-        mine = ["refund for Zoë", "the ledger of May", "refund refund"]
-        for write in episodes("r-1", mine, SCOPE):
-            await store.append(write)
-        await store.flush()
-        questions = [["refund"], ["ledger", "refund"], ["zoë"], ["of may"], ["canary"]]
-        before = [await store.candidates(SCOPE, asked, 50) for asked in questions]
-        others = [
-            Scope(tenant="other", principal="ann", agent="clerk"),
-            Scope(tenant="acme", principal="bob", agent="clerk"),
-            Scope(tenant="acme", principal="ann", agent="cook"),
-            Scope(tenant="acme\x00", principal="ann", agent="clerk"),
-            Scope(tenant="ACME", principal="ann", agent="clerk"),
-            Scope(tenant="", principal="", agent=""),
-            Scope(tenant="%", principal="%", agent="%"),
-        ]
-        dice = random.Random(5)
-        for number, scope in enumerate(others):
-            texts = [" ".join(dice.choices(["refund", "zoë", "canary", "may"], k=9))] * 8
-            for write in episodes(f"r-other-{number}", texts, scope):
-                await store.append(write)
-        await store.flush()
-        assert [await store.candidates(SCOPE, asked, 50) for asked in questions] == before
-        for scope in others:
-            found = await store.candidates(scope, ["ledger"], 50)
-            assert found.found == () and found.episodes == 8
-
-    @pytest.mark.parametrize(
-        "term", [*HOSTILE, "", '"', "a AND", "*", "text:x", "-x", "___", "\ud800"]
-    )
-    async def test_no_term_is_syntax(self, store: Store, term: str) -> None:
-        for write in episodes("r-1", ["refund", "AND OR NOT NEAR text"], SCOPE):
-            await store.append(write)
-        await store.flush()
-        found = await store.candidates(SCOPE, [term], 10)
-        assert len(found.episodes_with) == 1
-        both = await store.candidates(SCOPE, [term, "refund"], 10)
-        texts = [candidate.episode.text for candidate in both.found]
-        assert ("refund" in texts) == ("\ud800" not in term)
-        assert all(len(candidate.frequencies) == 2 for candidate in both.found)
-
-    async def test_no_terms_find_nothing(self, store: Store) -> None:
-        assert (await store.candidates(SCOPE, [], 10)).found == ()

@@ -229,9 +229,9 @@ class SchedulingConformance(Suite):
         await store.close()
 
     async def test_locks_are_listed_by_tenant_and_by_run_and_kept_apart(self, store: Store) -> None:
-        tenants = ["acme", "acme\nx", "acm", ""]
+        tenants = ["acme", "acme\nx", "acm", " "]
         for number, tenant in enumerate(tenants):
-            scope = Scope(tenant=tenant, principal="ann", agent="clerk")
+            scope = Scope(tenant=tenant, principal="ann", agent="clerk", run=None)
             await store.append(queued(f"r-{number}", scope=scope))
             lock = journals.locked(f"r-{number}", "x\ny", number + 1, tenant=tenant)
             await store.append(lock)
@@ -334,7 +334,7 @@ class SchedulingConformance(Suite):
         await store.append(journals.intended("r-1", 0))
         await store.append(journals.asked("r-1", "a-1", 7))
         await store.append(
-            queued("r-else", scope=Scope(tenant="b", principal="bob", agent="clerk"))
+            queued("r-else", scope=Scope(tenant="b", principal="bob", agent="clerk", run=None))
         )
         row = await row_of(store, "r-1")
         used = row.events if "EVENTS" in bound else row.stored_bytes
@@ -370,7 +370,9 @@ class SchedulingConformance(Suite):
         monkeypatch.setattr(limits, "TENANT_EVENTS_MAX", 1)
         with pytest.raises(LimitReached, match="The tenant 'acme'"):
             await store.append(queued("r-2"))
-        await store.append(queued("r-3", scope=Scope(tenant="b", principal="ann", agent="clerk")))
+        await store.append(
+            queued("r-3", scope=Scope(tenant="b", principal="ann", agent="clerk", run=None))
+        )
         assert (await store.tenant("acme")).events == 1
         assert (await store.tenant("nobody")).events == 0
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 import pytest
 
-import journals
-from journals import queued
 from ring0.errors import StoreDamaged
 from ring0.store import Store, Write, base
 from ring0.store.project import NEWEST_KILL, NEWEST_LOCK, project
 from ring0.types import (
     CapUse,
     LockMode,
-    Scope,
 )
 from simulated import Simulated
 
@@ -118,6 +115,16 @@ async def assert_rows_say_what_the_journal_says(store: Store) -> None:
     assert due == wakes
     alive = [row for row in wanted.of("sandbox") if not row.ended]
     assert sorted(await store.sandboxes_alive(), key=str) == sorted(alive, key=str)
+    for row in wanted.of("record"):
+        one = await store.record(row.id)
+        assert one is not None
+        assert (one.act, one.seq, one.label, one.state) == (row.act, row.seq, row.label, row.state)
+        assert (one.superseded_us, one.superseded_by) == (row.superseded_us, row.superseded_by)
+        assert (one.valid_from_us, one.valid_to_us) == (row.valid_from_us, row.valid_to_us)
+    there = [size.records for size in await store.scopes()]
+    assert sum(there) == len(wanted.of("record"))
+    for window in wanted.of("window"):
+        assert await store.window(window.run) == window
     newest = wanted.get("kill", NEWEST_KILL)
     assert await store.kill_generation() == (newest.generation if newest else 0)
 
@@ -134,15 +141,6 @@ async def refuses(store: Store, write: Write, error: type[Exception]) -> str:
         with pytest.raises(StoreDamaged):
             await store.blob(where)
     return str(told.value)
-
-
-def episodes(run: str, texts: Sequence[str], scope: Scope) -> list[Write]:
-    """A run of the scope that remembers these texts, each from a call."""
-    writes = [queued(run, scope=scope, remember=False), journals.moved(run, epoch=1)]
-    for number, text in enumerate(texts):
-        writes.append(journals.intended(run, number))
-        writes.append(journals.ended(run, number, remember=text))
-    return writes
 
 
 def cap(key: str, amount: int, most: int, window: int = 7) -> CapUse:

@@ -6,5 +6,5 @@ from pathlib import Path
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-SUITES = ("guards", "histories", "rows", "scheduling", "writing")
+SUITES = ("guards", "histories", "memory", "rows", "scheduling", "writing")
 pytest.register_assert_rewrite(*(f"conformance_{s}" for s in SUITES))

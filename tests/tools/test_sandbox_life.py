@@ -53,6 +53,12 @@ async def until_gone(identity: Identity, seconds: float = 5) -> None:
             await asyncio.sleep(0.02)
 
 
+def dead_children() -> set[str]:
+    """Those of this process that nobody has buried yet."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {pid for pid in children if _state(int(pid)) == "Z"}
+
+
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -156,6 +162,7 @@ async def test_a_launch_that_is_cancelled_leaves_no_process(tmp_path: Path) -> N
     spec = SandboxSpec(argv=("true",), host_uid=next(uids), doors=True)
     gc.collect()  # What other tests left open is closed now, and not meanwhile.
     before = sorted(os.listdir("/proc/self/fd"))
+    dead_before = dead_children()
     for delay_ms in range(0, 24, 2):
         launching = asyncio.create_task(launch(spec, RUNTIME))
         await asyncio.sleep(delay_ms / 1_000)
@@ -170,9 +177,11 @@ async def test_a_launch_that_is_cancelled_leaves_no_process(tmp_path: Path) -> N
         assert processes_of(spec.host_uid) == []
 
     def left() -> list[str]:
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        dead = [pid for pid in children if _state(int(pid)) == "Z"]
-        return [*dead, *(set(os.listdir("/proc/self/fd")) ^ set(before))]
+        dead = [f"process {pid}" for pid in dead_children() - dead_before]
+        return [
+            *dead,
+            *(f"descriptor {fd}" for fd in set(os.listdir("/proc/self/fd")) - set(before)),
+        ]
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):  # The dead are buried, and pipes closed, a moment later.

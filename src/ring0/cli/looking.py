@@ -1,34 +1,26 @@
-"""`ps`, `show`, `memory search`: what is on record, read without a lock beside any kernel."""
+"""`ps`, `show`: what is on record, read without a lock beside any kernel."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 from rich.text import Text
 
-from ring0 import limits, memory
+from ring0 import limits
 from ring0.cli import listing, output, tree
 from ring0.cli.listing import Listed
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Place, RunName, place_of, run_named, work
-from ring0.errors import NotFound
 from ring0.gateway.holding import holder
-from ring0.identity import operator_name
-from ring0.kernel.agent import manifests
 from ring0.kernel.folder import LOCK
-from ring0.types import ENDED, LIVE, Episode, Scope
+from ring0.types import ENDED, LIVE
 
 
 def add_to(app: typer.Typer) -> None:
     app.command("ps")(ps)
     app.command("show")(show)
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What runs remember.")
-    group.command("search")(search)
-    app.add_typer(group, name="memory")
 
 
 def ps(
@@ -176,66 +168,3 @@ async def _show(
                 output.print_json(told.as_dict())
             else:
                 out.print(tree.draw(told, place.runtime.now_us()))
-
-
-def search(
-    context: typer.Context,
-    query: Annotated[str, typer.Argument(help="A few words.")],
-    agent: Annotated[
-        str, typer.Option(help="Whose memory; else that of each of your agents.")
-    ] = "",
-    principal: Annotated[str, typer.Option(help="For whom they ran; else for you.")] = "",
-    k: Annotated[int, typer.Option("--k", help="At most so many of each agent.")] = 10,
-    as_json: Json = False,
-) -> None:
-    """Search what the runs of an agent remember, for one principal and no other."""
-    place = place_of(context)
-    who = principal or operator_name(os.getuid())
-    found = work(lambda: _search(place, query, agent, who, k))
-    if as_json:
-        output.print_json(
-            {
-                "principal": who,
-                "found": [
-                    {"agent": name, **msgspec.structs.asdict(episode)} for name, episode in found
-                ],
-            }
-        )
-    elif not found:
-        console().print(text(f"Nothing that is remembered for {who} has these words."))
-    else:
-        console().print(
-            output.table(
-                ("RUN", "AGENT", "ROLE", "LABEL", "TIME (UTC)", "TEXT"),
-                [
-                    (
-                        e.run,
-                        name,
-                        e.role,
-                        str(e.label.integrity),
-                        output.moment(e.at_us),
-                        line(e.text, 240),
-                    )
-                    for name, e in found
-                ],
-            )
-        )
-
-
-async def _search(
-    place: Place, query: str, agent: str, who: str, k: int
-) -> list[tuple[str, Episode]]:
-    config = manifests.read_config(place.home)
-    async with place.reading() as store:
-        rows = await store.runs(most=limits.RUNS_LISTED_MAX)
-        own = dict.fromkeys(row.agent for row in rows if row.principal == who)
-        if agent and agent not in own:
-            raise NotFound(
-                f"No agent {agent[:60]!r} has run for {who}.",
-                todo=f"There are: {', '.join(own) or 'none'}; see --principal.",
-            )
-        found: list[tuple[str, Any]] = []
-        for name in [agent] if agent else own:
-            scope = Scope(tenant=config.tenant, principal=who, agent=name)
-            found += [(name, episode) for episode in await memory.recall(store, scope, query, k)]
-        return found

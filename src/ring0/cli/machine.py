@@ -78,17 +78,24 @@ def bench(
     suites: Annotated[
         str | None, typer.Option("--suites", metavar="A,B", help="Which ones: agentdojo.")
     ] = None,
+    locomo: Annotated[
+        str | None, typer.Option("--locomo", metavar="FILE", help="What is found in it: memory.")
+    ] = None,
+    isolation: Annotated[
+        bool, typer.Option("--isolation", help="Queries across scopes: memory.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure, with a rival or a floor beside it in the same run. Only in a checkout."""
     module = _load(name)
     takes = inspect.signature(module.run).parameters
-    given = {"suites": suites, "file": file, "json": as_json or None}
-    told = {key: value for key, value in given.items() if value is not None and key in takes}
-    if beyond := [key for key in ("suites", "file") if given[key] and key not in takes]:
+    given = {"suites": suites, "file": file, "locomo": locomo, "isolation": isolation or None}
+    given |= {"json": as_json or None} if "json" in takes else {}
+    told = {key: value for key, value in given.items() if value is not None}
+    if beyond := [key for key in told if key not in takes]:
         raise InvalidInput(
             f"The benchmark {name} takes no {beyond[0]}.",
-            todo="Leave it out; `ring0 bench agentdojo` takes both.",
+            todo="Leave it out; agentdojo takes FILE and --suites, memory --locomo or --isolation.",
         )
     rows = module.run(**told)
     if as_json:

@@ -165,8 +165,11 @@ def erase(
     if as_json:
         output.print_json({"erased": done})
     for one in [] if as_json else done:
-        told = f" erased: {one['values']} values, {one['episodes']} of memory"
+        told = f" erased: {one['values']} values, {one['records']} of memory"
         console().print(text((line(one["run"]), "bold"), told))
+        if not one["wiped"]:
+            left = "  its bytes stay in the file until who reads the journal (a back-up) is done"
+            console().print(text((left, "yellow")))
 
 
 async def _erase(place: Place, runs: Sequence[str], note: str) -> list[Any]:

@@ -99,6 +99,8 @@ class Worker:
                 kernel.waiting.needed, kernel.pausing.told = needs.heard, needs.told_no
                 kernel.notifying.failed = self._not_told
                 kernel.anchoring.say = self.say
+                if kernel.memory.indexing is not None:
+                    kernel.memory.indexing.say = self.say
                 left = await kernel.store.runs(states=LIVE, most=limits.RUNS_LIVE_MAX)
                 ours = [row for row in left if row.mode is not Mode.EMBEDDED]
                 self._channel.send(Ready(unfinished=len(ours)))

@@ -140,6 +140,7 @@ async def _kernel(
     kernel = await open_kernel(home, runtime, environment, doors=opened)
     opened.kernel = kernel
     kernel.anchoring.begin()
+    kernel.memory.begin()
     control = Control(kernel)
     try:
         await control.open()

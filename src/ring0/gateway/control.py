@@ -253,6 +253,7 @@ async def at_work(
     kernel = await open_kernel(home, runtime, environment)
     kernel.runs.doors = door.doors(kernel.gate, kernel.identities)
     kernel.anchoring.begin()
+    kernel.memory.begin()
     control, calls = Control(kernel), CallDoor(kernel)
     kernel.granting.open_door = calls.open_local
     try:

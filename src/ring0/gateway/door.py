@@ -186,7 +186,9 @@ def doors(gate: Gate, identities: Identities | None = None) -> Any:
         # In the other tiers a helper outside of it may stand between.
         own = peers.namespace_of(sandbox.identity.pid) if sandbox.tier == "ns" else ""
         door = Door(gate, run, sandbox.uid, identities, own)
-        await door.open(sandbox.tcp, sandbox.unix)
+        # Its own: a kill closes the sandbox's while the loop still waits at these, and would go on
+        # waiting at their numbers when they are another's.
+        await door.open(sandbox.tcp.dup(), sandbox.unix.dup())
         return door
 
     return open_doors

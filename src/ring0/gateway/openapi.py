@@ -15,6 +15,8 @@ from ring0 import __version__
 from ring0.gateway import native
 from ring0.gateway.told import STATUS, STATUS_ELSE
 from ring0.kernel.calls import asking, kinds, lockcalls, messages, models, waits
+from ring0.kernel.memory import calls as remembering
+from ring0.kernel.memory import windows
 from ring0.tools.deriving import Derive
 from ring0.types import CallKind, ToolManifest
 
@@ -22,8 +24,15 @@ _SCHEMAS: Final = "#/components/schemas/"
 
 _MANIFESTS: Final[dict[CallKind, ToolManifest]] = {
     CallKind.MODEL: models.Model.manifest,
-    CallKind.MEMORY_APPEND: kinds.Append.manifest,
-    CallKind.MEMORY_RECALL: kinds.Recall.manifest,
+    CallKind.MEMORY_APPEND: remembering.Append.manifest,
+    CallKind.MEMORY_RECALL: remembering.Recall.manifest,
+    CallKind.MEMORY_REMEMBER: remembering.Remember.manifest,
+    CallKind.MEMORY_SUPERSEDE: remembering.Supersede.manifest,
+    CallKind.MEMORY_FORGET: remembering.Forget.manifest,
+    CallKind.MEMORY_EXPLAIN: remembering.Explain.manifest,
+    CallKind.MEMORY_SET: windows.Change.manifest,
+    CallKind.MEMORY_COMPACT: windows.Compact.manifest,
+    CallKind.MEMORY_ASSEMBLE: windows.Assemble.manifest,
     CallKind.SPAWN: kinds.Spawn.manifest,
     CallKind.WAIT: waits.Wait.manifest,
     CallKind.SLEEP: waits.Sleep.manifest,

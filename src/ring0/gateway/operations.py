@@ -16,10 +16,13 @@ from ring0 import limits
 from ring0.errors import CallInvalid
 from ring0.gateway import (
     approving,
+    consolidating,
     ending,
     entering,
     exporting,
     forking,
+    ingesting,
+    memorising,
     ordering,
     proving,
     quarantining,
@@ -282,6 +285,9 @@ VERBS: Final[dict[str, Any]] = {
     **storing.VERBS,
     **proving.VERBS,
     **exporting.VERBS,
+    **ingesting.VERBS,
+    **memorising.VERBS,
+    **consolidating.VERBS,
 }
 
 STARTING: Final = ("run", "fork")

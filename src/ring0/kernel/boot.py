@@ -80,6 +80,7 @@ async def open_kernel(
         runtime.reached("kernel.buried")
         await kernel.locking.leases.load()
         await kernel.waiting.standings.load()
+        await kernel.memory.ready()
         kernel.notifying.begin()
         await recovery.cut_off(store)
         runtime.reached("kernel.cut-off")

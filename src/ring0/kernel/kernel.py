@@ -41,6 +41,8 @@ from ring0.kernel.life.queueing import ALONE, Beside
 from ring0.kernel.life.runs import Doors, Embed, Runs
 from ring0.kernel.live import LiveRun
 from ring0.kernel.localmodels import LocalModels
+from ring0.kernel.memory.ingesting import Ingesting
+from ring0.kernel.memory.manager import Memory
 from ring0.kernel.operating.entering import Entering
 from ring0.kernel.providers import Providers
 from ring0.kernel.sandboxes import Sandboxes
@@ -146,6 +148,7 @@ class Kernel:
             jwt=self.identities.edge_jwt,
             is_live=self.gate.handles.is_live,
         )
+        self.memory = Memory(store, runtime)
         self.locking = Locking(store, runtime, self.waiting, live)
         self.mail = Mail(store, runtime, self.waiting, self.gate.secrets, live)
 
@@ -206,6 +209,7 @@ class Kernel:
         self.storing = asyncio.Lock()
         """One archive, back-up, fork or the like at a time."""
         self.forking = Forking(self.runs, config.tenant, self._check_agent, self.storing)
+        self.ingesting = Ingesting(self)
         self.reloading = asyncio.Lock()
         self.held_profile = ""
         """What ring0.toml names where a stricter profile holds (operating/changing.py)."""
@@ -222,6 +226,7 @@ class Kernel:
                 await self.runs.stop()
             finally:
                 self.admission.close()
+                await self.memory.close()
                 await self.sandboxes.close()
             await self.providers.close()
             await self.keeping.logins.close()

@@ -37,6 +37,7 @@ from ring0.types import (
     CallKind,
     CallState,
     Found,
+    Label,
     Outcome,
     Request,
     Run,
@@ -68,7 +69,7 @@ class Held:
     __slots__ = (
         "args", "arrived", "asked", "asked_args", "begun_us", "canonical", "digest", "edited",
         "edits", "findings", "id", "invalid", "kind", "name", "notice", "retry", "said", "scanned",
-        "scope", "spotlight", "tool", "traceparent", "within",
+        "scope", "spotlight", "tool", "traceparent", "tried", "warned", "within",
     )  # fmt: skip
 
     def __init__(self, call: str, kind: CallKind, name: str, canonical: bytes, digest: str) -> None:
@@ -91,7 +92,11 @@ class Held:
         self.asked: Asked | None = None
         """Counted towards the loop stop, however often it is judged."""
         self.notice = ""
-        """What the kernel says with it about a loop."""
+        """What the kernel says with it about a loop, or about what failed before."""
+        self.tried = ""
+        """What is tried, the same in every run of the scope (`kernel/memory/warning.py`)."""
+        self.warned: Label | None = None
+        """Of the words that `notice` quotes: the run's label rises to it."""
         self.retry: Call | None = None
         """The call as a crash left it: intended, not ended, and safe to run again."""
         self.within: Within | None = None

@@ -37,6 +37,9 @@ from ring0.kernel.folder import SNAPSHOTS
 from ring0.kernel.gate import Gate
 from ring0.kernel.life.runs import Doors, Embed, Runs
 from ring0.kernel.live import LiveRun
+from ring0.kernel.memory import calls as remembering
+from ring0.kernel.memory import windows
+from ring0.kernel.memory.manager import Memory
 from ring0.kernel.replaying.recorded import Recorded
 from ring0.kernel.sandboxes import Sandboxes
 from ring0.kernel.steps.turns import Turns
@@ -211,7 +214,6 @@ async def of_journal(
 def _strict(recorded: Recorded, gate: Gate) -> LiveRun:
     row, store = recorded.row, recorded.store
     gate.kinds = kinds.kinds(
-        store,
         gate.runtime,
         kinds.Ports(
             provider=_never,
@@ -226,6 +228,8 @@ def _strict(recorded: Recorded, gate: Gate) -> LiveRun:
             sleep=_never,
         ),
     )
+    memory = Memory(store, gate.runtime)
+    gate.kinds |= remembering.kinds(memory) | windows.kinds(memory)
     locking = Locking(store, gate.runtime, gate.waiting, gate.live)
     mail = Mail(store, gate.runtime, gate.waiting, gate.secrets, gate.live)
     gate.kinds[CallKind.LOCK] = Tool(LockCall(locking, gate.runtime))

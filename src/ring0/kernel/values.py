@@ -110,6 +110,18 @@ def canonical(value: Any) -> bytes:
     return _canonical(value)
 
 
+def bounded(value: object) -> object:
+    """What a call may return of it: all, or the beginning of what is too large, as text."""
+    encoded = canonical(value)
+    if len(encoded) <= limits.RESULT_SIZE_BYTES_MAX:
+        return value
+    return {
+        "cut": encoded[: limits.RESULT_SIZE_BYTES_MAX // 4].decode("utf-8", "replace"),
+        "size_bytes": len(encoded),
+        "why": "the result was larger than a call may return",
+    }
+
+
 def why(text: str) -> str:
     """Why something is so, as it goes on record."""
     return text[: limits.WHY_CHARS_MAX]

@@ -15,7 +15,16 @@ from ring0.kernel.calls.asking import Ask
 from ring0.kernel.calls.egress import EgressKind
 from ring0.kernel.calls.lockcalls import LockCall
 from ring0.kernel.calls.messages import Send
+from ring0.kernel.memory import calls as remembering
+from ring0.kernel.memory import windows
+from ring0.kernel.memory.consolidating import Consolidating
+from ring0.kernel.memory.embedders import Embedders
+from ring0.kernel.memory.indexing import Indexing, embedded_of
+from ring0.kernel.memory.manager import VECTORS
 from ring0.kernel.steps import slots
+from ring0.memory.embedding import Embedder
+from ring0.memory.vectors import VectorStore
+from ring0.memory.vectors.lance import LanceVectors
 from ring0.tools.registry import Tool
 from ring0.types import AgentManifest, CallKind, Run
 
@@ -30,7 +39,6 @@ def wire(kernel: Kernel) -> None:
         return kernel.gate.live[run.id].agent.manifest
 
     kernel.gate.kinds = kinds.kinds(
-        kernel.store,
         kernel.runtime,
         kinds.Ports(
             provider=lambda run, name: kernel.providers.of(manifest_of(run), name),
@@ -45,12 +53,15 @@ def wire(kernel: Kernel) -> None:
             sleep=kernel.runs.sleep,
         ),
     )
+    kernel.gate.kinds |= remembering.kinds(kernel.memory) | windows.kinds(kernel.memory)
     kernel.gate.kinds |= {
         CallKind.EGRESS: Tool(EgressKind(kernel.outside)),
         CallKind.LOCK: Tool(LockCall(kernel.locking, kernel.runtime)),
         CallKind.SEND: Tool(Send(kernel.mail)),
         CallKind.ASK: Tool(Ask(kernel.store, kernel.gate.live)),
     }
+    _wire_vectors(kernel)
+    kernel.memory.consolidating = Consolidating(kernel.memory, kernel.runs)
     kernel.waiting.asked = kernel.notifying.asked
     kernel.waiting.wake = kernel.mail.wake = kernel.runs.wake
     kernel.waiting.check_room = kernel.runs.check_room
@@ -58,6 +69,28 @@ def wire(kernel: Kernel) -> None:
     kernel.turns.waiting = kernel.waiting
     kernel.turns.locking = kernel.locking
     kernel.turns.mail = kernel.mail
+
+
+def _wire_vectors(kernel: Kernel) -> None:
+    """Who makes vectors of what is remembered, and of what is asked. Raises ManifestInvalid."""
+    memory = kernel.memory
+    memory.embedders = Embedders(
+        kernel.config.memory, kernel.sandboxes, kernel.runtime, kernel.secret
+    )
+    memory.folder = kernel.home / VECTORS
+
+    def open_place(embedder: Embedder) -> VectorStore:
+        return LanceVectors(memory.folder / embedder.name, embedder.dimensions, kernel.runtime)
+
+    memory.indexing = Indexing(
+        kernel.store,
+        kernel.runtime,
+        memory.embedders,
+        embedded_of,
+        told=memory.indexes.indexed,
+        open_place=open_place if kernel.config.memory.vectors == "lance" else None,
+    )
+    memory.indexes.places = memory.indexing.places
 
 
 async def _pass_on(kernel: Kernel, row: Run, call: str, needs: slots.Needs, unspent: bool) -> None:

@@ -1,5 +1,10 @@
-"""What a run remembers: episodes with recall now; working set, facts and assembly later."""
+"""What agents remember: recall within a scope, facts, working sets, assembly, forgetting.
 
-from ring0.memory.episodes import recall, scores, terms
+Not the gate's side of it (kernel/memory/), nor where it is stored (store/).
+"""
 
-__all__ = ["recall", "scores", "terms"]
+from ring0.memory.index import Indexes
+from ring0.memory.recall import Found, recall
+from ring0.memory.structure import embedded_text
+
+__all__ = ["Found", "Indexes", "embedded_text", "recall"]

@@ -3,7 +3,7 @@
 Checked from the stored bytes, in one pass over one moment of the journal: every leaf hash, the
 order without gaps, the Merkle root against the tree and the head file, every blob that an event
 names against its keyed address, every row of every projection (and what lies beside it) against a
-rebuild, the full-text index against its texts, the schema against ours; the root at each size of
+rebuild, the index of memory against its texts, the schema against ours; the root at each size of
 which a checkpoint was signed (proof/anchors.py). The limit: what was written after the last one
 that is kept elsewhere can be rewritten by whoever owns the machine.
 """
@@ -18,6 +18,7 @@ import apsw
 import msgspec
 
 from ring0.observability.proof.anchors import Anchors
+from ring0.observability.remembered import Memory
 from ring0.store import address, merkle
 from ring0.store import events as ev
 from ring0.store.events import KERNEL, Entry, decode_entry
@@ -27,7 +28,7 @@ from ring0.store.sqlite import SqliteStore
 from ring0.store.sqlite.snapshot import Snapshot
 from ring0.store.sqlite.sql import ARCHIVED, COLUMNS, LIST, VALUE
 from ring0.store.sqlite.tables import columns, decode
-from ring0.types import Call, Frozen, Run
+from ring0.types import Call, Frozen
 
 PROBLEMS_OF_A_KIND_MAX: Final = 8
 
@@ -99,6 +100,7 @@ class _Verification:
         self._seqs: dict[str, int] = {}
         self._named: dict[str, str] = {}
         """By blob: the run under whose key it must lie; that of the event that names it first."""
+        self._memory = Memory(moment, self._rebuilt.rows["record"])
         self._blobs = self._unnamed = self._archived = 0
 
     def report(self) -> Report:
@@ -111,7 +113,7 @@ class _Verification:
             self._check_rows,
             self._moment.schema_changes,
             self._moment.file_damage,
-            self._moment.index_damage,
+            self._memory.index_damage,
         ):
             self._run(check)
         anchored = self._moment.anchored
@@ -171,6 +173,7 @@ class _Verification:
             owner = (said.key_of or KERNEL) if isinstance(said, ev.MessageSent) else run
             for where in named(entry):
                 self._named.setdefault(where, owner)
+            self._memory.saw(entry)
             project(entry, self._rebuilt)
         except Exception as error:  # Whatever the bytes of somebody else do to our own code.
             yield f"event {index} ({run} #{seq}): it can't have happened: {str(error)[:200]}"
@@ -217,16 +220,25 @@ class _Verification:
         keys = self._moment.keys()
         for run in self._rebuilt.rows["run"].keys() - keys.keys() - self._erased():
             yield f"the key of run {run} is gone: nothing of its values can be checked"
-        for run in keys.keys() - self._rebuilt.rows["run"].keys():
-            yield f"a key stands for {run!r}, a run that no event queued"
+        acts = self._memory.acts()
+        for act in acts - keys.keys():
+            yield f"the key of {act} is gone: nothing that it brought to memory can be checked"
+        for run in keys.keys() - self._rebuilt.rows["run"].keys() - acts:
+            yield f"a key stands for {run!r}, a run that no event queued, or nothing is left of"
         keys[KERNEL] = b""
         erased = self._erased()
         for run in erased & keys.keys():
             yield f"the values of {run} were erased, and the key of their addresses is there"
         missing = self._with_parts()
+        self._memory.begin()
         archived: Counter[str] = Counter()
         for where, form, value in self._moment.blobs():
             self._blobs += 1
+            taken, problem = self._memory.took(where, form, value, keys)
+            if problem:
+                yield problem
+            if taken:
+                continue
             owner = missing.pop(where, "")
             if owner in erased:
                 yield f"the value {where[:16]}… of {owner} was erased, and is there"
@@ -243,6 +255,7 @@ class _Verification:
             if run in erased:
                 continue
             yield f"{run} names the value {where[:16]}…, which is gone"
+        yield from self._memory.missing()
         said = {run: row.values for run, row in self._rebuilt.rows["archive"].items()}
         for run in archived.keys() | said.keys():
             if archived[run] != said.get(run, 0):
@@ -291,11 +304,7 @@ class _Verification:
                     yield f"table {table}: the row {key!r} is missing"
 
     def _beside(self, table: str, row: Any) -> tuple[Any, ...]:
-        if table != "episode":
-            return columns(table, row)
-        run: Run = self._rebuilt.rows["run"][row.run]
-        text = (self._moment.blob(row.text) or b"").decode("utf-8", "replace")
-        return (run.tenant, run.principal, run.agent, text)
+        return self._memory.beside(row) if table == "record" else columns(table, row)
 
 
 def _address(key: bytes, form: int, value: bytes) -> str:
@@ -312,12 +321,12 @@ def _says(table: str, stored: bytes, row: Any) -> bool:
 
 
 def named(entry: Entry) -> Iterator[str]:
-    """The addresses of the blobs that an entry names."""
+    """The addresses of the blobs that an entry names; without what it brings to memory."""
     match entry.body:
         case ev.PolicyLoaded(text=text) | ev.SettingChanged(text=text):
             yield from filter(None, (text,))
-        case ev.RunQueued(run=run, manifest=manifest, files=files, remembered=remembered):
-            yield from filter(None, (run.task, manifest, remembered))
+        case ev.RunQueued(run=run, manifest=manifest, files=files):
+            yield from filter(None, (run.task, manifest))
             yield from (file.blob for file in files if file.blob)
         case ev.RunEnded(result=result, output=output):
             yield from filter(None, (result, output))
@@ -327,8 +336,8 @@ def named(entry: Entry) -> Iterator[str]:
             | ev.CallCopied(call=Call() as call)
         ):
             yield from filter(None, (call.args, call.asked, call.outcome, call.decision))
-        case ev.CallEnded(outcome=outcome, undo=undo, remembered=remembered, files=files):
-            yield from filter(None, (outcome, undo, remembered))
+        case ev.CallEnded(outcome=outcome, undo=undo, files=files):
+            yield from filter(None, (outcome, undo))
             yield from (file.blob for file in files if file.blob)
         case ev.CallStreamed(stream=stream):
             yield stream
@@ -342,6 +351,8 @@ def named(entry: Entry) -> Iterator[str]:
             yield standing.pattern
         case ev.MessageSent(body=body):
             yield body
+        case ev.WorkingSetChanged(working=working) | ev.WindowCompacted(working=working):
+            yield from filter(None, (working,))
         case ev.CronSet(cron=order) | ev.HookSet(hook=order):
             yield from (order.family, order.task)
         case _:

@@ -23,6 +23,7 @@ from ring0.sdk.declare import agent_of
 from ring0.sdk.deriving import Deriving
 from ring0.sdk.door import Door, RunInfo
 from ring0.sdk.locks import Lock
+from ring0.sdk.memory import Memory
 from ring0.types import CallKind, Label, Request, ToolManifest
 
 T = TypeVar("T")
@@ -145,6 +146,8 @@ class Context:
         model: str | None = None,
         max_tokens: int | None = None,
         turns_max: int = limits.MODEL_TURNS_DEFAULT,
+        window_tokens: int = 0,
+        summarise: bool = False,
     ) -> Answer:
         """Model and tools in turns, until the model proposes no more calls.
 
@@ -153,12 +156,17 @@ class Context:
         run in the agent's own process, offered beside them; the kernel sees only the proposal.
         A refused or failed call becomes its result's text, `{"error": …}`; `RunDead`,
         `LimitReached` and `ReplayDiverged` end the loop. Calls of one answer run one after another.
+        window_tokens: what the model is asked with takes no more; older turns make room for goal,
+        plan, what was done and a summary, and the model is offered `memory_plan`. summarise: it
+        sums up itself, which is one more call each time. 0: the conversation grows as it will.
         """
         from ring0.sdk.loop import Loop
 
         if tools is None:
             tools = [one.name for one in self._info.tools if one.name not in self._kept_back]
         turns = Loop(self, self._info.tools, tools, local)
+        if window_tokens:
+            turns.keep_window(window_tokens, summarise=summarise, model=model)
         return await turns.go(system, user, context, model, max_tokens, turns_max)
 
     def spawn(
@@ -323,19 +331,3 @@ class Context:
         """As `tool`, with what the kernel says beside the result, and how a model is shown it."""
         given = await self._given(self._request(CallKind.TOOL, name, args))
         return given[0], getattr(given, "notice", ""), getattr(given, "mark", "")
-
-
-class Memory:
-    """What the agent remembers of its earlier runs for the same principal."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def append(self, text: str) -> Coroutine[Any, Any, None]:
-        """Keeps a note."""
-        return self._context._call(CallKind.MEMORY_APPEND, "", {"text": text})
-
-    def recall(self, query: str, k: int = 5) -> Coroutine[Any, Any, list[dict[str, Any]]]:
-        """The k nearest memories, each `{"text", "role", "run", "at_us", "integrity",
-        "confidentiality"}`."""
-        return self._context._call(CallKind.MEMORY_RECALL, "", {"query": query, "k": k})

@@ -129,6 +129,7 @@ async def embedded(
     given = dict(os.environ) if environment is None else environment
     kernel = await open_kernel(Path(home), Runtime(), given, embed=embed)
     kernel.anchoring.begin()
+    kernel.memory.begin()
     try:
         yield Ring(kernel)
     finally:

@@ -14,7 +14,8 @@ import msgspec
 
 from ring0.errors import Ring0Error
 from ring0.store.events import AnyEvent, Entry
-from ring0.store.rows import Candidates, Head, SandboxRow, TenantRow
+from ring0.store.remembers import Remembering
+from ring0.store.rows import Head, SandboxRow, TenantRow
 from ring0.types import (
     Approval,
     ApprovalState,
@@ -31,7 +32,6 @@ from ring0.types import (
     Quarantine,
     Run,
     RunState,
-    Scope,
     Setting,
     Standing,
 )
@@ -233,6 +233,9 @@ class Write(msgspec.Struct, kw_only=True):
     """So many free pages of the file, at most, go back to the file system."""
     key: bytes = b""
     """The run's digest key, with its first event only."""
+    keys: Mapping[str, bytes] = {}
+    """Digest keys of operators' acts (`m-…`), with the first event of each. They go when the last
+    record of the act is forgotten."""
     durable: bool = False
     """True: `append` returns when it is on disk. False: it rides the next group commit."""
     soon: bool = False
@@ -240,7 +243,7 @@ class Write(msgspec.Struct, kw_only=True):
     later group, so it is not carried out before this is on disk."""
 
 
-class Store(Protocol):
+class Store(Remembering, Protocol):
     """What the kernel needs of a journal and its projections."""
 
     async def append(self, write: Write) -> int:
@@ -380,10 +383,6 @@ class Store(Protocol):
 
     def stored_after(self, index: int, most: int) -> list[tuple[int, bytes, Entry]]:
         """The log behind that place (-1: all of it), at most so many: (place, leaf, entry)."""
-        ...
-
-    async def candidates(self, scope: Scope, terms: Sequence[str], most: int) -> Candidates:
-        """The newest `most` episodes of the scope that hold one of the terms."""
         ...
 
     async def head(self) -> Head: ...

@@ -6,7 +6,7 @@ how `ring0 audit verify` proves that no table says anything else than the journa
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -27,6 +27,7 @@ from ring0.store.holdings import (
 )
 from ring0.store.operating import OPERATED, operated
 from ring0.store.orders import fired, ordered
+from ring0.store.remembering import IN_RUNS, REMEMBERED, by_operators, by_run, episode, recalled
 from ring0.store.rows import KillRow, SandboxRow, TenantRow
 from ring0.store.storing import STORED, archived, erased, stored
 from ring0.types import (
@@ -36,7 +37,6 @@ from ring0.types import (
     ApprovalState,
     Call,
     CallState,
-    Episode,
     File,
     FileDelta,
     Label,
@@ -68,6 +68,8 @@ def project(entry: ev.Entry, tables: Tables) -> None:
         _sandboxed(body, ev.KERNEL, tables)
     elif isinstance(body, OPERATED):
         operated(entry, tables)
+    elif isinstance(body, REMEMBERED):
+        by_operators(entry, tables)
     elif isinstance(body, STORED):
         stored(entry, tables)
     else:
@@ -100,7 +102,7 @@ def _queued(entry: ev.Entry, body: ev.RunQueued, tables: Tables) -> None:
         tables.put("run", parent.id, spend(parent, moved))
     _files(child.id, body.files, tables)
     if body.remembered:
-        _remember(entry, "task", body.remembered, child.label, tables)
+        episode(entry, child, "task", body.remembered, child.label, tables)
 
 
 def _sandboxed(
@@ -217,8 +219,10 @@ def _moved(entry: ev.Entry, body: ev.AnyEvent, run: Run, tables: Tables) -> Run:
             return approved(entry, run, tables)
         case ev.Killed():
             _killed(body, tables)
+        case body if isinstance(body, IN_RUNS):
+            by_run(entry, run, tables)
         case _:
-            pass
+            assert not isinstance(body, REMEMBERED), f"{run.id} does what only operators do"
     return run
 
 
@@ -332,7 +336,10 @@ def _call_ended(entry: ev.Entry, body: ev.CallEnded, run: Run, tables: Tables) -
     _files(body.files_of or run.id, body.files, tables)
     if body.remembered:
         label = body.remembered_label or run.label
-        _remember(entry, body.remembered_role, body.remembered, label, tables)
+        tried = body.remembered_fingerprint
+        episode(entry, run, body.remembered_role, body.remembered, label, tables, tried)
+    if body.recalled:
+        recalled(entry, run, body.recalled, tables)
     return _risen(spend(run, settled), body.run_label)
 
 
@@ -375,12 +382,3 @@ def _files(run: str, files: tuple[FileDelta, ...], tables: Tables) -> None:
     for delta in files:
         row = File(path=delta.path, blob=delta.blob, size_bytes=delta.size_bytes, label=delta.label)
         tables.put("file", f"{run}\n{delta.path}", row if delta.blob else None)
-
-
-def _remember(entry: ev.Entry, role: str, blob: str, label: Any, tables: Tables) -> None:
-    # The text is read from its blob by the table that indexes it.
-    tables.put(
-        "episode",
-        f"{entry.run}\n{entry.seq}",
-        Episode(run=entry.run, seq=entry.seq, role=role, text=blob, label=label, at_us=entry.at_us),
-    )

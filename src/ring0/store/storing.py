@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ring0 import limits
 from ring0.store import events as ev
 from ring0.store.holdings import NEWEST_LOCK, Tables
+from ring0.store.remembering import forget
 from ring0.store.rows import ArchiveRow, TenantRow
 from ring0.types import ENDED, Lock, LockMode, Run
 
@@ -54,10 +55,9 @@ def erased(body: ev.ValuesErased, run: Run, tables: Tables) -> Run:
     assert run.state in ENDED, f"{run.id} goes on: it is {run.state}"
     assert not run.erased and body.by, f"{run.id} was erased before, or by nobody"
     assert tables.get("archive", run.id) is None, f"{run.id} lies in an archive"
-    for seq in body.episodes:
-        key = f"{run.id}\n{seq}"
-        assert tables.get("episode", key) is not None, f"memory holds nothing of {key!r}"
-        tables.put("episode", key, None)
+    assert all(one.startswith(f"{run.id}#") for one in body.records), "what others wrote stays"
+    forget(body.records, tables)
+    tables.put("window", run.id, None)
     return replace(run, erased=True)
 
 

@@ -100,6 +100,11 @@ class Result(msgspec.Struct, kw_only=True):
     remember: str | None = None
     """Text for the episodes; None: the gate makes one for tools; empty: nothing."""
     remember_role: str = "result"
+    remember_fingerprint: str = ""
+    """Of a failure that is remembered: of what was tried."""
+    recalled: tuple[str, ...] = ()
+    """Ids of records that it brings the run: all that the run writes from here on may come of
+    them."""
     reads: bool = True
     """It brings the run something; False: it is made of what the run holds already, and the run's
     own label stays."""

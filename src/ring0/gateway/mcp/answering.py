@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from ring0 import __version__, limits
 from ring0.errors import ToolFailed
+from ring0.gateway import memory_tools
 from ring0.gateway.mcp import content, messages, offered
 from ring0.gateway.mcp import state as states
 from ring0.gateway.mcp.calling import Calling, ComeBack, round_of, traceparent_of
@@ -30,6 +31,7 @@ from ring0.gateway.mcp.sessions import LEVELS, Sessions
 from ring0.gateway.mcp.state import State
 from ring0.gateway.mcp.stateless import SERVER_INFO
 from ring0.gateway.mcp.table import METHODS, STATELESS
+from ring0.gateway.memory_tools import MemoryTool
 from ring0.gateway.models.asking import Asking
 from ring0.gateway.told import Told
 from ring0.kernel.gate import Gate
@@ -131,7 +133,8 @@ class Answering:
         return {}
 
     async def _list_tools(self, params: dict[str, Any], reply: Reply) -> dict[str, Any]:
-        found = _paged("tools", self._offered().tools(), params, "name")
+        tools = [*self._offered().tools(), *self._asking.memory_tools.described()]
+        found = _paged("tools", sorted(tools, key=lambda tool: tool["name"]), params, "name")
         self._run.listed.update(tool["name"] for tool in found["tools"])
         return found
 
@@ -143,6 +146,9 @@ class Answering:
         if not isinstance(there, str) or not isinstance(args, dict):
             raise Refused(INVALID_PARAMS, "`name` is a text and `arguments` an object.")
         known = self._offered()
+        memory = self._asking.memory_tools.find(there)
+        if memory is not None:
+            return await self._remember(there, memory, params, reply)
         name = known.own_name(there)
         state = self._state(params, reply, name)
         if known.is_through(there):
@@ -157,6 +163,19 @@ class Answering:
         return content.result_of(
             outcome.value, outcome.notice, parts_of=is_mcp, stateless=reply.session is None
         )
+
+    async def _remember(
+        self, name: str, tool: MemoryTool, params: dict[str, Any], reply: Reply
+    ) -> dict[str, Any]:
+        state = self._state(params, reply, name)
+        args = params.get("arguments", {})
+        try:
+            outcome = await self._calling.call(name, args, reply, state, tool.kind)
+        except Told as no:
+            return content.failure_of(no, no.notice)
+        value = memory_tools.told(tool, outcome.value)
+        stateless = reply.session is None
+        return content.result_of(value, outcome.notice, parts_of=False, stateless=stateless)
 
     def _state(self, params: dict[str, Any], reply: Reply, name: str) -> State | None:
         value = params.get("requestState")

@@ -38,9 +38,16 @@ class Calling:
         self._gate = gate
         self._run = run
 
-    async def call(self, name: str, args: Any, reply: Reply, state: State | None = None) -> Outcome:
-        """A tool's outcome. `state`: what the client came back with. Raises ComeBack, Told,
-        GivenUp, Ring0Error."""
+    async def call(
+        self,
+        name: str,
+        args: Any,
+        reply: Reply,
+        state: State | None = None,
+        kind: CallKind = CallKind.TOOL,
+    ) -> Outcome:
+        """A tool's outcome, or of a call of that kind, which `name` is called by at the door.
+        `state`: what the client came back with. Raises ComeBack, Told, GivenUp, Ring0Error."""
         said = Said()
         if state is not None and state.call:
             said.id = f"{self._run.id}/{state.call}"
@@ -48,7 +55,8 @@ class Calling:
             if state.round:
                 args = {**args, ROUND: state.round}
         asked_in = reply.traceparent
-        request = Request(kind=CallKind.TOOL, name=name, args=args, traceparent=asked_in)
+        own = name if kind is CallKind.TOOL else ""
+        request = Request(kind=kind, name=own, args=args, traceparent=asked_in)
         asking = asyncio.ensure_future(self._gate.call(self._run.handle, request, said=said))
         begun_us = self._gate.runtime.monotonic_us()
         try:

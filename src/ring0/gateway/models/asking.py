@@ -8,15 +8,18 @@ import asyncio
 from collections import Counter
 from typing import Any, Final
 
+import msgspec
 from msgspec.structs import replace
 
 from ring0 import limits
 from ring0.errors import CallInvalid, Ring0Error
+from ring0.gateway.memory_tools import MemoryTools
 from ring0.gateway.models.answers import DEFAULT, about, read_answer
 from ring0.gateway.models.earlier import Earlier
 from ring0.gateway.models.given import Given
 from ring0.gateway.models.profiles import Profile
 from ring0.gateway.models.refusing import Refusing, is_of_the_question, part_of
+from ring0.gateway.models.remembering import Remembering
 from ring0.gateway.told import Told
 from ring0.kernel import values
 from ring0.kernel.gate import Gate
@@ -51,6 +54,8 @@ class Asking:
         self._given = Given(run)
         self.earlier = Earlier(gate, run, self._decided)
         self.refusing = Refusing(gate, run)
+        self._remembering = Remembering(gate, run)
+        self.memory_tools = MemoryTools(gate, run)
 
     def model_of(self, name: str, otherwise: str = DEFAULT) -> str:
         """The model of its manifest that answers for what a client calls `name`: the one that is
@@ -100,6 +105,10 @@ class Asking:
         if profile is not None:
             args["profile"] = profile.name
             said.normal = {**args, "body": profile.normal(asked.body)}
+        known_by = args if said.normal is None else said.normal
+        edit = await self._remembering.edit(dialect, asked, known_by)
+        if edit is not None:  # It is known by what its client asks, as ever.
+            said.normal, args = known_by, {**args, "memory": msgspec.to_builtins(edit)}
         name = self.model_of(asked.model, EMBEDDINGS if question.vectors else DEFAULT)
         request = Request(kind=CallKind.MODEL, name=name, args=args, traceparent=said.traceparent)
         outcome = await self._gate.call(self._run.handle, request, said=said)
@@ -213,9 +222,9 @@ class Asking:
         that alone. One that the door never told of, or that the manifest says is the agent's own,
         is a tool of the agent's that is called alike."""
         bare = name.removeprefix(_AT_DOOR)
-        if any(self._is_agents(one) for one in (name, bare)):
+        if any(self._is_agents(one) for one in (name, bare)) or bare not in self._run.listed:
             return False
-        return bare in self._run.listed and bare in self.door_names()
+        return bare in self.door_names() or self.memory_tools.find(bare) is not None
 
     def _is_agents(self, name: str) -> bool:
         tool = self._run.tools.get(name)
@@ -233,7 +242,7 @@ class Asking:
         # None takes another's name: where two want the same, each keeps its own.
         agents = [name for name, tool in self._run.tools.items() if tool.manifest.where == "agent"]
         bares = (bare for name, bare in wanted.items() if bare != name)
-        times = Counter([*agents, *wanted, *bares])
+        times = Counter([*agents, *wanted, *bares, *self.memory_tools.names()])
         wanted = {name: bare if times[bare] == 1 else name for name, bare in wanted.items()}
         there = NameMap([*wanted.values(), *agents])
         return {there.there(bare): name for name, bare in wanted.items()}

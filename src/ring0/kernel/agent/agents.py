@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -33,6 +33,10 @@ _CODE = hostfiles.Taken(
 )
 
 
+CONSOLIDATE: Final = "consolidate"
+"""The kernel's own agent that consolidates what an agent remembers; also the digest of its code."""
+
+
 class Family(Frozen, frozen=True, kw_only=True):
     """What is stored of an agent with each run: its own manifest and those that it may spawn."""
 
@@ -40,6 +44,8 @@ class Family(Frozen, frozen=True, kw_only=True):
     others: tuple[AgentManifest, ...] = ()
     mode: Mode = Mode.ISOLATED
     operator: bool = False
+    kernels: str = ""
+    """Which of the kernel's own agents it is (`CONSOLIDATE`); empty: somebody's."""
 
     def named(self, name: str) -> AgentManifest:
         """Raises NotFound."""
@@ -101,6 +107,7 @@ class Agent:
             functions=tuple(_granted(own[one.name], one) for one in manifest.functions),
             models=self.manifest.models,
             sandbox=self.manifest.sandbox,
+            memory=self.manifest.memory,
             folder=self.manifest.folder,
             code=self.manifest.code,
         )

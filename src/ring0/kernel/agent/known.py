@@ -40,7 +40,7 @@ async def _families(store: SqliteStore) -> list[Family]:
     seen: set[str] = set()
     found = []
     for row in await store.runs(most=limits.RUNS_LISTED_MAX):
-        if row.agent in seen or row.parent:
+        if row.agent in seen or row.parent or row.agent_digest == agents.CONSOLIDATE:
             continue  # A child's family is its parent's.
         seen.add(row.agent)
         try:

@@ -8,7 +8,6 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,24 +17,30 @@ from ring0 import limits
 from ring0.errors import ManifestInvalid
 from ring0.identity.vault import secret_name
 from ring0.kernel.agent import (
+    config_caps,
     config_checkpoints,
     config_credentials,
+    config_embeddings,
     config_functions,
     config_guardrails,
     config_identity,
+    config_memory,
     config_notify,
     config_operators,
     config_telemetry,
 )
+from ring0.kernel.agent.config_caps import CapTable
 from ring0.kernel.agent.config_checkpoints import CheckpointTable
 from ring0.kernel.agent.config_credentials import CredentialTable, OAuthTable
+from ring0.kernel.agent.config_embeddings import RecallTable
 from ring0.kernel.agent.config_functions import FunctionTable
 from ring0.kernel.agent.config_guardrails import GuardrailsTable
 from ring0.kernel.agent.config_identity import IdentityTable, PrincipalTable
+from ring0.kernel.agent.config_memory import MemoryTable
 from ring0.kernel.agent.config_notify import NotifyTable
 from ring0.kernel.agent.config_operators import OidcTable, RolesTable
 from ring0.kernel.agent.config_telemetry import MetricsTable, OtlpTable
-from ring0.scheduler.caps import MONEY, Cap
+from ring0.scheduler.caps import Cap
 from ring0.types import (
     AgentManifest,
     Budget,
@@ -47,8 +52,6 @@ from ring0.types import (
 
 AGENT_TOML = "agent.toml"
 RING0_TOML = "ring0.toml"
-_WINDOW = re.compile(r"([0-9]{1,9}) ?(s|min|h|d)")
-_WINDOW_S = {"s": 1, "min": 60, "h": 3_600, "d": 86_400}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -95,6 +98,7 @@ class _AgentTable(msgspec.Struct, forbid_unknown_fields=True):
     priority: Annotated[int, msgspec.Meta(ge=0, le=limits.PRIORITY_LAST)] = limits.PRIORITY_DEFAULT
     sandbox: _SandboxTable = msgspec.field(default_factory=_SandboxTable)
     workspace: _WorkspaceTable = msgspec.field(default_factory=_WorkspaceTable)
+    memory: MemoryTable = MemoryTable()
 
 
 class NetworkTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,22 +149,6 @@ class SchedulerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenants: dict[str, TenantTable] = {}
 
 
-class CapTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[[caps]]: how much all runs of a principal (or of the tenant) may take together."""
-
-    tool: str
-    """With `*`: `crm.execute`, `crm.*`; `model:NAME`, `spawn:AGENT`, `egress:TOOL`."""
-    of: str
-    """`rows`, `calls`, `tokens`, `money`, or what else the tool counts."""
-    most: int | str
-    """Of money: US dollars, as text: `"5.00"`."""
-    window: str
-    """`10 s`, `30 min`, `1 h`, `1 d`: fixed windows of that length, by the clock (UTC)."""
-    resource: str = ""
-    """With `*`: a table, a host; empty: whatever the tool touches."""
-    per: Literal["principal", "tenant"] = "principal"
-
-
 class Config(msgspec.Struct, forbid_unknown_fields=True):
     """ring0.toml: what the operator of this machine says, whatever the agents say."""
 
@@ -194,6 +182,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     otlp: OtlpTable | None = None
     metrics: MetricsTable | None = None
     guardrails: GuardrailsTable = GuardrailsTable()
+    memory: RecallTable = RecallTable()
 
 
 def read_agent(path: Path) -> AgentManifest:
@@ -230,7 +219,7 @@ def read_agent(path: Path) -> AgentManifest:
         budget=Budget(
             calls=budget.calls,
             tokens=budget.tokens,
-            cost_microusd=_money(budget.cost_usd, f"{path}: cost_usd"),
+            cost_microusd=config_caps.money(budget.cost_usd, f"{path}: cost_usd"),
             wall_s=budget.wall_s,
             children=budget.children,
             depth=budget.depth,
@@ -243,6 +232,7 @@ def read_agent(path: Path) -> AgentManifest:
             memory_bytes=sandbox.memory_mb * limits.MIB,
             tmp_bytes=sandbox.tmp_mb * limits.MIB,
         ),
+        memory=config_memory.settings(table.memory, frozenset(table.tools), path),
         folder=str(path.parent.resolve()),
     )
 
@@ -265,46 +255,7 @@ def read_config(home: Path) -> Config:
 
 def caps_of(config: Config) -> tuple[Cap, ...]:
     """The operator's caps. Raises ManifestInvalid."""
-    if len(config.caps) > limits.CAPS_MAX:
-        raise ManifestInvalid(
-            f"ring0.toml has more than {limits.CAPS_MAX} [[caps]].", todo="Use `*` in their names."
-        )
-    found = tuple(_cap(table) for table in config.caps)
-    alike = [msgspec.structs.replace(cap, most=0) for cap in found]
-    for cap in alike:
-        if alike.count(cap) > 1:
-            raise ManifestInvalid(
-                f"ring0.toml has two [[caps]] of {cap.of} of {cap.tool[:80]!r} for one window.",
-                why="They would be one counter.",
-                todo="Keep the lower one.",
-            )
-    return found
-
-
-def _cap(table: CapTable) -> Cap:
-    most, name = table.most, f"ring0.toml: [[caps]] of {table.tool[:80]!r}"
-    if table.of == MONEY:
-        most = _money(most if isinstance(most, str) else str(most), f"{name}: most")
-    window = _WINDOW.fullmatch(table.window)
-    window_s = int(window[1]) * _WINDOW_S[window[2]] if window else 0
-    if not 1 <= window_s <= limits.CAP_WINDOW_S_MAX:
-        raise ManifestInvalid(
-            f"{name}: window = {table.window[:40]!r} is no window.",
-            todo='Write it like "10 s", "30 min", "1 h" or "1 d"; at most a year.',
-        )
-    if not isinstance(most, int) or most < 0 or not table.tool or not table.of:
-        raise ManifestInvalid(
-            f"{name}: a cap has a `tool`, an `of`, and a whole number as `most`.",
-            todo='Write it like `tool = "crm.*"`, `of = "rows"`, `most = 50`, `window = "1 h"`.',
-        )
-    return Cap(
-        tool=table.tool,
-        of=table.of,
-        most=most,
-        window_s=window_s,
-        resource=table.resource,
-        per=table.per,
-    )
+    return config_caps.read(config.caps)
 
 
 def secrets_of(
@@ -324,6 +275,7 @@ def secrets_of(
     given += [name for table in config.notify for name in config_notify.secrets_of(table)]
     given += [name for one in config.checkpoints for name in config_checkpoints.secrets_of(one)]
     given += config_telemetry.secrets_of(config.otlp, config.metrics)
+    given += config_embeddings.secrets_of(config.memory)
     for name in map(secret_name, filter(None, (*config.secrets, *given))):
         value = vault.get(name) or environment.get(name)
         if value is None:
@@ -368,20 +320,6 @@ def home_folder(environment: Mapping[str, str]) -> Path:
     data = environment.get("XDG_DATA_HOME")
     base = Path(data) if data else Path(os.path.expanduser("~")) / ".local" / "share"
     return base / "ring0"
-
-
-def _money(text: str | None, place: str) -> int:
-    if text is None:
-        return 0
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        value = Decimal(-1)
-    if not value.is_finite() or value < 0 or value > 10**6:
-        raise ManifestInvalid(
-            f"{place} = {text!r} is no amount of money.", todo='Write it like "0.50".'
-        )
-    return int(value * 1_000_000)
 
 
 def _read(path: Path, kind: type[Any], keys: str) -> Any:

@@ -26,7 +26,8 @@ CONTAINED: Final = ("balanced", "strict")
 def check(agent: Agent, tools: Iterable[Tool], policies: Policies) -> None:
     """Raises PolicyInvalid where a statement that names a tool does not fit it; ManifestInvalid
     where an embedded agent is not for this profile, or for secrets."""
-    if agent.family.mode is Mode.EMBEDDED and not agent.operator:
+    own = agent.operator or agent.family.kernels
+    if agent.family.mode is Mode.EMBEDDED and not own:
         _check_embedded(agent, policies.profile)
     if policies.names_tools:
         policies.check_tools({tool.manifest.name: tool.manifest.schema for tool in tools})

@@ -1,4 +1,5 @@
-"""The kernel's own drivers: one for every kind of call that is not a tool."""
+"""The kernel's own drivers: one for every kind of call that is not a tool. Those of memory are in
+kernel/memory/."""
 
 from __future__ import annotations
 
@@ -6,20 +7,18 @@ from typing import Any
 
 import msgspec
 
-from ring0 import limits, memory
+from ring0 import limits
 from ring0.errors import LimitReached
 from ring0.identity import narrowing
 from ring0.kernel.calls.models import Model
 from ring0.kernel.calls.ports import Ports
 from ring0.kernel.calls.proposals import Observed, Proposal
 from ring0.kernel.calls.waits import Sleep, Wait
-from ring0.kernel.lineage.reaching import quarantined
 from ring0.runtime import Runtime
-from ring0.store import Store
 from ring0.tools.deriving import Derive
 from ring0.tools.driver import CallContext, Prepared, Result
 from ring0.tools.registry import Tool
-from ring0.types import CallKind, Effect, Integrity, Label, Scope, ToolManifest
+from ring0.types import CallKind, Effect, Integrity, Label, ToolManifest
 
 _SYSTEM = Label(integrity=Integrity.SYSTEM)
 
@@ -75,75 +74,6 @@ class Random(_Kind):
         return Result(value=number / 2**53, label=_SYSTEM)
 
 
-class Append(_Kind):
-    """`memory.append`: a note, with the label of the run that writes it."""
-
-    manifest = ToolManifest(
-        name="memory.append",
-        description="Remember a note.",
-        effect=Effect.IDEMPOTENT,
-        schema=_schema(
-            {"text": {"type": "string", "minLength": 1, "maxLength": limits.EPISODE_CHARS_MAX}}
-        ),
-    )
-
-    async def execute(
-        self, args: dict[str, Any], prepared: Prepared, context: CallContext
-    ) -> Result:
-        return Result(value=None, label=_SYSTEM, remember=args["text"], remember_role="note")
-
-
-class Recall(_Kind):
-    """`memory.recall`: episodes of the run's own scope, each with its label."""
-
-    manifest = ToolManifest(
-        name="memory.recall",
-        description="Search what is remembered.",
-        effect=Effect.PURE,
-        schema=_schema(
-            {
-                "query": {
-                    "type": "string",
-                    "minLength": 1,
-                    "maxLength": limits.RECALL_QUERY_CHARS_MAX,
-                }
-            },
-            {"k": {"type": "integer", "minimum": 1, "maximum": limits.RECALL_K_MAX}},
-        ),
-    )
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def execute(
-        self, args: dict[str, Any], prepared: Prepared, context: CallContext
-    ) -> Result:
-        run = context.run
-        scope = Scope(tenant=run.tenant, principal=run.principal, agent=run.agent)
-        k = args.get("k", 5)
-        out = quarantined(run.tenant, await self._store.quarantines())
-        found = await memory.recall(self._store, scope, args["query"], k + 1, out)
-        # Its own task is what it has before it anyway.
-        found = [one for one in found if (one.run, one.role) != (run.id, "task")][:k]
-        label = Label(integrity=Integrity.SYSTEM, sources=("memory",))
-        for episode in found:  # As good as the worst of what came back.
-            label = label.join(episode.label.bare)
-        return Result(
-            label=label,
-            value=[
-                {
-                    "text": episode.text,
-                    "role": episode.role,
-                    "run": episode.run,
-                    "at_us": episode.at_us,
-                    "integrity": str(episode.label.integrity),
-                    "confidentiality": str(episode.label.confidentiality),
-                }
-                for episode in found
-            ],
-        )
-
-
 class Spawn(_Kind):
     """`spawn`: a child run; its budget is moved from its parent's."""
 
@@ -191,15 +121,13 @@ class Spawn(_Kind):
         return Result(value={"run": child}, label=_SYSTEM)
 
 
-def kinds(store: Store, runtime: Runtime, ports: Ports) -> dict[CallKind, Tool]:
+def kinds(runtime: Runtime, ports: Ports) -> dict[CallKind, Tool]:
     """The table from kind to driver; `tool` is not in it: those are each run's own."""
     return {
         CallKind.NOW: Tool(Now(runtime)),
         CallKind.RANDOM: Tool(Random(runtime)),
         CallKind.SLEEP: Tool(Sleep(ports.sleep)),
         CallKind.DERIVE: Tool(Derive("derive")),
-        CallKind.MEMORY_APPEND: Tool(Append()),
-        CallKind.MEMORY_RECALL: Tool(Recall(store)),
         CallKind.MODEL: Tool(Model(ports)),
         CallKind.PROPOSAL: Tool(Proposal()),
         CallKind.OBSERVED: Tool(Observed()),

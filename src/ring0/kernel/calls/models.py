@@ -16,9 +16,10 @@ from msgspec.structs import replace
 
 from ring0 import limits, models
 from ring0.errors import CallInvalid, LimitReached, ManifestInvalid, ModelFailed, Ring0Error
+from ring0.kernel.agent.agents import CONSOLIDATE
 from ring0.kernel.calls.ports import Ports
 from ring0.kernel.steps.slots import Needs, bucket_tokens
-from ring0.models import ModelAnswer, ModelRequest, Unanswered
+from ring0.models import ModelAnswer, ModelRequest, Unanswered, remembering
 from ring0.tools.driver import CallContext, Prepared, Result
 from ring0.types import Effect, Frozen, Label, ModelConfig, ToolManifest
 
@@ -59,6 +60,7 @@ class Model:
                 "body": {"type": "object"},
                 "profile": {"type": "string"},
                 "model": {"type": "string", "maxLength": limits.CALL_NAME_CHARS_MAX},
+                "memory": {"type": "object"},
             },
             "required": [],
             "additionalProperties": False,
@@ -69,6 +71,7 @@ class Model:
         self._ports = ports
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
+        args = remembering.edited(args)
         request = _with_notice(models.parse_request(args), context.notice)
         said = [args, context.notice] if context.notice else args
         encoded = msgspec.json.encode(said, order="sorted")
@@ -111,7 +114,8 @@ class Model:
             label=label,
             cost_microusd=cost,
             tokens=tokens,
-            remember=answer.text or "",
+            # What a model says to the kernel's own agent is said once more, as facts.
+            remember="" if context.run.agent_digest == CONSOLIDATE else answer.text or "",
             remember_role="answer",
         )
 

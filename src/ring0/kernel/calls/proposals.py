@@ -112,5 +112,11 @@ class Observed:
             confidentiality=context.run.label.confidentiality,
             sources=(f"{context.name}@{context.call}", *made_up),
         )
-        text = f"{context.name} -> {args['result']}"
-        return Result(value=None, label=label, remember=text[: limits.EPISODE_CHARS_MAX])
+        failed = args.get("failed", False)
+        text = f"{context.name} {'failed:' if failed else '->'} {args['result']}"
+        return Result(
+            value=None,
+            label=label,
+            remember=text[: limits.EPISODE_CHARS_MAX],
+            remember_role="failure" if failed else "result",
+        )

@@ -60,6 +60,8 @@ class Carrying:
             else:
                 state = RunState.FAILED if error else RunState.DONE
                 await self._runs.ending.end(run.id, state, value, error, output=output.as_blob())
+                if self._runs.after is not None:
+                    self._runs.after(run)
         except asyncio.CancelledError:
             await asyncio.shield(self._let_go(run))
             what = f"{run.id} was interrupted and is kept."
@@ -118,6 +120,8 @@ class Carrying:
 
     async def _process(self, run: LiveRun, output: Output) -> Any:
         """The agent's result; what it prints goes into `output`. Raises its error."""
+        if run.agent.family.kernels:
+            return await self._runs.own[run.agent.family.kernels](run)
         if run.row.mode is Mode.EMBEDDED:
             assert self._runs.embed is not None, "no SDK was given to embed with"
             function = run.agent.functions[f"agent:{run.agent.manifest.name}"]

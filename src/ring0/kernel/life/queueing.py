@@ -18,6 +18,7 @@ from ring0.observability.telemetry import ids
 from ring0.runtime import Runtime
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
+from ring0.store.records import record_address
 from ring0.types import FileDelta, Frozen, Integrity, Label, Only, Run, RunState
 
 
@@ -94,7 +95,11 @@ class Queueing:
         label = past.label if past else label
         ends_us = now_us + budget.wall_s * 1_000_000
         family = msgspec.json.encode(agent.family)
-        blobs = {address(key, encoded): encoded, address(key, family): family}
+        blobs = {address(key, one): one for one in (encoded, family)}
+        remembered = ""
+        if not agent.family.kernels:  # What the kernel tells an agent of its own is no memory.
+            remembered = record_address(key, encoded)
+            blobs[remembered] = encoded
         files = past.files if past else ()
         if not parent and not past:
             files = inputs.copied(agent.manifest, key, blobs, self._folder)
@@ -129,7 +134,7 @@ class Queueing:
             durable=True,
             events=[
                 ev.RunQueued(
-                    run=row, manifest=address(key, family), files=files, remembered=row.task
+                    run=row, manifest=address(key, family), files=files, remembered=remembered
                 ),
                 *beside.events,
             ],

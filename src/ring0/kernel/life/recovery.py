@@ -17,6 +17,7 @@ from ring0.kernel.agent.agents import Agent, Family
 from ring0.kernel.life import cutting, reasons
 from ring0.kernel.life.runs import Runs
 from ring0.kernel.life.waking import Functions
+from ring0.kernel.memory import consolidating
 from ring0.kernel.undo import undoing
 from ring0.store import GuardFailed, Store, Write, base
 from ring0.store import events as ev
@@ -46,6 +47,8 @@ def code_of(agent: Agent | None) -> Find:
     """An undo's code is the kernel's own; that of other embedded runs comes with `agent`."""
 
     def find(family: Family) -> Agent | None:
+        if family.kernels:
+            return consolidating.agent(family.manifest)
         if family.operator:
             return undoing.agent(family.manifest)
         if agent is None:

@@ -85,6 +85,11 @@ class Runs:
         self.doors = doors
         self.embed = embed
         self.heard: Heard | None = None
+        self.own: dict[str, Callable[[LiveRun], Awaitable[Any]]] = {}
+        """What carries out each of the kernel's own agents (`Family.kernels`)."""
+        self.after: Callable[[LiveRun], None] | None = None
+        """Is told of each run whose process has come to its end here."""
+        self.closing: list[Callable[[], Awaitable[None]]] = []
         self.seen: Callable[[Run], None] | None = None
         """Is told of each run that was started, or has ended."""
         self.models: frozenset[str] = frozenset()
@@ -361,6 +366,8 @@ class Runs:
 
     async def stop(self) -> None:
         """Stops all runs without ending them: a later kernel recovers them."""
+        for close in self.closing:
+            await close()
         await self.waking.alarms.close()
         await self.freezing.close()
         await self.beginning.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ from ring0.errors import LimitReached, StoreDamaged, ValueArchived
 from ring0.runtime import Runtime
 from ring0.store import Store
 from ring0.store import events as ev
+from ring0.store.records import record_ids
 from ring0.types import (
     ENDED,
     Approval,
@@ -100,7 +101,7 @@ async def reached(store: Store, runtime: Runtime, tenant: str, source: str) -> R
             await runtime.sleep(0)  # Runs go on meanwhile.
     waiting = await store.approvals(states=[ApprovalState.PENDING])
     asks = [one for one in waiting if walk.rests(one)]
-    live = [run for run in walk.runs if walk.states.get(run) not in ENDED]
+    live = [run for run in walk.runs if walk.states.get(run, RunState.DONE) not in ENDED]
     return Reached(
         source=source,
         runs=walk.runs,
@@ -128,8 +129,8 @@ class _Walk:
         self._sent: Counter[str] = Counter()
         self._messages: set[tuple[str, int]] = set()
         """(receiver, number) of those that may come of it."""
-        self._remembered: set[tuple[str, int]] = set()
-        """(run, when) of episodes that may."""
+        self._remembered: set[str] = set()
+        """Ids of records that may."""
 
     def rests(self, approval: Approval) -> bool:
         return approval.run in self.runs
@@ -138,6 +139,8 @@ class _Walk:
         match entry.body:
             case ev.RunQueued() as began if began.run.tenant == self._tenant:
                 self._queued(entry, began)
+            case ev.Remembered() as body if entry.run == ev.KERNEL:
+                self._operator_wrote(entry, body)
             case _ if entry.run not in self.states:
                 pass  # The kernel's own, or another tenant's.
             case ev.CallIntended(call=call):
@@ -149,6 +152,8 @@ class _Walk:
                 await self._ended(entry, ended)
             case ev.CallSettled(call=call):
                 self._calls.pop(call, None)
+            case ev.Remembered() as body:
+                self._run_wrote(entry, body)
             case ev.MessageSent() as sent:
                 self._was_sent(entry, sent)
             case ev.RunEnded(state=state):
@@ -212,11 +217,8 @@ class _Walk:
         """By a message, by a child, by memory."""
         if ended.received:
             return (call.run, ended.received) in self._messages
-        if call.kind is CallKind.MEMORY_RECALL:
-            rows = _rows(outcome)
-            if rows is None:  # It was too large to be kept whole: nobody knows what was in it.
-                return bool(self._remembered)
-            return any((row["run"], row["at_us"]) in self._remembered for row in rows)
+        if not self._remembered.isdisjoint(ended.recalled):
+            return True
         children = [one.removeprefix(_RUN) for one in outcome.label.sources if one.startswith(_RUN)]
         return call.kind is CallKind.WAIT and any(child in self.runs for child in children)
 
@@ -232,8 +234,28 @@ class _Walk:
             self._add("message", entry, f"to {sent.to}", direct=True)
 
     def _keep(self, entry: ev.Entry) -> None:
-        self._remembered.add((entry.run, entry.at_us))
+        self._remembered.add(f"{entry.run}#{entry.seq}")
         self._add("memory", entry, "")
+
+    def _run_wrote(self, entry: ev.Entry, body: ev.Remembered) -> None:
+        """Notes under a key, facts, summaries. A label may name what the run itself never saw."""
+        direct = any(self._is(one.label) for one in body.records)
+        if direct:
+            self._taint(entry.run, entry.seq)
+        if entry.run in self.runs:
+            self._remembered.update(record_ids(entry.run, entry.seq, len(body.records)))
+            self._add("memory", entry, "", direct=direct)
+
+    def _operator_wrote(self, entry: ev.Entry, body: ev.Remembered) -> None:
+        """A document, an import: the whole act is out where one of its records is of the source,
+        or was made of what is."""
+        if body.owner is None or body.owner[0] != self._tenant:
+            return
+        direct = self._source == body.act or any(self._is(one.label) for one in body.records)
+        if direct or any(not self._remembered.isdisjoint(one.parents) for one in body.records):
+            self._taint(body.act, entry.seq)
+            self._remembered.update(record_ids(body.act, entry.seq, len(body.records)))
+            self._add("memory", entry, body.act, direct=direct)
 
     def _is(self, label: Label) -> bool:
         return any(matches(self._source, source) for source in label.sources)
@@ -258,10 +280,3 @@ class _Walk:
 
 def _named(call: Call) -> str:
     return f"{call.id} {call.name or call.kind}"
-
-
-def _rows(outcome: Outcome) -> list[dict[str, Any]] | None:
-    """What a recall gave back; None: it was cut, or is not here."""
-    if outcome.value is not None and not isinstance(outcome.value, list):
-        return None
-    return [row for row in outcome.value or () if {"run", "at_us"} <= row.keys()]

@@ -15,7 +15,7 @@ from ring0.guardrails.redact import Secrets
 from ring0.identity import Vault, narrowing
 from ring0.identity.vault import secret_name
 from ring0.kernel import identities
-from ring0.kernel.agent import chains, config_telemetry, manifests
+from ring0.kernel.agent import chains, config_embeddings, config_telemetry, manifests
 from ring0.kernel.agent.config_checkpoints import anchorages_of
 from ring0.kernel.agent.config_identity import IdentityTable, listening_at
 from ring0.kernel.agent.config_notify import places_of
@@ -44,6 +44,7 @@ def check(config: Config, environment: Mapping[str, str], vault: Vault, runtime:
     places_of(config.notify, secret)
     anchorages_of(config.checkpoints, vault.home, secret)
     config_telemetry.check(config.otlp, config.metrics, secret)
+    config_embeddings.check(config.memory, secret)
     for table in config.principals.values():
         narrowing.for_task(table.only)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ring0.errors import InvalidInput, NotFound
+from msgspec.structs import replace
+
+from ring0.errors import InvalidInput, NotFound, StoreFailed
 from ring0.observability.verify import named
 from ring0.store import Write, archiving
 from ring0.store import events as ev
@@ -27,7 +29,10 @@ class Erased(Frozen, frozen=True, kw_only=True):
 
     run: str
     values: int
-    episodes: int
+    records: int
+    """What memory held of it."""
+    wiped: bool = True
+    """No byte of it is left in the file. False: somebody reads the journal as it was before."""
 
 
 async def erase(kernel: Kernel, runs: Sequence[str], *, by: str, note: str = "") -> list[Erased]:
@@ -44,15 +49,28 @@ async def erase(kernel: Kernel, runs: Sequence[str], *, by: str, note: str = "")
                 )
         for row in rows:  # One that a crash left, and no event names.
             archiving.path_of(kernel.home, row.id).unlink(missing_ok=True)
-        return [await _erase(store, row, by, note) for row in rows]
+        erased = [await _erase(store, row, by, note) for row in rows]
+        try:
+            await store.wiped()
+        except StoreFailed:
+            return [replace(one, wiped=False) for one in erased]
+        return erased
+
+
+async def kept_back(kernel: Kernel, runs: Sequence[str]) -> list[tuple[str, tuple[str, str]]]:
+    """Which of them can't be erased together: why not, and what to do. Raises NotFound."""
+    rows = [await _row(kernel.store, run) for run in dict.fromkeys(runs)]
+    together = {row.id for row in rows}
+    found = [(row.id, await _keeps(kernel.store, row, together)) for row in rows]
+    return [(run, why) for run, why in found if why is not None]
 
 
 async def _erase(store: SqliteStore, row: Run, by: str, note: str) -> Erased:
     addresses = await _named(store, row)
-    episodes = tuple(store.remembered(row.id))
-    event = ev.ValuesErased(values=len(addresses), episodes=episodes, by=by, note=note)
+    records = tuple(store.remembered(row.id))
+    event = ev.ValuesErased(values=len(addresses), records=records, by=by, note=note)
     await store.append(Write(run=row.id, durable=True, events=[event], erased=addresses))
-    return Erased(run=row.id, values=len(addresses), episodes=len(episodes))
+    return Erased(run=row.id, values=len(addresses), records=len(records))
 
 
 async def _row(store: SqliteStore, run: str) -> Run:
@@ -86,7 +104,7 @@ async def _keeps(store: SqliteStore, row: Run, together: set[str]) -> tuple[str,
 async def _sharing(store: SqliteStore, row: Run) -> set[str]:
     """Runs with the same key: forks, and what they were forked from."""
     key = await store.run_key(row.id)
-    return {run for run in store.keyed(key) if run != row.id}
+    return {run for run in store.runs_keyed(key) if run != row.id}
 
 
 async def _named(store: SqliteStore, row: Run) -> list[str]:

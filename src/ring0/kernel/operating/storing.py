@@ -179,11 +179,9 @@ async def _named(store: SqliteStore, runtime: Runtime, run: str) -> dict[str, in
             continue
         going.update(dict.fromkeys(names))
         if isinstance(body, ev.RunQueued):
-            stays.update((body.run.task, body.manifest, body.remembered))
+            stays.update((body.run.task, body.manifest))
         elif isinstance(body, ev.RunEnded):
             stays.add(body.result)
-        elif isinstance(body, ev.CallEnded):
-            stays.add(body.remembered)
     found: dict[str, int] = {}
     stack = [where for where in going if where not in stays]
     while stack:

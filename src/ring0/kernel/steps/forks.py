@@ -22,6 +22,11 @@ _OWN: Final = frozenset(
         CallKind.LOCK,
         CallKind.DERIVE,
         CallKind.MEMORY_RECALL,
+        CallKind.MEMORY_EXPLAIN,
+        CallKind.MEMORY_ASSEMBLE,
+        # Of the run's own window: nobody else sees it.
+        CallKind.MEMORY_SET,
+        CallKind.MEMORY_COMPACT,
         CallKind.OBSERVED,
         # It asks by itself, always.
         CallKind.ASK,

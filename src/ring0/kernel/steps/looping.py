@@ -14,6 +14,7 @@ from ring0 import limits
 from ring0.errors import LoopStopped, Ring0Error
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
+from ring0.kernel.memory import warning
 from ring0.runtime import Runtime
 from ring0.scheduler.loops import Asked, Ended, Lane, Watch, only_asked
 from ring0.scheduler.noise import plain
@@ -25,7 +26,10 @@ from ring0.types import Call, CallKind, CallState, Run
 LANES: Final = {
     CallKind.TOOL: Lane.ACT,
     CallKind.MEMORY_RECALL: Lane.ACT,
+    CallKind.MEMORY_EXPLAIN: Lane.ACT,
     CallKind.MEMORY_APPEND: Lane.ECHO,
+    CallKind.MEMORY_REMEMBER: Lane.ECHO,
+    CallKind.MEMORY_SUPERSEDE: Lane.ECHO,
     CallKind.SEND: Lane.ECHO,
     CallKind.MODEL: Lane.MODEL,
     CallKind.SPAWN: Lane.SPAWN,
@@ -33,6 +37,8 @@ LANES: Final = {
     CallKind.OBSERVED: Lane.ACT,
 }
 """The other kinds wait, or take no arguments: the budget is enough for them."""
+DOOR_RECALL: Final = "recalled"
+"""Ends the id of a recall that a model door makes for its client: that is no act of the agent's."""
 _NOTHING: Final = Ended("")
 _PAUSE_US: Final = limits.LOOP_PAUSE_MS_MIN * 1_000
 
@@ -78,6 +84,8 @@ def restore(watch: Watch, calls: Iterable[Call], *, tree: bool) -> None:
     """Counts what is on record. `tree`: for the tree; otherwise for the run alone."""
     for call in sorted(calls, key=lambda one: (one.ended_us or one.begun_us, one.seq)):
         path = path_of(call.id)
+        if call.kind is CallKind.PROPOSAL and call.notice and not tree:
+            watch.notice = call.notice
         if call.kind is CallKind.SLEEP:
             if call.state is CallState.OK and call.ended_us - call.begun_us >= _PAUSE_US:
                 watch.pause(path)
@@ -106,13 +114,15 @@ def path_of(call: str) -> str:
 
 
 async def check(run: LiveRun, held: Held, store: Store) -> None:
-    """Counts a call that is about to be judged, once; waits where its tree calls too quickly.
+    """Counts a call that is about to be judged, once; waits where its tree calls too quickly. What
+    failed in earlier runs is told with it.
 
     Raises LoopStopped.
     """
     if run.watch is None or held.retry is not None or held.asked is not None:
         return
-    lane = LANES.get(held.kind)
+    await warning.check(run, held, store)
+    lane = _lane(held)
     if lane is None:
         return
     await run.watch.tree.turn()
@@ -124,6 +134,10 @@ async def check(run: LiveRun, held: Held, store: Store) -> None:
                 f"ring0: {held.name} stands on this very task already, above this run. The next"
                 " time it is handed down unchanged is refused: hand down a part of it."
             )
+
+
+def _lane(held: Held) -> Lane | None:
+    return None if held.id.endswith(f"/{DOOR_RECALL}") else LANES.get(held.kind)
 
 
 def _ask(watch: Watch, held: Held, lane: Lane) -> Asked:
@@ -246,7 +260,7 @@ def refused(run: LiveRun, held: Held, error: Ring0Error) -> tuple[Ring0Error, En
         return error, _NOTHING
     if held.kind is CallKind.MODEL and held.notice:
         run.watch.notice = held.notice  # The model has not heard it.
-    lane = LANES.get(held.kind)
+    lane = _lane(held)
     if lane is None:
         return error, _NOTHING
     try:

@@ -29,5 +29,10 @@ def mark(run: LiveRun, held: Held, label: Label, fields: Iterable[FieldRule] = (
     of_fields = (rule.integrity for rule in fields)
     if Integrity.UNTRUSTED not in (label.integrity, *of_fields):
         return ""
-    found = hmac.digest(run.key, _PURPOSE + held.id.encode(), "sha512").hex()
-    return f"{held.spotlight} {found[:_MARKER_HEX_DIGITS]}"
+    return f"{held.spotlight} {marker(run, held.id)}"
+
+
+def marker(run: LiveRun, call: str) -> str:
+    """Between which what came of that call stands: the same on every replay."""
+    found = hmac.digest(run.key, _PURPOSE + call.encode(), "sha512").hex()
+    return found[:_MARKER_HEX_DIGITS]

@@ -10,7 +10,17 @@ from ring0.errors import CallInvalid, Ring0Error
 from ring0.guardrails import Secrets, flows
 from ring0.kernel import values
 from ring0.kernel.live import Held, LiveRun
-from ring0.kernel.steps import editing, judging, labelling, looping, marking, scanning, spending
+from ring0.kernel.memory import warning
+from ring0.kernel.steps import (
+    editing,
+    episodes,
+    judging,
+    labelling,
+    looping,
+    marking,
+    scanning,
+    spending,
+)
 from ring0.kernel.steps.judging import Denied, Judged
 from ring0.store import Store, Write, address, base
 from ring0.store import events as ev
@@ -105,8 +115,10 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
         outcome = replace(outcome, notice=editing.with_notice(held, seen.notice))
         stored = msgspec.json.encode(outcome)
         where = address(run.key, stored)
-        label = _risen(run, outcome.label)
+        label = _risen(run, warning.with_quoted(held, outcome.label))
         cost, tokens = _spent(run, judged, result)
+        blobs = {where: stored}
+        text = warning.of_failure(held, result, outcome)
         event = ev.CallEnded(
             call=held.id,
             state=CallState.ERROR,
@@ -116,10 +128,14 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
             tokens=tokens,
             notice=seen.notice or held.notice,
             fingerprint=seen.fingerprint,
+            remembered=episodes.kept(run, secrets.redact_text(text), blobs) if text else "",
+            remembered_role=warning.ROLE,
+            remembered_label=run.row.label.join(outcome.label) if text else None,
+            remembered_fingerprint=held.tried if text else "",
         )
-        return Taken(event, outcome, {where: stored})
+        return Taken(event, outcome, blobs)
     whole, _ = secrets.redact(result.value)
-    value = _bounded(whole)
+    value = values.bounded(whole)
     seen = looping.ended(run, held, value, result)
     told = editing.with_notice(held, seen.notice)
     labels = labelling.of_result(run, judged, result, value, cut=value is not whole)
@@ -140,13 +156,12 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
     if result.undo:
         undo = address(run.key, result.undo)
         blobs[undo] = result.undo
-    label = _risen(run, labels.worst)
-    text = result.remember if result.remember is not None else _episode(judged, value)
+    label = _risen(run, warning.with_quoted(held, labels.worst))
+    text = result.remember if result.remember is not None else episodes.of_tool(judged, value)
     remembered = ""
     if text:
-        encoded = secrets.redact_text(text)[: limits.EPISODE_CHARS_MAX].encode()
-        remembered = address(run.key, encoded)
-        blobs[remembered] = encoded
+        remembered = episodes.kept(run, secrets.redact_text(text), blobs)
+    is_failure = result.remember_role == warning.ROLE
     cost, tokens = _spent(run, judged, result)
     event = ev.CallEnded(
         call=held.id,
@@ -165,6 +180,8 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
         remembered=remembered,
         remembered_role=result.remember_role,
         remembered_label=run.row.label.join(labels.worst) if remembered else None,
+        remembered_fingerprint=held.tried if remembered and is_failure else "",
+        recalled=result.recalled,
     )
     taken = Taken(event, outcome, {**blobs, **result.blobs})
     taken.beside = (*labels.declassified, *result.events)
@@ -366,17 +383,6 @@ def _risen(run: LiveRun, label: Label) -> Label | None:
     return None if joined == run.row.label else joined
 
 
-def _bounded(value: object) -> object:
-    encoded = values.canonical(value)
-    if len(encoded) <= limits.RESULT_SIZE_BYTES_MAX:
-        return value
-    return {
-        "cut": encoded[: limits.RESULT_SIZE_BYTES_MAX // 4].decode("utf-8", "replace"),
-        "size_bytes": len(encoded),
-        "why": "the result was larger than a call may return",
-    }
-
-
 def _delta(run: LiveRun, change: FileChange, label: Label, blobs: dict[str, bytes]) -> FileDelta:
     if change.value is None:
         return FileDelta(path=change.path, label=change.label or label)
@@ -385,12 +391,3 @@ def _delta(run: LiveRun, change: FileChange, label: Label, blobs: dict[str, byte
     return FileDelta(
         path=change.path, blob=where, size_bytes=len(change.value), label=change.label or label
     )
-
-
-def _episode(judged: Judged, value: object) -> str:
-    """A tool's call and result as one line of memory."""
-    if judged.held.kind is not CallKind.TOOL:
-        return ""
-    args = values.canonical(judged.held.args).decode()
-    result = values.canonical(value).decode()
-    return f"{judged.held.name} {args[:2000]} -> {result[:4000]}"

@@ -45,7 +45,10 @@ LEAVING: Final = Rules(profanity=False, injection=False)
 ARRIVING: Final = Rules(profanity=False, personal=False)
 """Likewise in what comes back."""
 _BRINGING: Final = frozenset(
-    (CallKind.TOOL, CallKind.OBSERVED, CallKind.MEMORY_RECALL, CallKind.WAIT)
+    (
+        *(CallKind.TOOL, CallKind.OBSERVED, CallKind.WAIT),
+        *(CallKind.MEMORY_RECALL, CallKind.MEMORY_EXPLAIN, CallKind.MEMORY_ASSEMBLE),
+    )
 )
 """Calls that bring what others wrote. A model's answer is written under the run's own eyes."""
 _NO_SECRETS: Final = Masking(links=False)

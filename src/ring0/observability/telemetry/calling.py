@@ -172,6 +172,10 @@ def _of_a_tool(verb: str) -> Callable[[Call], About]:
 _OTHERS: dict[CallKind, Callable[[Call], About]] = {
     CallKind.MEMORY_APPEND: _memory(names.UPSERT_MEMORY),
     CallKind.MEMORY_RECALL: _memory(names.SEARCH_MEMORY),
+    CallKind.MEMORY_EXPLAIN: _memory(names.SEARCH_MEMORY),
+    CallKind.MEMORY_REMEMBER: _memory(names.UPSERT_MEMORY),
+    CallKind.MEMORY_SUPERSEDE: _memory(names.UPDATE_MEMORY),
+    CallKind.MEMORY_FORGET: _memory(names.DELETE_MEMORY),
     CallKind.PROPOSAL: _of_a_tool("propose"),
     CallKind.OBSERVED: _of_a_tool("observe"),
     CallKind.EGRESS: lambda call: About(

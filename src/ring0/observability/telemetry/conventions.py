@@ -16,6 +16,7 @@ OPERATION: Final = "gen_ai.operation.name"
 CHAT, EMBEDDINGS = "chat", "embeddings"
 INVOKE_AGENT, EXECUTE_TOOL = "invoke_agent", "execute_tool"
 UPSERT_MEMORY, SEARCH_MEMORY = "upsert_memory", "search_memory"
+UPDATE_MEMORY, DELETE_MEMORY = "update_memory", "delete_memory"
 
 PROVIDER: Final = "gen_ai.provider.name"
 AGENT_NAME: Final = "gen_ai.agent.name"

@@ -8,6 +8,7 @@ from ring0.store.events.calls import *  # noqa: F403
 from ring0.store.events.entries import *  # noqa: F403
 from ring0.store.events.event import *  # noqa: F403
 from ring0.store.events.kernel import *  # noqa: F403
+from ring0.store.events.memory import *  # noqa: F403
 from ring0.store.events.orders import *  # noqa: F403
 from ring0.store.events.runs import *  # noqa: F403
 from ring0.store.events.storage import *  # noqa: F403

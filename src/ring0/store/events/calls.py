@@ -83,8 +83,13 @@ class CallEnded(Event, frozen=True, kw_only=True, tag="call-ended"):
     files_of: str = ""
     """The run whose workspace they belong to; empty: this one."""
     remembered: str = ""
+    """Address (`records.record_address`) of a text that becomes an episode."""
     remembered_role: str = "result"
     remembered_label: Label | None = None
+    remembered_fingerprint: str = ""
+    """Of a failure: of what was tried."""
+    recalled: tuple[str, ...] = ()
+    """Records that the call brought to the run."""
 
 
 class Declassified(Event, frozen=True, kw_only=True, tag="declassified"):

@@ -11,11 +11,14 @@ import msgspec
 from ring0.store.events.approvals import ApprovalEvent
 from ring0.store.events.calls import CallEvent
 from ring0.store.events.kernel import KernelEvent
+from ring0.store.events.memory import MemoryEvent
 from ring0.store.events.orders import OrderEvent
 from ring0.store.events.runs import RunEvent
 from ring0.store.events.storage import StorageEvent
 
-AnyEvent = KernelEvent | RunEvent | CallEvent | ApprovalEvent | OrderEvent | StorageEvent
+AnyEvent = (
+    KernelEvent | RunEvent | CallEvent | ApprovalEvent | OrderEvent | StorageEvent | MemoryEvent
+)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ class RunQueued(Event, frozen=True, kw_only=True, tag="run-queued"):
     files: tuple[FileDelta, ...] = ()
     """What was copied into the workspace."""
     remembered: str = ""
-    """Address of the task's text, indexed as an episode."""
+    """Address (`records.record_address`) of the task's text, as an episode."""
 
 
 class RunForked(Event, frozen=True, kw_only=True, tag="run-forked"):

@@ -69,8 +69,8 @@ class ValuesErased(Event, frozen=True, kw_only=True, tag="values-erased"):
     stand, and all that is proved of them: they hold addresses, and never a value."""
 
     values: int
-    episodes: tuple[int, ...] = ()
-    """What memory held of it: their seqs."""
+    records: tuple[str, ...] = ()
+    """What memory held of it."""
     by: str
     note: str = ""
 

@@ -25,18 +25,21 @@ from ring0.store.base import Write
 from ring0.store.events import KERNEL, decode_entry, seal
 from ring0.store.project import project
 from ring0.store.sqlite import failing, sql
+from ring0.store.sqlite.beside import Beside
 from ring0.store.sqlite.guards import LOOKS_THROUGH_A_TABLE, check
 from ring0.store.sqlite.quotas import check_quota
 from ring0.store.sqlite.reserve import Reserve, may_use_reserve
 from ring0.store.sqlite.tables import SqliteTables, first, tree_of
 
+Work = Write | Beside
+
 
 class Job:
-    """A write on its way to the disk (None: a flush), and the future of who waits for it."""
+    """Work on its way to the disk (None: a flush), and the future of who waits for it."""
 
     __slots__ = ("future", "seq", "write")
 
-    def __init__(self, write: Write | None) -> None:
+    def __init__(self, write: Work | None) -> None:
         self.write = write
         self.future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.seq = 0
@@ -44,13 +47,15 @@ class Job:
     @property
     def waits(self) -> bool:
         """Is its caller told only when it is on disk?"""
-        return self.write is None or self.write.durable
+        return not isinstance(self.write, Write) or self.write.durable
 
     @property
     def closes(self) -> bool:
         """Does its group go to the disk at once? Those of it that ride are told when nothing more
         is taken into it: what they make their callers do comes after it."""
-        return self.write is None or self.write.durable or self.write.soon
+        if isinstance(self.write, Write):
+            return self.write.durable or self.write.soon
+        return self.write is None or self.write.after
 
 
 Answer = int | Exception
@@ -74,8 +79,8 @@ class Source(Protocol):
 class Writer(Protocol):
     """What a store needs of whatever runs a `Committer`."""
 
-    def submit(self, write: Write | None) -> asyncio.Future[int]:
-        """Queues a write; None is a flush. Never blocks; refuses when the queue is full."""
+    def submit(self, write: Work | None) -> asyncio.Future[int]:
+        """Queues some work; None is a flush. Never blocks; refuses when the queue is full."""
         ...
 
     def stop(self) -> None:
@@ -180,9 +185,12 @@ class Committer:
         self._jobs.append(job)
         if job.write is not None:
             try:
-                if not again:
-                    self._check(job.write)
-                job.seq = self._put(job.write)
+                if not isinstance(job.write, Write):
+                    self._put_beside(job)
+                else:
+                    if not again:
+                        self._check(job.write)
+                    job.seq = self._put(job.write)
             except Exception as error:
                 if failing.is_of_the_disk(error):
                     raise
@@ -230,6 +238,16 @@ class Committer:
             self._kernel_seq = seq
         return begins
 
+    def _put_beside(self, job: Job) -> None:
+        """What it is about is in the transaction. Nothing of the journal hangs on it."""
+        beside = job.write
+        assert beside is not None and not isinstance(beside, Write), "it is no write"
+        if not beside.after:
+            if self.full:
+                raise failing.full()
+            self._flush()
+            job.seq = beside.do(self._db)
+
     def _settle(self) -> None:
         """Rows of all that was added are in the transaction; then those that ride are told."""
         self._flush()
@@ -257,7 +275,7 @@ class Committer:
             try:
                 self._tables.flush()
             except Exception as error:
-                if failing.is_of_the_disk(error) or job.write is None:
+                if failing.is_of_the_disk(error) or not isinstance(job.write, Write):
                     raise
                 self._db.execute("ROLLBACK TO one")
                 self._restore(before)
@@ -288,8 +306,17 @@ class Committer:
             return self._goes_on_without_reserve(error, ())
         finally:
             # The head file may lag; what they wait for is on disk.
-            self._tell([(job, job.seq) for job in jobs if job.waits])
+            self._tell([(job, job.seq) for job in jobs if job.waits and not _is_after(job)])
+            self._tell([(job, self._after(job)) for job in jobs if _is_after(job)])
         return True
+
+    def _after(self, job: Job) -> Answer:
+        """What is done when the group is on disk. If it fails, nothing of the journal does."""
+        assert job.write is not None and not isinstance(job.write, Write), "it is no write"
+        try:
+            return job.write.do(self._db)
+        except Exception as error:
+            return failing.explain(error)
 
     def _undo(self) -> None:
         """Nothing of the group was."""
@@ -335,6 +362,10 @@ class Committer:
             self.fail(still, jobs)
             return False
         return self._finish(self._jobs)
+
+
+def _is_after(job: Job) -> bool:
+    return job.write is not None and not isinstance(job.write, Write) and job.write.after
 
 
 def write_head(head_file: int, tree: merkle.Tree) -> None:

@@ -27,9 +27,19 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, apsw.FullError)
 
 
-def refusal(write: Write, error: Exception) -> Exception:
+def refusal(work: object, error: Exception) -> Exception:
     """What the caller of a write is told that was refused alone."""
-    return error if isinstance(error, GuardFailed | Ring0Error) else impossible(write, error)
+    if isinstance(error, GuardFailed | Ring0Error):
+        return error
+    if isinstance(work, Write):
+        return impossible(work, error)
+    refused = WriteImpossible(
+        f"What is kept beside the journal can't be written ({type(work).__name__}).",
+        why=f"{type(error).__name__}: {str(error)[:200]}",
+        todo="A fault of ring0: the journal is as it was. Report it, with `ring0 memory stats`.",
+    )
+    refused.__cause__ = error
+    return refused
 
 
 def impossible(write: Write, error: Exception) -> WriteImpossible:

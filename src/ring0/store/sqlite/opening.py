@@ -14,6 +14,7 @@ from pathlib import Path
 
 import apsw
 
+from ring0 import limits
 from ring0.errors import KernelBusy, Ring0Error, StoreDamaged, StoreFailed
 from ring0.runtime import Runtime
 from ring0.store import merkle
@@ -140,7 +141,7 @@ def _connect(path: Path, held: ExitStack, vfs: str, *, write: bool) -> apsw.Conn
     flags = apsw.SQLITE_OPEN_READWRITE if write else apsw.SQLITE_OPEN_READONLY
     connection = apsw.Connection(str(path), flags=flags, vfs=vfs or None)
     held.callback(connection.close)
-    connection.set_busy_timeout(5_000)
+    connection.set_busy_timeout(limits.BUSY_TIMEOUT_MS)
     if write:
         # Fetched to the end: a statement that gives a row stops those after it until it is read.
         connection.execute(sql.PRAGMAS).fetchall()

@@ -15,8 +15,9 @@ import apsw
 
 from ring0.store import merkle
 from ring0.store.rows import Head
-from ring0.store.sqlite import sql
-from ring0.store.sqlite.tables import first, token_count, tree_of
+from ring0.store.sqlite import recordsql, sql
+from ring0.store.sqlite.tables import first, tree_of
+from ring0.types import Owner
 
 
 class Snapshot:
@@ -91,16 +92,20 @@ class Snapshot:
             if line != "ok":
                 yield f"the file: {line}"
 
-    def index_damage(self) -> Iterator[str]:
-        """Whether the full-text index says what its texts say."""
-        try:
-            self._db.execute(sql.COPY_INDEX).fetchall()
-            self._db.execute(sql.CHECK_INDEX).fetchall()
-        except apsw.Error as error:
-            yield f"the full-text index does not say what its texts say ({error})"
-        for key, tokens, size in self._db.execute(sql.ALL_EPISODE_TOKENS):
-            if size is None or token_count(size) != tokens:
-                yield f"table episode: the length of {key!r} is not what the index counted"
+    def terms(self) -> Iterator[tuple[Any, ...]]:
+        """(number, key, JSON, what it says, length, terms) of what is indexed; without a record:
+        nothing where that would be."""
+        yield from self._db.execute(recordsql.ALL_TERMS)
+
+    def stray_vectors(self) -> Iterator[int]:
+        """Numbers of vectors of no record, or of no model."""
+        for (number,) in self._db.execute(recordsql.STRAY_VECTORS):
+            yield int(number)
+
+    def scope_keys(self) -> set[Owner]:
+        """Whose facts and keys can be compared."""
+        rows: list[Any] = self._db.execute(recordsql.SCOPE_KEYS).fetchall()
+        return set(rows)
 
     def schema_changes(self) -> Iterator[str]:
         """Tables, indexes, triggers: a trigger that somebody planted would act on every write."""

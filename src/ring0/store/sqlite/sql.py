@@ -8,8 +8,13 @@ parts (store/lists.py), or, of one that was archived, the run in whose file it l
 keys, one a run. `archive` is a projection: which file holds the values of an ended run.
 `tree` is one row: the size and the peaks of the Merkle tree, moved forward in each transaction.
 The rest are projections, rebuilt from `event` by store/project.py: a row is the JSON of a struct
-of types.py, and the columns beside it are what guards and lists ask for. `episode` and its
-full-text index hold what is remembered, with the scope that every search must name.
+of types.py, and the columns beside it are what guards and lists ask for.
+`record` is what is remembered, with the scope that every search must name, and beside each row what
+its blob says of itself; `current`, `keyed`, `child` and `recalled` say which of them hold, are the
+same, came of which; `window` where compaction stands. `record_terms` and `vector` (of the models in
+`embedding`) are derived from records and are no projections: no event tells of them, and whatever
+is missing there is made again. `scope_key` holds the secrets under which records are compared.
+What is deleted is written over (PRAGMAS); wiping.py does the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x52494E47  # "RING"
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 VALUE, LIST, ARCHIVED = 0, 1, 2
 """Forms of a blob."""
 
@@ -82,15 +87,45 @@ CREATE TABLE setting (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT R
 CREATE TABLE quarantine (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE archive (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE kill (key TEXT PRIMARY KEY, generation INTEGER NOT NULL, row BLOB NOT NULL) STRICT;
-CREATE TABLE episode (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+CREATE TABLE record (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,
     tenant TEXT NOT NULL, principal TEXT NOT NULL, agent TEXT NOT NULL,
-    tokens INTEGER NOT NULL, text TEXT NOT NULL, row BLOB NOT NULL
+    act TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
+    role TEXT NOT NULL, session TEXT NOT NULL, document TEXT NOT NULL,
+    subject TEXT NOT NULL, predicate TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    at_us INTEGER NOT NULL, happened_us INTEGER NOT NULL, superseded_us INTEGER NOT NULL,
+    valid_from_us INTEGER NOT NULL, valid_to_us INTEGER NOT NULL, integrity INTEGER NOT NULL,
+    blob TEXT NOT NULL, row BLOB NOT NULL
 ) STRICT;
-CREATE INDEX episode_by_scope ON episode (tenant, principal, agent, tokens);
-CREATE VIRTUAL TABLE episode_text USING fts5 (
-    text, content = 'episode', content_rowid = 'id', tokenize = 'porter unicode61'
-);
+CREATE INDEX record_by_owner ON record (tenant, principal, agent);
+CREATE INDEX record_by_act ON record (act);
+CREATE INDEX record_by_blob ON record (blob);
+CREATE INDEX record_by_session ON record (session, agent);
+CREATE INDEX record_by_document ON record (document) WHERE document <> '';
+CREATE INDEX record_by_subject ON record (subject) WHERE subject <> '';
+CREATE INDEX record_by_fingerprint ON record (fingerprint) WHERE fingerprint <> '';
+CREATE TABLE record_terms (
+    number INTEGER PRIMARY KEY, length INTEGER NOT NULL, terms BLOB NOT NULL
+) STRICT;
+CREATE TABLE embedding (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE vector (
+    model INTEGER NOT NULL, number INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (model, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE scope_key (
+    tenant TEXT NOT NULL, principal TEXT NOT NULL, agent TEXT NOT NULL, key BLOB NOT NULL,
+    PRIMARY KEY (tenant, principal, agent)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE current (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE keyed (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE child (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE recalled (
+    key TEXT PRIMARY KEY, run TEXT NOT NULL, record TEXT NOT NULL, seq INTEGER NOT NULL,
+    row BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX recalled_by_record ON recalled (record);
+CREATE INDEX recalled_by_run ON recalled (run, seq);
+CREATE TABLE window (key TEXT PRIMARY KEY, row BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
 
 PRAGMAS: Final = """
@@ -101,7 +136,10 @@ PRAGMA trusted_schema = OFF;
 PRAGMA wal_autocheckpoint = 2000;
 PRAGMA cache_size = -16000;
 PRAGMA temp_store = MEMORY;
+PRAGMA secure_delete = ON;
 """
+"""What is deleted is written over with zeroes, from the file's first page on: so no page that is
+used again brings back what it held."""
 WHOSE: Final = """
 SELECT (SELECT application_id FROM pragma_application_id),
     (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)
@@ -116,16 +154,11 @@ INSERT INTO blob VALUES (?, ?, ?) ON CONFLICT (address) DO UPDATE
 SET form = excluded.form, value = excluded.value WHERE form = {ARCHIVED}
 """
 RUNS_KEYED: Final = "SELECT run FROM run_key WHERE key = ?"
-EPISODES_OF: Final = "SELECT key FROM episode WHERE key >= ? AND key < ?"
 MESSAGES_KEYED: Final = """
 SELECT row FROM message WHERE json_extract(CAST(row AS TEXT), '$.key_of') = ?
 """
 ERASE_BLOB: Final = "DELETE FROM blob WHERE address = ?"
 FORGET_KEY: Final = "DELETE FROM run_key WHERE run = ?"
-WIPING: Final = "PRAGMA secure_delete = {how}"
-"""Whether what is deleted is written over with zeroes."""
-ERASE_EPISODE: Final = "DELETE FROM episode WHERE key = ?"
-INDEX_ANEW: Final = "INSERT INTO episode_text (episode_text) VALUES ('rebuild')"
 ARCHIVE_BLOB: Final = f"UPDATE blob SET form = {ARCHIVED}, value = ? WHERE address = ?"
 FREE_PAGES: Final = "PRAGMA freelist_count"
 GIVE_BACK_PAGES: Final = "PRAGMA incremental_vacuum({pages:d})"
@@ -141,9 +174,10 @@ LAST_EVENT: Final = "SELECT body FROM event ORDER BY idx DESC LIMIT 1"
 GET: Final = {
     table: f"SELECT row FROM {table} WHERE key = ?"
     for table in (
-        *("run", "call", "approval", "file", "sandbox", "kill", "episode"),
+        *("run", "call", "approval", "file", "sandbox", "kill"),
         *("lock", "message", "cap", "tenant", "cron", "hook"),
         *("login", "setting", "standing", "quarantine", "archive"),
+        *("record", "current", "keyed", "child", "recalled", "window"),
     )
 }
 PUT: Final = {
@@ -175,10 +209,20 @@ PUT: Final = {
     " row = excluded.row",
     "archive": "INSERT INTO archive VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET"
     " row = excluded.row",
+    "current": "INSERT INTO current VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " row = excluded.row",
+    "keyed": "INSERT INTO keyed VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
+    "child": "INSERT INTO child VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
+    "recalled": "INSERT INTO recalled VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+    " row = excluded.row",
+    "window": "INSERT INTO window VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET row = excluded.row",
 }
 REMOVE: Final = {
     table: f"DELETE FROM {table} WHERE key = ?"
-    for table in ("file", "lock", "cron", "hook", "login", "quarantine", "archive")
+    for table in (
+        *("file", "lock", "cron", "hook", "login", "quarantine", "archive"),
+        *("current", "keyed", "child", "window"),
+    )
 }
 """From these a row can be taken away."""
 COLUMNS: Final = {
@@ -199,7 +243,17 @@ COLUMNS: Final = {
     "setting": (),
     "quarantine": (),
     "archive": (),
-    "episode": ("tenant", "principal", "agent", "text"),
+    "record": (
+        *("tenant", "principal", "agent", "act", "seq", "kind", "state"),
+        *("role", "session", "document", "subject", "predicate", "fingerprint"),
+        *("at_us", "happened_us", "superseded_us", "valid_from_us", "valid_to_us"),
+        *("integrity", "blob"),
+    ),
+    "current": (),
+    "keyed": (),
+    "child": (),
+    "recalled": ("run", "record", "seq"),
+    "window": (),
 }
 """What lies beside each row, as a copy of what the row says."""
 ALL_ROWS: Final = {
@@ -207,28 +261,6 @@ ALL_ROWS: Final = {
     for table, columns in COLUMNS.items()
 }
 
-NEXT_EPISODE: Final = "SELECT coalesce(max(id), 0) + 1 FROM episode"
-ADD_EPISODE: Final = "INSERT INTO episode VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-ADD_EPISODE_TEXT: Final = "INSERT INTO episode_text (rowid, text) VALUES (?, ?)"
-EPISODE_TOKENS: Final = "SELECT id, sz FROM episode_text_docsize WHERE id >= ? ORDER BY id"
-ALL_EPISODE_TOKENS: Final = """
-SELECT episode.key, tokens, sz FROM episode LEFT JOIN episode_text_docsize AS size
-ON size.id = episode.id
-"""
-COPY_INDEX: Final = """
-CREATE TEMP VIEW indexed AS SELECT id, text FROM main.episode;
-CREATE VIRTUAL TABLE temp.copied USING fts5 (
-    text, content = 'indexed', content_rowid = 'id', tokenize = 'porter unicode61'
-);
-DELETE FROM temp.copied_data;
-INSERT INTO temp.copied_data SELECT * FROM main.episode_text_data;
-DELETE FROM temp.copied_idx;
-INSERT INTO temp.copied_idx SELECT * FROM main.episode_text_idx;
-DELETE FROM temp.copied_docsize;
-INSERT INTO temp.copied_docsize SELECT * FROM main.episode_text_docsize;
-"""
-"""FTS5 compares an index with its text only by a write: so a reader asks it of a copy."""
-CHECK_INDEX: Final = "INSERT INTO temp.copied (copied, rank) VALUES ('integrity-check', 1)"
 CHECK_FILE: Final = "PRAGMA main.integrity_check(20)"
 
 KILL_GENERATION: Final = "SELECT coalesce(max(generation), 0) FROM kill"
@@ -285,18 +317,3 @@ WHERE address = ? AND form <> {ARCHIVED}
 """
 LISTS: Final = f"SELECT address, value FROM blob WHERE form = {LIST}"
 ALL_EVENTS: Final = "SELECT idx, run, seq, leaf, body FROM event ORDER BY idx"
-
-SCOPE_SIZE: Final = """
-SELECT count(*), coalesce(sum(tokens), 0) FROM episode
-WHERE tenant = ? AND principal = ? AND agent = ?
-"""
-EPISODES_WITH: Final = """
-SELECT count(*) FROM episode_text JOIN episode ON episode.id = episode_text.rowid
-WHERE episode_text MATCH ? AND tenant = ? AND principal = ? AND agent = ?
-"""
-EPISODES_FOUND: Final = """
-SELECT term_counts(episode_text), text_of.text, text_of.row
-FROM episode_text JOIN episode AS text_of ON text_of.id = episode_text.rowid
-WHERE episode_text MATCH ? AND tenant = ? AND principal = ? AND agent = ?
-ORDER BY text_of.id DESC LIMIT ?
-"""

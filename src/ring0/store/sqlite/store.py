@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import apsw
-from msgspec.structs import replace
 
 from ring0.errors import StoreDamaged
 from ring0.runtime import Runtime
@@ -20,10 +19,12 @@ from ring0.store import lists
 from ring0.store.base import Write
 from ring0.store.events import KERNEL, Entry, decode_entry
 from ring0.store.project import NEWEST_LOCK, message_key
-from ring0.store.rows import Candidate, Candidates, CapRow, Head, SandboxRow, TenantRow
+from ring0.store.rows import CapRow, Head, SandboxRow, TenantRow
 from ring0.store.sqlite import sql
+from ring0.store.sqlite.beside import Beside
 from ring0.store.sqlite.committing import Writer
 from ring0.store.sqlite.failing import closed
+from ring0.store.sqlite.remembered import Remembered
 from ring0.store.sqlite.snapshot import Snapshot, read_head
 from ring0.store.sqlite.storage import Storage, archived
 from ring0.store.sqlite.tables import decode, tree_of
@@ -32,7 +33,6 @@ from ring0.types import (
     ApprovalState,
     Call,
     Cron,
-    Episode,
     File,
     Hook,
     Lock,
@@ -41,7 +41,6 @@ from ring0.types import (
     Quarantine,
     Run,
     RunState,
-    Scope,
     Setting,
     Standing,
 )
@@ -50,7 +49,7 @@ PAGE_ROWS: Final = 500
 """How much of the journal is read at once."""
 
 
-class SqliteStore:
+class SqliteStore(Remembered):
     """`store.base.Store` in one SQLite file. Open it with `open_store`.
 
     `writer`: whatever runs a `Committer` (None: this store only reads). `head_file` -1: none.
@@ -59,19 +58,23 @@ class SqliteStore:
     def __init__(
         self, reader: apsw.Connection, writer: Writer | None, head_file: int, runtime: Runtime
     ) -> None:
-        self._read = reader
+        super().__init__()
+        self._reader = reader
         self._writer = writer
         self._head_file = head_file
         self._runtime = runtime
         self._closed = False
         self.storage = Storage(self._all)
-        _register_term_counts(reader)
 
     # --- writing ------------------------------------------------------------------------------
 
     async def append(self, write: Write) -> int:
         assert self._writer is not None, "this store was opened to read"
         return await self._writer.submit(write)
+
+    def _submit(self, job: Beside) -> asyncio.Future[int]:
+        assert self._writer is not None, "this store was opened to read"
+        return self._writer.submit(job)
 
     async def flush(self) -> None:
         if self._writer is not None:
@@ -85,7 +88,7 @@ class SqliteStore:
             await asyncio.shield(self._runtime.in_thread(self._writer.stop))
         # The last to close is the one that may write: so the WAL goes into the file, which is then
         # the whole journal.
-        self._read.close()
+        self._reader.close()
         if self._writer is not None:
             self._writer.close()
         if self._head_file >= 0:
@@ -101,7 +104,7 @@ class SqliteStore:
     def _all(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Every row at once: a cursor that is left open would hold this reader in the past."""
         try:
-            return self._read.execute(statement, values).fetchall()
+            return self._reader.execute(statement, values).fetchall()
         except UnicodeEncodeError:  # A lone surrogate: nothing stored has one in its name.
             return []
         except apsw.ConnectionClosedError:
@@ -298,20 +301,15 @@ class SqliteStore:
 
     def snapshot(self) -> Snapshot:
         """One moment of the whole journal, for verification. Close it."""
-        return Snapshot(self._read, self._head_file)
+        return Snapshot(self._reader, self._head_file)
 
     def anchored(self) -> Head | None:
         """What the head file says."""
         return read_head(self._head_file)
 
-    def keyed(self, key: bytes) -> list[str]:
+    def runs_keyed(self, key: bytes) -> list[str]:
         """Runs whose values lie under that key."""
         return [run for (run,) in self._all(sql.RUNS_KEYED, (key,))]
-
-    def remembered(self, run: str) -> list[int]:
-        """Seqs of what memory holds of a run."""
-        keys = self._all(sql.EPISODES_OF, (f"{run}\n", f"{run}\x0b"))
-        return sorted(int(key.partition("\n")[2]) for (key,) in keys)
 
     def messages_keyed(self, run: str) -> list[Message]:
         """Those whose bodies lie under the run's key, whoever got them."""
@@ -322,7 +320,7 @@ class SqliteStore:
 
     async def head(self) -> Head:
         try:
-            tree, _ = tree_of(self._read)
+            tree, _ = tree_of(self._reader)
         except ValueError as error:
             raise StoreDamaged(
                 f"The journal has no Merkle tree: {error}.",
@@ -332,39 +330,6 @@ class SqliteStore:
         except apsw.ConnectionClosedError:
             raise closed() from None
         return Head(size=tree.size, root=tree.root().hex())
-
-    async def candidates(self, scope: Scope, terms: Sequence[str], most: int) -> Candidates:
-        if not terms:
-            return Candidates(found=(), episodes=0, episodes_with=(), length_mean=0.0)
-        where = (scope.tenant, scope.principal, scope.agent)
-        (episodes, tokens) = self._one(sql.SCOPE_SIZE, where) or (0, 0)
-        phrases = [quoted(term) for term in terms]
-        counts = tuple(
-            (self._one(sql.EPISODES_WITH, (phrase, *where)) or (0,))[0] for phrase in phrases
-        )
-        found = []
-        for row in self._all(sql.EPISODES_FOUND, (" OR ".join(phrases), *where, most)):
-            counted, text, stored = row
-            length, *frequencies = (int(part) for part in str(counted).split(","))
-            episode: Episode = decode("episode", stored)
-            found.append(
-                Candidate(
-                    episode=replace(episode, text=str(text)),
-                    length=length,
-                    frequencies=tuple(frequencies),
-                )
-            )
-        return Candidates(
-            found=tuple(found),
-            episodes=episodes,
-            episodes_with=counts,
-            length_mean=tokens / episodes if episodes else 0.0,
-        )
-
-
-def quoted(term: str) -> str:
-    """A term as an FTS5 string: nothing in it is syntax."""
-    return '"' + term.replace('"', '""').replace("\x00", "") + '"'
 
 
 def _where(**wanted: Any) -> tuple[str, tuple[Any, ...]]:
@@ -379,13 +344,3 @@ def _where(**wanted: Any) -> tuple[str, tuple[Any, ...]]:
             parts.append(f"{column} = ?")
             values.append(value)
     return (" WHERE " + " AND ".join(parts) if parts else "", tuple(values))
-
-
-def _register_term_counts(connection: apsw.Connection) -> None:
-    """An FTS5 function: `length,count of the first term,count of the second,…` of a row."""
-
-    def term_counts(api: apsw.FTS5ExtensionApi, *_: Any) -> str:
-        counts = [len(api.phrase_column_offsets(n, 0)) for n in range(api.phrase_count)]
-        return ",".join(map(str, (api.column_size(0), *counts)))
-
-    connection.register_fts5_function("term_counts", term_counts)

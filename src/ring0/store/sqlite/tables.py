@@ -12,14 +12,28 @@ import msgspec
 from ring0 import limits
 from ring0.store import merkle
 from ring0.store.base import Write
+from ring0.store.events import Remembered
 from ring0.store.lists import Listed
-from ring0.store.rows import ArchiveRow, CapRow, KillRow, SandboxRow, TenantRow
-from ring0.store.sqlite import sql
+from ring0.store.records import RecordBody, body_of
+from ring0.store.remembering import ACT
+from ring0.store.rows import (
+    ArchiveRow,
+    CapRow,
+    ChildRow,
+    CurrentRow,
+    KeyedRow,
+    KillRow,
+    RecalledRow,
+    RecordRow,
+    SandboxRow,
+    TenantRow,
+)
+from ring0.store.sqlite import recordsql, sql
 from ring0.types import (
+    INTEGRITY_RANK,
     Approval,
     Call,
     Cron,
-    Episode,
     File,
     Hook,
     Lock,
@@ -29,6 +43,7 @@ from ring0.types import (
     Run,
     Setting,
     Standing,
+    Window,
 )
 
 ROW_TYPES: dict[str, type[msgspec.Struct]] = {
@@ -38,7 +53,6 @@ ROW_TYPES: dict[str, type[msgspec.Struct]] = {
     "file": File,
     "sandbox": SandboxRow,
     "kill": KillRow,
-    "episode": Episode,
     "lock": Lock,
     "message": Message,
     "cap": CapRow,
@@ -50,6 +64,12 @@ ROW_TYPES: dict[str, type[msgspec.Struct]] = {
     "quarantine": Quarantine,
     "archive": ArchiveRow,
     "standing": Standing,
+    "record": RecordRow,
+    "current": CurrentRow,
+    "keyed": KeyedRow,
+    "child": ChildRow,
+    "recalled": RecalledRow,
+    "window": Window,
 }
 
 encode = msgspec.json.Encoder().encode
@@ -92,8 +112,12 @@ class SqliteTables:
         """Rows of the write at hand."""
         self._kept: dict[str, dict[str, Any]] = {}
         """Rows by table that are not in the database yet."""
-        self._texts: dict[str, str] = {}
-        """What episodes remember that are not in the database yet."""
+        self._own_bodies: dict[str, RecordBody] = {}
+        self._bodies: dict[str, RecordBody] = {}
+        """What records say that are not in the database yet."""
+        self._own_gone: dict[str, RecordRow] = {}
+        self._gone: dict[str, RecordRow] = {}
+        """Records that are still in the database, or on their way there."""
         self._write: Write | None = None
         self._events: list[tuple[int, str, int, bytes, bytes]] = []
         self._blobs: dict[str, bytes] = {}
@@ -113,11 +137,11 @@ class SqliteTables:
 
     def begin(self, write: Write) -> int:
         """How many bytes of its values are new."""
-        self._own.clear()
+        self.drop()
         self._write = write
-        if write.key:
-            assert write.run not in self._keys, f"{write.run} has a key"
-            assert first(self._db, sql.RUN_KEY, (write.run,)) is None, f"{write.run} has a key"
+        for name in keys_of(write):
+            assert name not in self._keys, f"{name} has a key"
+            assert first(self._db, sql.RUN_KEY, (name,)) is None, f"{name} has a key"
         new_bytes = 0
         for address, value in write.blobs.items():
             size = len(value)
@@ -137,8 +161,12 @@ class SqliteTables:
         return row
 
     def put(self, table: str, key: str, row: Any) -> None:
-        if table == "episode" and row is not None:
-            self._texts[key] = self._text(key, row)
+        if table == "record":
+            there: RecordRow | None = self.get(table, key)
+            if there is None and row is not None:
+                self._own_bodies[key] = self._body(row)
+            elif there is not None and row is None:
+                self._own_gone[key] = there
         self._own[table, key] = row
 
     def add_event(self, event: tuple[int, str, int, bytes, bytes]) -> None:
@@ -154,23 +182,24 @@ class SqliteTables:
             self._known.pop(where, None)  # It is the newest now.
             self._known[where] = row
             self._kept.setdefault(where[0], {})[where[1]] = row
-        self._own.clear()
-        self._blobs.update(write.blobs)
+        blobs = self._without_the_same_again(write)
+        self._blobs.update(blobs)
         self._returned.update(write.returned)
-        self.group_bytes += sum(map(len, (*write.blobs.values(), *write.returned.values())))
+        self.group_bytes += sum(map(len, (*blobs.values(), *write.returned.values())))
         self._archived += ((write.run.encode(), where) for where in write.archived)
         if write.erased:
             self._erased[write.run] = list(write.erased)
         self._free_pages += write.free_pages
-        if write.key:
-            self._keys[write.run] = write.key
+        self._keys.update(keys_of(write))
+        self._bodies.update(self._own_bodies)
+        self._gone.update(self._own_gone)
+        self.drop()
 
     def drop(self) -> None:
-        """The write at hand does not hold."""
-        for table, key in self._own:
-            if table == "episode":
-                self._texts.pop(key, None)
+        """The write at hand is done with, or does not hold."""
         self._own.clear()
+        self._own_bodies.clear()
+        self._own_gone.clear()
 
     # --- the group ----------------------------------------------------------------------------
 
@@ -182,13 +211,10 @@ class SqliteTables:
         execute(sql.ADD_EVENT, self._events)
         execute(sql.ADD_BLOB, _blob_rows(self._blobs))
         execute(sql.RETURN_BLOB, _blob_rows(self._returned))
-        if self._archived:  # What is erased later on leaves nothing of it in free pages.
-            self._db.execute(sql.WIPING.format(how="ON")).fetchall()
-            execute(sql.ARCHIVE_BLOB, self._archived)
-            self._db.execute(sql.WIPING.format(how="OFF")).fetchall()
+        execute(sql.ARCHIVE_BLOB, self._archived)
         execute(sql.ADD_KEY, self._keys.items())
         for table, rows in self._kept.items():
-            if table == "episode":
+            if table == "record":
                 continue
             there = [
                 (key, *columns(table, r), encode(r)) for key, r in rows.items() if r is not None
@@ -196,24 +222,34 @@ class SqliteTables:
             execute(sql.PUT[table], there)
             if len(there) < len(rows):
                 execute(sql.REMOVE[table], [(key,) for key, row in rows.items() if row is None])
-        episodes = self._kept.get("episode", {})
-        self._put_episodes({key: row for key, row in episodes.items() if row is not None})
-        if self._erased:
-            self._erase([key for key, row in episodes.items() if row is None])
+        self._put_records(self._kept.get("record", {}))
+        for run, addresses in self._erased.items():
+            execute(sql.ERASE_BLOB, [(where,) for where in addresses])
+            self._db.execute(sql.FORGET_KEY, (run,))
         if self._free_pages:
             self._db.execute(sql.GIVE_BACK_PAGES.format(pages=self._free_pages)).fetchall()
         self._forget_pending()
 
-    def _erase(self, episodes: Sequence[str]) -> None:
-        """Values, the keys of their addresses, and what memory held of them: written over."""
-        self._db.execute(sql.WIPING.format(how="ON")).fetchall()
-        for run, addresses in self._erased.items():
-            self._db.executemany(sql.ERASE_BLOB, [(where,) for where in addresses])
-            self._db.execute(sql.FORGET_KEY, (run,))
-        if episodes:
-            self._db.executemany(sql.ERASE_EPISODE, [(key,) for key in episodes])
-            self._db.execute(sql.INDEX_ANEW)  # Its words are in there, too.
-        self._db.execute(sql.WIPING.format(how="OFF")).fetchall()
+    def _put_records(self, rows: Mapping[str, RecordRow | None]) -> None:
+        execute, bodies = self._db.executemany, self._bodies
+        added, moved = [], []
+        for key, row in rows.items():
+            if row is None:
+                continue
+            if key in bodies:
+                added.append((key, encode(row), *record_columns(row, bodies[key])))
+            else:
+                state = (str(row.state), row.superseded_us, row.valid_to_us)
+                moved.append((encode(row), *state, key))
+        execute(recordsql.ADD, added)
+        execute(recordsql.MOVE, moved)
+        gone = self._gone
+        for statement in recordsql.REMOVE:
+            execute(statement, [(key,) for key in gone])
+        execute(recordsql.REMOVE_BLOB, {(row.blob,) for row in gone.values()})
+        acts = {row.act for row in gone.values() if row.act.startswith(ACT)}
+        execute(recordsql.REMOVE_ACT_KEY, [(act,) for act in acts])
+        execute(recordsql.REMOVE_SCOPE_KEY, {row.owner for row in gone.values()})
 
     def committed(self) -> None:
         """The group is on disk: room for the rows of the next."""
@@ -224,7 +260,7 @@ class SqliteTables:
 
     def forget(self) -> None:
         """What was kept since the last flush is gone, and what the database holds is not known."""
-        self._own.clear()
+        self.drop()
         self._known.clear()
         self._forget_pending()
 
@@ -237,36 +273,41 @@ class SqliteTables:
         self._free_pages = 0
         self._keys.clear()
         self._kept.clear()
-        self._texts.clear()
+        self._bodies.clear()
+        self._gone.clear()
 
     def _has_blob(self, address: str) -> bool:
         return address in self._blobs or first(self._db, sql.HAS_BLOB, (address,)) is not None
 
-    def _text(self, key: str, row: Episode) -> str:
+    def _body(self, row: RecordRow) -> RecordBody:
         assert self._write is not None, "a write was begun"
-        value = self._write.blobs.get(row.text, self._blobs.get(row.text))
+        value = self._write.blobs.get(row.blob, self._blobs.get(row.blob))
         if value is None:
-            found = first(self._db, sql.BLOB, (row.text,))
+            found = first(self._db, sql.BLOB, (row.blob,))
             assert found is not None and found[0] == sql.VALUE, (
-                f"{key!r} remembers a value that is not there"
+                f"{row.id!r} remembers a value that is not there"
             )
             value = found[1]
-        return bytes(value).decode()
+        return body_of(row, bytes(value))
 
-    def _put_episodes(self, rows: dict[str, Episode]) -> None:
-        """Indexed first: a score's length is the index's own count of tokens, not a guess at it."""
-        if not rows:
-            return
-        place = first(self._db, sql.NEXT_EPISODE)[0]
-        texts = [self._texts[key] for key in rows]
-        self._db.executemany(sql.ADD_EPISODE_TEXT, enumerate(texts, place))
-        sizes: list[Any] = self._db.execute(sql.EPISODE_TOKENS, (place,)).fetchall()
-        stored = []
-        for (key, row), text, (number, size) in zip(rows.items(), texts, sizes, strict=True):
-            run: Run = self.get("run", row.run)
-            scope = (run.tenant, run.principal, run.agent)
-            stored.append((number, key, *scope, token_count(size), text, encode(row)))
-        self._db.executemany(sql.ADD_EPISODE, stored)
+    def _without_the_same_again(self, write: Write) -> Mapping[str, bytes]:
+        """The write's values, without those of records that were there under their key already: no
+        row would ever take them away."""
+        said = {
+            one.blob
+            for event in write.events
+            if isinstance(event, Remembered)
+            for one in event.records
+        }
+        if not said:
+            return write.blobs
+        said -= {row.blob for (table, _), row in self._own.items() if table == "record" and row}
+        return {where: value for where, value in write.blobs.items() if where not in said}
+
+
+def keys_of(write: Write) -> dict[str, bytes]:
+    """Digest keys that begin with the write, by run or act."""
+    return {**write.keys, **({write.run: write.key} if write.key else {})}
 
 
 def _blob_rows(blobs: Mapping[str, bytes]) -> Iterator[tuple[str, int, bytes]]:
@@ -274,16 +315,8 @@ def _blob_rows(blobs: Mapping[str, bytes]) -> Iterator[tuple[str, int, bytes]]:
         yield where, sql.LIST if isinstance(value, Listed) else sql.VALUE, value
 
 
-def token_count(size: bytes) -> int:
-    """What FTS5 keeps of a text's length: one SQLite varint, big-endian, 7 bits a byte."""
-    count = 0
-    for byte in size:
-        count = count << 7 | byte & 0x7F
-    return count
-
-
 def columns(table: str, row: Any) -> tuple[Any, ...]:
-    """What lies beside a row, in the order of `sql.COLUMNS`; an episode's comes from its run."""
+    """What lies beside a row, in the order of `sql.COLUMNS`; of a record: `record_columns`."""
     match table:
         case "run":
             return (str(row.state), row.parent, row.root, row.started_us, row.wake_us)
@@ -301,5 +334,17 @@ def columns(table: str, row: Any) -> tuple[Any, ...]:
             return (row.tenant, row.resource, row.run)
         case "message":
             return (row.to, int(bool(row.taken_by)))
+        case "recalled":
+            return (row.run, row.record, row.seq)
         case _:
             return ()
+
+
+def record_columns(row: RecordRow, body: RecordBody) -> tuple[Any, ...]:
+    """What lies beside a record's row."""
+    return (
+        *(row.tenant, row.principal, row.agent, row.act, row.seq, str(row.kind), str(row.state)),
+        *(body.role, body.session or row.act, body.document, body.subject, body.predicate),
+        *(row.fingerprint, row.at_us, row.happened_us, row.superseded_us),
+        *(row.valid_from_us, row.valid_to_us, INTEGRITY_RANK[row.label.integrity], row.blob),
+    )

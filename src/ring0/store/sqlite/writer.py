@@ -17,8 +17,7 @@ import apsw
 from ring0 import limits
 from ring0.errors import Ring0Error, StoreFailed
 from ring0.runtime import Runtime
-from ring0.store.base import Write
-from ring0.store.sqlite.committing import Answer, Committer, Job
+from ring0.store.sqlite.committing import Answer, Committer, Job, Work
 from ring0.store.sqlite.failing import closed, explain
 from ring0.store.sqlite.reserve import Reserve
 
@@ -47,8 +46,8 @@ class WriterThread:
         self._thread = threading.Thread(target=self._work, name="ring0-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, write: Write | None) -> asyncio.Future[int]:
-        """Queues a write; None is a flush. Never blocks; refuses when the queue is full."""
+    def submit(self, write: Work | None) -> asyncio.Future[int]:
+        """Queues some work; None is a flush. Never blocks; refuses when the queue is full."""
         job = Job(write)
         with self._lock:
             refused = self._refusal()

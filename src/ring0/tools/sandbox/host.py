@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from io import FileIO
+from typing import Literal, Protocol
 
 from ring0 import limits
 from ring0.errors import Ring0Error, SandboxFailed
@@ -177,19 +179,24 @@ class _Making:
     async def _streams(self) -> Streams:
         """The program's standard streams, ours from here on."""
         loop = asyncio.get_running_loop()
-        stdin, stdout, stderr = (os.fdopen(fd, "wb" if i == 0 else "rb", 0)
-                                 for i, fd in enumerate(self._pipes))  # fmt: skip
-        self._pipes = []
         readers = asyncio.StreamReader(), asyncio.StreamReader()
-        out, _ = await loop.connect_read_pipe(lambda: _Output(readers[0]), stdout)
-        err, _ = await loop.connect_read_pipe(lambda: _Output(readers[1]), stderr)
+        reading: list[asyncio.ReadTransport] = []
+        for reader in reversed(readers):
+            told = functools.partial(_Output, reader)
+            heard, _ = await loop.connect_read_pipe(told, self._next_pipe("rb"))
+            reading.append(heard)
+            self._transports.append(heard)
         # A reader protocol for a writing end: the only public one that knows flow control.
         transport, writing = await loop.connect_write_pipe(
-            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), stdin
+            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), self._next_pipe("wb")
         )
-        self._transports = [out, err, transport]
+        self._transports.append(transport)
         writer = asyncio.StreamWriter(transport, writing, None, loop)
-        return Streams(writer, *readers, reading=(out, err))
+        return Streams(writer, *readers, reading=tuple(reading))
+
+    def _next_pipe(self, mode: Literal["rb", "wb"]) -> FileIO:
+        """Whoever is given it closes it, also where a cancel comes; the others stay in the list."""
+        return os.fdopen(self._pipes.pop(), mode, 0)
 
     async def _ready(self, control: Control) -> None:
         """Until init says so."""

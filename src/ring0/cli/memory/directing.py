@@ -1,0 +1,136 @@
+"""`memory directive add | list | retire`, `approve`, `consolidate`: what people say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ring0.cli import output
+from ring0.cli.memory.scopes import Agent, AnyAgent, Principal, owners, principal_of
+from ring0.cli.operating import operating
+from ring0.cli.output import console, line, text
+from ring0.cli.place import Json, Note, Place, place_of, work
+from ring0.kernel.memory import directing, explaining
+
+Id = Annotated[str, typer.Argument(metavar="ID")]
+Text = Annotated[str, typer.Argument(metavar="TEXT", help="What it is to keep to, always.")]
+
+
+def add_to(group: typer.Typer) -> None:
+    directives = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="Standing instructions: in every context, and only people give them.",
+    )
+    directives.command("add")(add)
+    directives.command("list")(listed)
+    directives.command("retire")(retire)
+    group.add_typer(directives, name="directive")
+    group.command("approve")(approve)
+    group.command("consolidate")(consolidate)
+
+
+def add(
+    context: typer.Context,
+    said: Text,
+    agent: Agent,
+    principal: Principal = "",
+    as_json: Json = False,
+) -> None:
+    """Give an agent a standing instruction, for one principal's runs."""
+    place = place_of(context, write=True)
+    body = {"agent": agent, "principal": principal_of(principal), "text": said}
+    row = work(lambda: _ask(place, "memory-directive", body))
+    if as_json:
+        output.print_json(row)
+        return
+    console().print(text((row["id"], "bold"), " stands from the next context on."))
+
+
+def listed(
+    context: typer.Context,
+    agent: AnyAgent = "",
+    principal: Principal = "",
+    every: Annotated[bool, typer.Option("--all", help="Retired ones too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the directives that stand."""
+    place = place_of(context)
+
+    async def read() -> list[dict[str, Any]]:
+        async with place.reading() as store:
+            return [
+                {"agent": owner[2], **explaining.told(one)}
+                for owner in await owners(place, store, agent, principal)
+                for one in await directing.listed(store, owner, retired=every)
+            ]
+
+    rows = work(read)
+    if as_json:
+        output.print_json({"directives": rows})
+    elif not rows:
+        console().print("No directive stands.")
+    else:
+        console().print(
+            output.table(
+                ("ID", "AGENT", "BY", "SINCE (UTC)", "STATE", "TEXT"),
+                [
+                    (row["id"], line(row["agent"], 40), line(row["by"], 40),
+                     output.moment(row["at_us"]), row["state"], line(row["text"], 200))
+                    for row in rows
+                ],
+            )
+        )  # fmt: skip
+
+
+def retire(context: typer.Context, record: Id, note: Note = "", as_json: Json = False) -> None:
+    """Take a directive (or a procedure) out of every context to come; it stays on record."""
+    _settle(context, record, "retired", note, as_json)
+
+
+def approve(context: typer.Context, record: Id, note: Note = "", as_json: Json = False) -> None:
+    """Approve a procedure that a run proposed: from here on it is recalled."""
+    _settle(context, record, "current", note, as_json)
+
+
+def _settle(context: typer.Context, record: str, state: str, note: str, as_json: bool) -> None:
+    place = place_of(context, write=True)
+    body = {"record": record, "state": state, "note": note}
+    row = work(lambda: _ask(place, "memory-settle", body))
+    if as_json:
+        output.print_json(row)
+        return
+    said = "is approved" if state == "current" else "is retired"
+    console().print(text((row["id"], "bold"), f" {said}: ", line(row["text"], 200)))
+
+
+def consolidate(
+    context: typer.Context,
+    agent: Agent,
+    principal: Principal = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", metavar="NAME", help="Reads what is new; else as the manifest says."
+        ),
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Tidy up what an agent remembers, in a run of its own: duplicates, and facts it can cite."""
+    place = place_of(context, write=True)
+    body = {"agent": agent, "principal": principal_of(principal), "model": model}
+    told = work(lambda: _ask(place, "memory-consolidate", body))
+    if as_json:
+        output.print_json(told)
+        return
+    out = console()
+    out.print(text("The run ", (str(told["run"]), "bold"), f" is {told['state']}."))
+    for name, value in told.items():
+        if name not in ("run", "state") and value:
+            out.print(text((f"  {name.replace('_', ' ')}  ", "dim"), line(str(value), 200)))
+
+
+async def _ask(place: Place, verb: str, body: dict[str, Any]) -> Any:
+    async with operating(place) as operator:
+        return await operator.ask(verb, body)
