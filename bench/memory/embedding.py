@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ring0.memory import embedding
-from ring0.memory.embedding import OfflineModel
+from ring0.memory.embedding.offlinemodels import OfflineModel
 
 _AT_ONCE = 16
 

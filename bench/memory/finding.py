@@ -22,7 +22,7 @@ from bench.memory import locomo
 from bench.memory.embedding import Vectors
 from bench.rows import Row, row, spread
 from ring0.memory import ranker
-from ring0.memory.embedding import MINILM, STATIC
+from ring0.memory.embedding.offlinemodels import MINILM, STATIC
 from ring0.memory.index import Filter
 from ring0.memory.index.question import question_of
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ring0.errors import InvalidInput
-from ring0.memory.embedding import MINILM
+from ring0.memory.embedding.offlinemodels import MINILM
 from ring0.memory.embedding.vectors import pack_all
 from ring0.memory.index import ScopeIndex
 from ring0.memory.structure import embedded_text

@@ -1172,8 +1172,11 @@ RECORD_CHARS_MAX: Final = 32 * KIB
 """Of the text of one record."""
 RECORD_FIELD_CHARS_MAX: Final = 400
 """Of whatever else a record says of itself: its role, key, session, subject, document …"""
-RECORD_TIME_US_MAX: Final = 10_000 * 366 * 24 * 3_600 * 1_000_000
-"""Before or after 1970, of whatever time a record tells of."""
+RECORD_TIME_US_MIN: Final = -62_135_596_800 * 1_000_000
+RECORD_TIME_US_MAX: Final = 253_402_300_799 * 1_000_000
+"""Of whatever time a record tells of: the years 1 to 9999, which everybody can write as a date."""
+RECORD_ROLE_SHOWN_CHARS: Final = 60
+"""Of who spoke, in the head of a quoted record."""
 RECORD_PARENTS_MAX: Final = 512
 """Records that one is said to be made of."""
 RECORD_SEEN_MAX: Final = 200

@@ -391,4 +391,4 @@ async def test_a_run_is_not_erased_while_somebody_forks_it(
         monkeypatch.setattr(ring.kernel.store, "run_key", real)
         with pytest.raises(InvalidInput, match="shares its values"):
             await erasing.erase(ring.kernel, [row.id], by="ann")
-        assert set(ring.kernel.store.keyed(key)) == {(await forking).id, row.id}
+        assert set(ring.kernel.store.runs_keyed(key)) == {(await forking).id, row.id}

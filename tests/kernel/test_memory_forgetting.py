@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ring0.errors import InvalidInput, NotFound
 from ring0.gateway.operations import Direct
 from ring0.identity.roles import RoleMissing
 from ring0.kernel.memory import directing, exchanging, forgetting
+from ring0.kernel.memory.documents import Order
+from ring0.kernel.memory.ingesting import _Writing
 from ring0.memory import exchange
 from ring0.memory.forgetting import Selector
 from ring0.observability.verify import verify
@@ -167,6 +170,20 @@ async def test_a_crash_half_way_is_finished_by_the_receipt(
     assert files_with(home, MARK) == []
 
 
+async def test_what_a_run_forgets_twice_after_a_crash_is_one_receipt(tmp_path: Path) -> None:
+    async with world(tmp_path / "home") as w:
+        await note(w, "the pin is 4711")
+        await w.store.flush()
+        rows = await w.store.records(selector().scope)
+        (one,) = [row.id for row in rows if row.role == "note"]
+        names = [
+            await forgetting.by_a_run(w.kernel.memory, w.run.row, "c-1", [one], "") for _ in "ab"
+        ]
+        assert names[0] == names[1]
+        found = await forgetting.check(w.store, names[0])
+        assert (found.records, found.left) == (1, ())
+
+
 async def test_another_scopes_record_is_none_and_stays(tmp_path: Path) -> None:
     home = tmp_path / "home"
     bobs = await ended(home, "bobs plan", principal="bob")
@@ -263,6 +280,44 @@ async def test_an_export_taken_in_elsewhere_is_a_strangers_and_twice_is_once(
         assert all("import:1" in one.label.sources for one in taken.values())
         report = await verify(w.store)
         assert report.ok, report.problems
+
+
+async def test_imports_of_the_same_at_once_leave_a_journal_that_verifies(tmp_path: Path) -> None:
+    """Those that came late wrote nothing, and leave no key that stands for nothing."""
+    said = b'[{"id": "m", "memory": "likes oolong", "user_id": "u"}]'
+    async with world(tmp_path / "home", start=False) as w:
+        page = exchange.read(said).records
+        given: dict[str, Any] = {"by": BY, "known": {}, "source": "import:1"}
+        done = await asyncio.gather(
+            *(exchanging.take(w.kernel, OWNER, page, **given) for _ in range(4))
+        )
+        ids = {one for each in done for one in each.ids.values()}
+        assert set(await w.store.records_of(list(ids))) == ids
+        assert [one.records for one in await w.store.scopes()] == [1]
+        report = await verify(w.store)
+        assert report.ok, report.problems
+        await forgetting.forget(w.kernel, selector(everything=True), by=BY)
+        report = await verify(w.store)
+        assert report.ok, report.problems
+
+
+async def test_what_is_forgotten_in_the_middle_of_an_act_takes_no_key_from_the_rest(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path / "home", start=False) as w:
+        label = Label(integrity=Integrity.UNTRUSTED)
+        scope = selector().scope
+        order = Order(scope=scope, name="book.md", by=BY, trusted=False)
+        act = _Writing(w.kernel, order, "m-one", b"k" * 32)
+        for word in ("first", "second"):
+            await act.remember(
+                [NewRecord(kind=MemoryKind.PASSAGE, text=word, label=label, document="book.md")]
+            )
+            if word == "first":
+                await forgetting.forget(w.kernel, selector(document="book.md"), by=BY)
+        report = await verify(w.store)
+        assert report.ok, report.problems
+        assert [row.text for row in await w.store.records(scope)] == ["second"]
 
 
 async def test_only_an_admin_answers_for_a_file(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from ring0.memory.embedding import MINILM, STATIC, EmbeddingFailed, OfflineModel, vectors
+from ring0.memory.embedding import vectors
+from ring0.memory.embedding.base import EmbeddingFailed
+from ring0.memory.embedding.offlinemodels import MINILM, STATIC, OfflineModel
 
 ARE_THERE = bool(MINILM.files() and STATIC.files())
 if "embeddings" in os.environ.get("RING0_TEST_REQUIRE", "").split(","):

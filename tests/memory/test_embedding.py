@@ -16,8 +16,10 @@ from ring0 import limits
 from ring0.kernel.agent.config_embeddings import RecallTable
 from ring0.kernel.memory.embedders import Embedders, spec
 from ring0.kernel.sandboxes import Sandboxes
-from ring0.memory.embedding import MINILM, EmbeddingFailed, OfflineEmbedder, vectors
-from ring0.memory.embedding.offlinemodels import MODELS
+from ring0.memory.embedding import vectors
+from ring0.memory.embedding.base import EmbeddingFailed
+from ring0.memory.embedding.offline import OfflineEmbedder
+from ring0.memory.embedding.offlinemodels import MINILM, MODELS
 from ring0.runtime import Runtime
 
 

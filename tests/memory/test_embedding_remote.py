@@ -12,7 +12,8 @@ from aiohttp import web
 
 from ring0.kernel.agent.config_embeddings import RemoteTable
 from ring0.kernel.memory.remoteembedder import RemoteEmbedder
-from ring0.memory.embedding import EmbeddingFailed, vectors
+from ring0.memory.embedding import vectors
+from ring0.memory.embedding.base import EmbeddingFailed
 from ring0.runtime import Runtime
 
 

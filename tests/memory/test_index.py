@@ -190,6 +190,14 @@ def test_what_happened_then_is_found_by_its_date() -> None:
     assert found(index_of(*rows), "who met on 5 March 2023")[0] == "r-one#1"
 
 
+def test_the_nearer_a_day_the_better_it_fits() -> None:
+    asked = days_of("on 7 May 2023")
+    may_us = 1_682_899_200_000_000  # 1 May 2023.
+    fits = [asked.fit(may_us + day * DAY_US) for day in (6, 10, 25, 40)]
+    assert fits == sorted(fits, reverse=True)
+    assert len(set(fits)) == 4
+
+
 def test_dates_are_read_and_verbs_are_not() -> None:
     assert days_of("on 7 May, 2023") == ((2023,), (5,), (7,))
     assert days_of("since 2023-05-07") == ((2023,), (5,), (7,))

@@ -12,7 +12,8 @@ from embedding_world import Letters
 from vector_stores import HAS_LANCE
 
 from ring0 import limits
-from ring0.kernel.memory.indexing import Indexing, fill
+from ring0.kernel.memory.indexing import Indexing
+from ring0.kernel.memory.placing import fill
 from ring0.memory.embedding import vectors
 from ring0.memory.vectors import ExactVectors
 from ring0.runtime import Runtime
@@ -284,10 +285,11 @@ async def test_a_vector_store_on_disk_is_filled_from_where_it_is(kind: str, tmp_
         place = LanceVectors(tmp_path, 8, Runtime())
     assert await fill(held, place, "one") == 30  # type: ignore[arg-type]
     assert await fill(held, place, "one") == 0  # type: ignore[arg-type]
-    work.places["one"] = place
+    work.placing.places["one"] = place
     held.remember("hhhh", BOB)
     await all_of(work)
     assert await place.count(ANN) == 15 and await place.count(BOB) == 16
     (near,) = await place.search(BOB, held.vectors["one"][31], 1)
     assert near.number == 31
     await work.close()
+    await place.close()

@@ -17,7 +17,7 @@ from ring0.kernel.kernel import Kernel
 from ring0.kernel.memory import directing
 from ring0.kernel.memory.embedders import Embedders
 from ring0.kernel.memory.indexing import Indexing
-from ring0.memory.embedding import MINILM, STATIC
+from ring0.memory.embedding.offlinemodels import MINILM, STATIC
 from ring0.runtime import Runtime
 from ring0.types import Confidentiality, Integrity, Label, MemoryKind, NewRecord, Scope
 
@@ -102,14 +102,14 @@ async def test_vectors_on_disk_find_what_those_in_memory_find_and_are_forgotten(
     await all_of(kernel)
     _, indexing = parts(kernel)
     folder = tmp_path / "vectors" / STATIC.identity
-    assert await indexing.places[STATIC.identity].count(OWNER) == 5
+    assert await indexing.placing.places[STATIC.identity].count(OWNER) == 5
     queries = ("the kitten and a sofa", "stocks and bonds", "weather", "an Italian dinner")
     on_disk = [await kernel.memory.recall(SCOPE, one, k=2, label=PUBLIC) for one in queries]
     assert all("meaning" in found[0].why for found in on_disk)
-    await kernel.memory.forgotten(OWNER)
-    assert not list(folder.glob("*.lance"))
+    async with kernel.memory.forgetting([OWNER]):
+        assert not list(folder.glob("*.lance"))
     await all_of(kernel)
-    assert await indexing.places[STATIC.identity].count(OWNER) == 5
+    assert await indexing.placing.places[STATIC.identity].count(OWNER) == 5
     await kernel.close()
 
     kernel = await opened(tmp_path, 'embeddings = "static"')
@@ -118,8 +118,8 @@ async def test_vectors_on_disk_find_what_those_in_memory_find_and_are_forgotten(
         assert [one.record.id for one in disk] == [one.record.id for one in memory]
         assert [one.score for one in disk] == pytest.approx([one.score for one in memory], abs=0.02)
     assert list(folder.glob("*.lance"))
-    await kernel.memory.forgotten(OWNER)
-    assert not list(folder.glob("*.lance")), "nor where nobody has them open"
+    async with kernel.memory.forgetting([OWNER]):
+        assert not list(folder.glob("*.lance")), "nor where nobody has them open"
     await kernel.close()
 
 

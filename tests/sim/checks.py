@@ -371,6 +371,9 @@ MAY_REMEMBER = frozenset({
     "Attained._had",  # What runs have had: bounded, the oldest forgotten first.
     "Alarms._heap",  # What is void in it is cleared out now and then.
     "Ask._asked",  # How often trees asked: bounded likewise.
+    "Columns.ids",  # Records of a scope, each named after its run: bounded by bytes (`Indexes`).
+    "Names.names",  # Runs as the sessions of records: likewise.
+    "Names.numbers",
 })  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import apsw
 from ring0.errors import Ring0Error
 from ring0.runtime import Runtime
 from ring0.store.sqlite import create_tables, failing
-from ring0.store.sqlite.committing import Answer, Committer, Job
+from ring0.store.sqlite.committing import Answer, Committer, Job, Work
 from ring0.store.sqlite.store import SqliteStore
 from ring0.store.sqlite.writer import give
 

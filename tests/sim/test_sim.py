@@ -16,7 +16,7 @@ from sim.world import Report, simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 """Those of dead processes."""
-SEEDS = range(1, 121)
+SEEDS = range(1, 61)
 _reports: list[Report] = []
 
 

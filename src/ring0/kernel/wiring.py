@@ -22,7 +22,7 @@ from ring0.kernel.memory.embedders import Embedders
 from ring0.kernel.memory.indexing import Indexing, embedded_of
 from ring0.kernel.memory.manager import VECTORS
 from ring0.kernel.steps import slots
-from ring0.memory.embedding import Embedder
+from ring0.memory.embedding.base import Embedder
 from ring0.memory.vectors import VectorStore
 from ring0.memory.vectors.lance import LanceVectors
 from ring0.tools.registry import Tool
@@ -90,7 +90,8 @@ def _wire_vectors(kernel: Kernel) -> None:
         told=memory.indexes.indexed,
         open_place=open_place if kernel.config.memory.vectors == "lance" else None,
     )
-    memory.indexes.places = memory.indexing.places
+    memory.indexes.places = memory.indexing.placing.places
+    memory.indexes.broken = memory.indexing.broken
 
 
 async def _pass_on(kernel: Kernel, row: Run, call: str, needs: slots.Needs, unspent: bool) -> None:

@@ -42,6 +42,9 @@ _GOAL: Final = "# Goal (the task of this run, as it was given)"
 _SUMMARY: Final = "# Summary of earlier turns"
 _WORKING: Final = "# Working set"
 _RECALLED: Final = "# Remembered"
+_OURS: Final = tuple(
+    title.partition(" (")[0] for title in (_DIRECTIVES, _GOAL, _SUMMARY, _WORKING, _RECALLED)
+)
 
 
 def assemble(
@@ -117,8 +120,9 @@ class _Window:
             text = "\n".join([_DIRECTIVES, *lines]) + "\n"
             for one, line in zip(frame.directives, lines, strict=True):
                 self._enter("directives", one.record, self._count(line), "floor")
-        self._enter("goal", "goal", self._count(frame.goal), "floor")
-        return f"{text}{_GOAL}\n{frame.goal}\n"
+        goal = _without_headings(frame.goal)
+        self._enter("goal", "goal", self._count(goal), "floor")
+        return f"{text}{_GOAL}\n{goal}\n"
 
     def _soft(self, left: int) -> str:
         """Summary, working set and ledgers, each within its share of what is left."""
@@ -364,6 +368,13 @@ def _left_out(block: Block, count: int) -> str:
 
 
 _OVER: Final = ", {:3d} of them done or dropped"
+
+
+def _without_headings(goal: str) -> str:
+    """As it was given, but that no line of it is a heading of ours: a run that read a stranger's
+    words may have given this task, and directives are not its to write."""
+    lines = goal.splitlines(keepends=True)
+    return "".join(f"  {one}" if one.startswith(_OURS) else one for one in lines)
 
 
 def _indented(text: str) -> str:

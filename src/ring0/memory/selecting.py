@@ -26,6 +26,7 @@ SAME: Final = 0.9
 _TOKENS_MIN: Final = 24
 """A record of two words is not better for being short."""
 _WORD: Final = re.compile(r"\w+")
+_NO_NAME: Final = re.compile(r"[\[\](){}<>«»,:;#|`*=]")
 
 
 class Candidate(Frozen, frozen=True, kw_only=True):
@@ -63,7 +64,12 @@ def shown(one: Candidate) -> str:
     if one.at_us > 0:
         date = f", {datetime.fromtimestamp(one.at_us / 1_000_000, UTC):%Y-%m-%d}"
     text = "\n  ".join(one.text.splitlines())
-    return f"- [{one_line(one.role) or 'record'}, {one.label.integrity}{date}] {text}"
+    return f"- [{role_line(one.role) or 'record'}, {one.label.integrity}{date}] {text}"
+
+
+def role_line(role: str) -> str:
+    """Who spoke, as it stands in the head of a quoted record: no file may write the rest of it."""
+    return one_line(_NO_NAME.sub(" ", role))[: limits.RECORD_ROLE_SHOWN_CHARS]
 
 
 def choose(

@@ -198,7 +198,8 @@ def _check(one: NewRecord) -> None:
             todo="Name both, or write it as a note.",
         )
     times = (one.happened_us, one.valid_from_us, one.valid_to_us)
-    if any(abs(at_us) > limits.RECORD_TIME_US_MAX for at_us in times) or (
+    least, most = limits.RECORD_TIME_US_MIN, limits.RECORD_TIME_US_MAX
+    if any(not least <= at_us <= most for at_us in times) or (
         one.valid_to_us and one.valid_from_us and one.valid_to_us < one.valid_from_us
     ):
         raise CallInvalid(

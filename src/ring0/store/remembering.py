@@ -207,10 +207,12 @@ def _holds(new: RecordRow, tables: Tables) -> None:
     assert all(old.owner == new.owner for old in before), f"{new.id} is of another scope"
     if new.valid_to_us and any(old.valid_from_us >= new.valid_to_us for old in before):
         return
-    kept = []
+    kept: list[str] = []
     for old in before:
         if old.valid_to_us and new.valid_from_us >= old.valid_to_us:
-            continue  # It had ended anyway.
+            # It ends anyway. But what is worse takes no place: who corrects it must find it here.
+            kept += [] if no_worse(new.label, old.label) else [old.id]
+            continue
         if no_worse(new.label, old.label):
             tables.put("record", old.id, _closed(old, new, new.at_us))
         else:

@@ -13,7 +13,6 @@ from ring0.cli.operating import operating
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Note, Place, place_of, run_named, work
 from ring0.errors import Interrupted, InvalidInput
-from ring0.kernel.memory import forgetting
 from ring0.memory import facts
 
 
@@ -156,6 +155,8 @@ def _receipt(context: typer.Context, receipt: str, *, check: bool, as_json: bool
     place = place_of(context, write=not check)
 
     async def look() -> Any:
+        from ring0.kernel.memory import forgetting  # It loads numpy.
+
         async with place.reading() as store:
             return (await forgetting.check(store, receipt)).as_dict()
 

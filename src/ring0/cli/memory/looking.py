@@ -22,7 +22,6 @@ from ring0.kernel.agent import manifests
 from ring0.kernel.folder import LOCK
 from ring0.kernel.lineage.reaching import quarantined
 from ring0.kernel.memory import explaining
-from ring0.kernel.memory.calls import RECALLED_KINDS, shown
 from ring0.memory import facts as remembered_facts
 from ring0.types import Integrity, MemoryKind, RecordState
 
@@ -115,6 +114,7 @@ async def _search_here(
     place: Place, names: list[str], who: str, asked: dict[str, Any]
 ) -> list[tuple[str, dict[str, Any]]]:
     """By words alone, in this process."""
+    from ring0.kernel.memory.calls import RECALLED_KINDS, shown
     from ring0.kernel.memory.manager import Memory
 
     tenant = manifests.read_config(place.home).tenant
@@ -311,4 +311,4 @@ def stats(context: typer.Context, as_json: Json = False) -> None:
     for name, value in search.items():
         console().print(text((f"{name.replace('_', ' '):<24}", "dim"), line(str(value), 200)))
     if not search:
-        console().print("No kernel is at work: how it is searched says `ring0 serve`'s.")
+        console().print("No kernel is at work: beside one, this tells how memory is searched.")

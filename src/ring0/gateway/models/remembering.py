@@ -22,14 +22,14 @@ from ring0.kernel.gate import Gate
 from ring0.kernel.live import LiveRun
 from ring0.kernel.steps import marking
 from ring0.kernel.steps.looping import DOOR_RECALL
-from ring0.memory import compaction
+from ring0.memory import compaction, selecting
 from ring0.models import remembering
 from ring0.models.base import CHARS_PER_TOKEN
 from ring0.models.dialects import Asked, Dialect
 from ring0.models.remembering import Edit, Left
 from ring0.models.wire import one_line
 from ring0.tools.driver import Said
-from ring0.types import CallKind, CallState, Outcome, Request
+from ring0.types import CallKind, CallState, MemorySettings, Outcome, Request
 
 _FROM_MEMORY: Final = (
     "[ring0] From the agent's memory, found by what was said last: it may help, or be out of date."
@@ -49,9 +49,12 @@ class Remembering:
     def __init__(self, gate: Gate, run: LiveRun) -> None:
         self._gate = gate
         self._run = run
-        self._said = run.agent.manifest.memory
         self._last = ("", "")
         """The cut that was summed up last, and to what: until it moves it is not done anew."""
+
+    @property
+    def _said(self) -> MemorySettings:
+        return self._run.agent.manifest.memory
 
     async def edit(self, dialect: Dialect, asked: Asked, known_by: Any) -> Edit | None:
         """What is done to the question; None: it goes out as it is. `known_by`: what names it on
@@ -179,10 +182,13 @@ def _listed(found: Sequence[dict[str, Any]]) -> tuple[str, tuple[str, ...]]:
     room = limits.RECALLED_CHARS_MAX
     for one in found:
         day = datetime.fromtimestamp(int(one.get("at_us", 0)) // 1_000_000, UTC).date()
-        head = f"- {one.get('role', '')}, {day}, {one.get('integrity', '')}, {one.get('id', '')}"
-        text = f"{one_line(head)}:\n{one.get('text', '')}"
+        role = selecting.role_line(str(one.get("role", "")))
+        head = f"- {role}, {day}, {one.get('integrity', '')}, {one.get('id', '')}"
+        # Set in, so that no line of one record begins as another record does.
+        said = "\n  ".join(str(one.get("text", "")).splitlines())
+        text = f"{one_line(head)}:\n  {said}"
         if len(text) > room:
-            break
+            continue  # A long one keeps none of the others out.
         room -= len(text)
         lines.append(text)
         ids.append(str(one.get("id", one.get("run", ""))))

@@ -342,8 +342,8 @@ class Explain(Kind):
         self, args: dict[str, Any], prepared: Prepared, context: CallContext
     ) -> Result:
         (row,) = await self._own(context.run, [args["id"]])
-        told = await explaining.explain(self._store, row, among=scope_of(context.run).owner)
-        return brought([row, *told.roots.values()], told.as_dict())
+        told = await explaining.to_a_run(self._store, row)
+        return brought([row, *told.parents.values()], told.as_dict())
 
 
 def shown(record: Record, score: float, is_disputed: bool) -> dict[str, Any]:

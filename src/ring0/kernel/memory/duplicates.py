@@ -7,7 +7,6 @@ equals the newest: to repeat a text neither raises it nor takes its label away.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -37,8 +36,9 @@ LOOK, MERGE, READ = "consolidate.look", "consolidate.merge", "consolidate.read"
 _SYSTEM: Final = Label(integrity=Integrity.SYSTEM)
 _ROLES: Final = ("note", "answer", "result")
 """A task is somebody's word each time, and failures are counted."""
-_WORD: Final = re.compile(r"\w+")
 _ARTICLES: Final = frozenset({"a", "an", "the"})
+_AROUND: Final = ".,;:!…\"'`´“”‘’„«»()"
+"""Around a word they say nothing; within it, and all other signs anywhere, they may say it all."""
 _UNTRUSTED: Final = INTEGRITY_RANK[Integrity.UNTRUSTED]
 _NUMBER: Final = {"type": "integer", "minimum": -1}
 
@@ -48,10 +48,15 @@ def drivers(memory: Memory) -> tuple[Driver, ...]:
 
 
 def words(text: str) -> str:
-    """What is left of a text without case, punctuation, spacing and articles: two of which nothing
-    else is left say the same. Numbers, names and the order of words are never dropped."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(word for word in _WORD.findall(folded) if word not in _ARTICLES)
+    """What is left of a text without case, spacing, articles before a word, and punctuation around
+    words: two of which the same is left say the same. Numbers, names, signs (`-5`, `€`, `👎`) and
+    the order of words are never dropped."""
+    left: list[str] = []
+    for word in unicodedata.normalize("NFC", text).casefold().split():
+        left.append(word.strip(_AROUND) or word)
+    if not left:
+        return ""
+    return " ".join([*(one for one in left[:-1] if one not in _ARTICLES), left[-1]])
 
 
 class _Tool:

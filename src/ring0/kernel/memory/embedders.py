@@ -19,8 +19,10 @@ from ring0.kernel.agent.config_embeddings import RecallTable, RemoteTable, model
 from ring0.kernel.localmodels import LocalProcess
 from ring0.kernel.memory.remoteembedder import RemoteEmbedder
 from ring0.kernel.sandboxes import Sandboxes
-from ring0.memory.embedding import Embedder, OfflineEmbedder, OfflineModel, server
-from ring0.memory.embedding.offlinemodels import MODELS
+from ring0.memory.embedding import server
+from ring0.memory.embedding.base import Embedder
+from ring0.memory.embedding.offline import OfflineEmbedder
+from ring0.memory.embedding.offlinemodels import MODELS, OfflineModel
 from ring0.models import OVER_HTTP
 from ring0.runtime import Runtime
 from ring0.tools.sandbox import Mount, SandboxLimits, SandboxSpec

@@ -15,6 +15,7 @@ from ring0.errors import InvalidInput
 from ring0.kernel.memory.directing import write
 from ring0.memory.exchange import Imported
 from ring0.memory.facts import may_supersede
+from ring0.memory.selecting import role_line
 from ring0.store import Write
 from ring0.store import events as ev
 from ring0.types import (
@@ -63,6 +64,10 @@ async def take(
         )
     store = kernel.store
     await store.flush()
+    there = await store.records_of(list(known.values()))
+    # Whatever is of another scope, or forgotten meanwhile, is nobody's parent here.
+    own = {one for one, row in there.items() if (row.tenant, row.principal, row.agent) == owner}
+    known = {origin: here for origin, here in known.items() if here in own}
     new, found = [], dict[str, str]()
     for one in page:
         # The file's own name for it may be a record of this very scope: an export taken back.
@@ -80,9 +85,9 @@ async def take(
         act, _ = await write(kernel, owner, said, by=by)
         await store.flush()
         for one, record in zip(new, said, strict=True):
-            there = await store.record_keyed(owner, record.kind, record.key)
-            if there is not None:
-                found[one.origin] = there.id
+            kept = await store.record_keyed(owner, record.kind, record.key)
+            if kept is not None:
+                found[one.origin] = kept.id
         await _supersede(kernel, act, new, known | found, by)
     return Taken(
         act=act,
@@ -137,8 +142,10 @@ def _said(
     return replace(
         record,
         kind=kind,
-        role=role,
+        role=role_line(role),
         state=state,
+        # Runs are warned of what failed here, not of what a stranger says has failed.
+        fingerprint=record.fingerprint if trust else "",
         label=_label(one, source, trust),
         text=redact(record.text),
         subject=redact(record.subject),

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from ring0 import limits
-from ring0.errors import NotFound
+from ring0.errors import CallDenied, NotFound
+from ring0.kernel.lineage.reaching import quarantined
+from ring0.kernel.memory.manager import is_out
 from ring0.memory import facts
 from ring0.store import Store
 from ring0.store import events as ev
@@ -124,6 +126,23 @@ def check_tenant(record: Record, tenant: str) -> None:
             why="It never was, or it was forgotten.",
             todo="`ring0 memory search WORDS` prints the ids of what there is.",
         )
+
+
+async def to_a_run(store: Store, record: Record) -> Explained:
+    """What a run of the record's scope may know: nothing that is quarantined; parents that are
+    stand where those that are gone do. Raises CallDenied."""
+    out = quarantined(record.tenant, await store.quarantines())
+    if is_out(record.id, out):
+        raise CallDenied(
+            f"{record.id} is quarantined.",
+            why="An operator took what it came of out of memory.",
+            todo="Recall something else.",
+        )
+    among = (record.tenant, record.principal, record.agent)
+    told = await explain(store, record, among=among)
+    left = {one: row for one, row in told.parents.items() if not is_out(one, out)}
+    gone = (one for one in told.parents if one not in left)
+    return msgspec.structs.replace(told, parents=left, gone=(*told.gone, *gone))
 
 
 async def _up(

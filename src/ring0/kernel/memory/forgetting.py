@@ -134,17 +134,17 @@ async def forget(
     receipt = kernel.runtime.new_id(_RECEIPT)
     # The records first, with the names of the runs: whatever stops this half-way, the receipt
     # still says what is left to do, and `finish` does it.
-    await _write(
-        kernel.store,
-        receipt,
-        selector.digest(await kernel.store.scope_key(selector.scope.owner)),
-        ids,
-        derived=len(ids) - len(found.found.chosen),
-        runs=(*found.runs, *found.erased),
-        by=by,
-        note=note,
-    )
-    kernel.memory.indexes.forget(selector.scope.owner)
+    async with kernel.memory.forgetting([selector.scope.owner]):
+        await _write(
+            kernel.store,
+            receipt,
+            selector.digest(await kernel.store.scope_key(selector.scope.owner)),
+            ids,
+            derived=len(ids) - len(found.found.chosen),
+            runs=(*found.runs, *found.erased),
+            by=by,
+            note=note,
+        )
     return await finish(kernel, receipt, by=by)
 
 
@@ -195,12 +195,13 @@ async def check(store: Store, receipt: str) -> Receipt:
 async def find(store: Store, receipt: str) -> Receipt:
     """As it stands on record. Raises NotFound."""
     first: ev.Forgotten | None = None
-    at_us, ids, derived = 0, list[str](), 0
+    # What a run forgets may be on record twice, after a crash: it is one and the same.
+    at_us, ids, derived = 0, dict[str, None](), 0
     async for entry in store.entries(ev.KERNEL):
         if isinstance(entry.body, ev.Forgotten) and entry.body.receipt == receipt:
             first = first or entry.body
             at_us = at_us or entry.at_us
-            ids += entry.body.records
+            ids |= dict.fromkeys(entry.body.records)
             derived += entry.body.derived
     if first is None:
         raise NotFound(
@@ -246,8 +247,8 @@ async def by_a_run(memory: Memory, run: Run, call: str, ids: Sequence[str], why:
     if ids:
         digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
         by = f"{run.principal} by {run.id}"
-        await _write(memory.store, receipt, digest, ids, derived=0, runs=(), by=by, note="")
-        memory.indexes.forget(scope_of(run).owner)
+        async with memory.forgetting([scope_of(run).owner]):
+            await _write(memory.store, receipt, digest, ids, derived=0, runs=(), by=by, note="")
     return receipt
 
 

@@ -165,12 +165,17 @@ async def frame_of(store: Store, run: Run, acts: Acts | None = None) -> window.F
 
 
 async def directives_of(store: Store, run: Run) -> tuple[window.Directive, ...]:
-    """What people say always holds, the oldest first."""
+    """What people say always holds, the oldest first; nothing that is quarantined."""
     scope = Scope(tenant=run.tenant, principal=run.principal, agent=run.agent, run=None)
     found = await store.records(
         scope, kinds=(MemoryKind.DIRECTIVE,), most=limits.ASSEMBLY_DIRECTIVES_MAX
     )
-    return tuple(window.Directive(record=one.id, text=one.text) for one in reversed(found))
+    out = quarantined(run.tenant, await store.quarantines())
+    return tuple(
+        window.Directive(record=one.id, text=one.text)
+        for one in reversed(found)
+        if not is_out(one.id, out)
+    )
 
 
 async def summary_of(store: Store, run: Run) -> window.Summary | None:

@@ -18,9 +18,10 @@ import msgspec
 
 from ring0 import limits
 from ring0.kernel.memory.embedders import Embedders
+from ring0.kernel.memory.placing import OpenPlace, Placing
 from ring0.memory import structure
-from ring0.memory.embedding import Embedder, EmbeddingFailed, vectors
-from ring0.memory.vectors import VectorStore
+from ring0.memory.embedding import vectors
+from ring0.memory.embedding.base import Embedder, EmbeddingFailed
 from ring0.runtime import Runtime
 from ring0.store import Store
 from ring0.store.rows import Indexed, Unindexed
@@ -29,7 +30,6 @@ from ring0.types import Confidentiality, Frozen, Owner
 
 EmbeddedText = Callable[[Unindexed], str]
 """What is embedded of a record: more than its text (`memory/structure.py`)."""
-OpenPlace = Callable[[Embedder], VectorStore]
 _PROBE = "ring0"
 _ROWS_A_TURN = 16
 """Whose words are taken at once: a few milliseconds."""
@@ -88,10 +88,8 @@ class Indexing:
         self._counted = False
         self._pages = 0
         """Since vectors were counted last."""
-        self._open_place = open_place
-        self._filled = False
-        self.places: dict[str, VectorStore] = {}
-        """Vector stores on disk that are filled as well, by model."""
+        self.placing = Placing(store, open_place)
+        """Vector stores on disk that are filled as well."""
 
     def begin(self) -> None:
         self._vectors_from_us = (
@@ -107,8 +105,7 @@ class Indexing:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for place in self.places.values():
-            await place.close()
+        await self.placing.close()
 
     async def status(self) -> IndexingStatus:
         wanted, serving = self._embedders.wanted, self._embedders.serving
@@ -120,6 +117,19 @@ class Indexing:
             vectors=await self._store.vector_models(),
             trouble=self._trouble if self._is_resting() else "",
         )
+
+    async def hold(self, owner: Owner) -> None:
+        """No vector of the owner's is on disk until `release`. Raises StoreFailed."""
+        await self.placing.hold(owner)
+
+    def release(self, owner: Owner) -> None:
+        self.placing.release(owner)
+        self.wake()
+
+    def broken(self, owner: Owner) -> None:
+        """A vector store on disk fails at the owner's vectors: they are put there anew."""
+        self.placing.broken(owner)
+        self.wake()
 
     async def choose(self) -> None:
         """Whose vectors are compared from here on: those of the model that is wanted, or, while an
@@ -180,7 +190,7 @@ class Indexing:
                 self._embedders.serving = wanted
                 if await self._store.drop_vectors(model) > 0:
                     return True
-                await self._fill(wanted)
+                await self.placing.fill(wanted)
             return False
         made: Sequence[bytes | None] = [None] * len(page)
         if wanted is not None:
@@ -190,30 +200,10 @@ class Indexing:
                 self._rest(error)
                 return True
         await self._store.index(model, await self._rows(page, made))
-        await self._put(model, page, made)
+        await self.placing.put(model, page, made)
         for owner in dict.fromkeys(row.owner for row in page):
             self._told(owner)
         return True
-
-    async def forgotten(self, owner: Owner) -> None:
-        """Returns when no vector of the owner's is on disk; what it still has is put back there by
-        and by."""
-        for place in self.places.values():
-            await place.wipe(owner)
-        self._filled = False
-        self.wake()
-
-    async def _fill(self, embedder: Embedder) -> None:
-        """The vector store on disk, with what the store has and it has not."""
-        if self._open_place is None or self._filled:
-            return
-        self._filled = True
-        if embedder.name not in self.places:
-            place = self._open_place(embedder)
-            await fill(self._store, place, embedder.name)
-            self.places[embedder.name] = place
-        else:
-            await fill(self._store, self.places[embedder.name], embedder.name)
 
     async def _rows(self, page: Sequence[Unindexed], made: Sequence[bytes | None]) -> list[Indexed]:
         found = []
@@ -258,20 +248,6 @@ class Indexing:
         }
         return [row._replace(previous="") for row in page if row.id in public]
 
-    async def _put(
-        self, model: str, page: Sequence[Unindexed], made: Sequence[bytes | None]
-    ) -> None:
-        """Into the vector store on disk, too."""
-        place = self.places.get(model)
-        if place is None:
-            return
-        by_owner: dict[Owner, list[tuple[int, bytes]]] = {}
-        for row, vector in zip(page, made, strict=True):
-            if vector is not None:
-                by_owner.setdefault(row.owner, []).append((row.number, vector))
-        for owner, rows in by_owner.items():
-            await place.put(owner, rows)
-
     def _is_young(self) -> bool:
         return self._runtime.monotonic_us() < self._vectors_from_us
 
@@ -284,17 +260,3 @@ class Indexing:
             self.say(f"no vectors are made just now, it is tried again: {told}"[:300])
         self._trouble = told
         self._rests_until_us = self._runtime.monotonic_us() + limits.EMBEDDER_REST_S * 1_000_000
-
-
-async def fill(store: Store, place: VectorStore, model: str) -> int:
-    """What a vector store on disk misses of the model's vectors; how many there were. Nothing of it
-    is lost by a crash in the middle: it is asked from where it is on."""
-    filled = 0
-    for size in await store.scopes():
-        after = await place.newest(size.owner)
-        rows = await store.load_scope(size.owner, model, after)
-        there = [(row.number, row.vector) for row in rows if row.vector is not None]
-        for start in range(0, len(there), limits.VECTORS_LOADED_AT_ONCE):
-            await place.put(size.owner, there[start : start + limits.VECTORS_LOADED_AT_ONCE])
-        filled += len(there)
-    return filled

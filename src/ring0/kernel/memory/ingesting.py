@@ -251,7 +251,6 @@ class _Writing:
         self._order = order
         self._act = act
         self._key = key
-        self._begun = False
 
     async def remember(self, records: Sequence[NewRecord]) -> None:
         most = limits.DOCUMENT_RECORDS_AT_ONCE
@@ -302,8 +301,8 @@ class _Writing:
         events += [ev.Superseded(record=record, by=order.by) for record in still]
         if not events:
             return
-        keys = {self._act: self._key} if records and not self._begun else {}
-        self._begun = self._begun or bool(records)
+        # With each of them: who forgets all that came before takes the key away.
+        keys = {self._act: self._key} if records else {}
         await store.append(
             Write(run=ev.KERNEL, events=events, blobs=blobs, keys=keys, durable=True)
         )

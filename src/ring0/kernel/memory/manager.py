@@ -6,13 +6,17 @@ may do (directing.py, forgetting.py, exchanging.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ring0 import limits
+from ring0.errors import StoreFailed
 from ring0.kernel.lineage.reaching import quarantined
-from ring0.memory import Found, Indexes, facts, recall
+from ring0.memory import facts
+from ring0.memory.index import Indexes
+from ring0.memory.recall import Found, recall
 from ring0.memory.vectors import lance
 from ring0.runtime import Runtime
 from ring0.store import Store
@@ -60,13 +64,35 @@ class Memory:
         if self.indexing is not None:
             self.indexing.begin()
 
-    async def forgotten(self, owner: Owner) -> None:
-        """Something of it was forgotten: no vector and no word of it is in memory or on disk when
-        this returns. What it still has is read again."""
-        self.indexes.forget(owner)
-        if self.indexing is not None:
-            await self.indexing.forgotten(owner)
-        await self.runtime.in_thread(lance.wipe_owner, self.folder, owner)
+    @contextlib.asynccontextmanager
+    async def forgetting(self, owners: Iterable[Owner]) -> AsyncIterator[None]:
+        """Around what takes records of theirs away: no vector of them is on disk, nor is put there,
+        before that is on record; no word of it is in memory after it. What is left of theirs is
+        read again. Raises StoreFailed."""
+        held = tuple(dict.fromkeys(owners))
+        async with contextlib.AsyncExitStack() as stack:
+            for owner in held:
+                if self.indexing is not None:
+                    stack.callback(self.indexing.release, owner)
+                    await self.indexing.hold(owner)
+                await self._wipe(owner)
+            try:
+                yield
+            finally:
+                for owner in held:
+                    self.indexes.forget(owner)
+
+    async def _wipe(self, owner: Owner) -> None:
+        """Where nobody has the vector stores open, too: another model's, say."""
+        try:
+            await self.runtime.in_thread(lance.wipe_owner, self.folder, owner)
+        except OSError as error:
+            raise StoreFailed(
+                "Nothing can be forgotten: vectors on disk do not go.",
+                why=f"{type(error).__name__}: {error}"[:300],
+                todo=f"Look at the disk. All of {self.folder} can be deleted while the kernel is"
+                " down: it is made again from the journal.",
+            ) from error
 
     async def close(self) -> None:
         """Before the sandboxes in which vectors are made."""

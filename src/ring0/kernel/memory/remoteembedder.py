@@ -13,7 +13,8 @@ import numpy as np
 from ring0 import limits, models
 from ring0.errors import Ring0Error
 from ring0.kernel.agent.config_embeddings import RemoteTable
-from ring0.memory.embedding import EmbeddingFailed, vectors
+from ring0.memory.embedding import vectors
+from ring0.memory.embedding.base import EmbeddingFailed
 from ring0.models.base import Message, ModelRequest, Native
 from ring0.models.dialects import embeddings as dialect
 from ring0.runtime import Runtime

@@ -31,7 +31,7 @@ class Erased(Frozen, frozen=True, kw_only=True):
     values: int
     records: int
     """What memory held of it."""
-    wiped: bool = True
+    wiped: bool
     """No byte of it is left in the file. False: somebody reads the journal as it was before."""
 
 
@@ -49,7 +49,8 @@ async def erase(kernel: Kernel, runs: Sequence[str], *, by: str, note: str = "")
                 )
         for row in rows:  # One that a crash left, and no event names.
             archiving.path_of(kernel.home, row.id).unlink(missing_ok=True)
-        erased = [await _erase(store, row, by, note) for row in rows]
+        async with kernel.memory.forgetting((row.tenant, row.principal, row.agent) for row in rows):
+            erased = [await _erase(store, row, by, note) for row in rows]
         try:
             await store.wiped()
         except StoreFailed:
@@ -70,7 +71,7 @@ async def _erase(store: SqliteStore, row: Run, by: str, note: str) -> Erased:
     records = tuple(store.remembered(row.id))
     event = ev.ValuesErased(values=len(addresses), records=records, by=by, note=note)
     await store.append(Write(run=row.id, durable=True, events=[event], erased=addresses))
-    return Erased(run=row.id, values=len(addresses), records=len(records))
+    return Erased(run=row.id, values=len(addresses), records=len(records), wiped=True)
 
 
 async def _row(store: SqliteStore, run: str) -> Run:

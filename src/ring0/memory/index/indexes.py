@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 from ring0 import limits
 from ring0.errors import StoreFailed
@@ -43,6 +44,8 @@ class Indexes:
         self._held: OrderedDict[Owner, _Held] = OrderedDict()
         self.places: dict[str, VectorStore] = {}
         """Vector stores on disk, by model: their vectors are not read into memory."""
+        self.broken: Callable[[Owner], None] = lambda owner: None
+        """Told of whom such a store could not search."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -141,6 +144,7 @@ class Indexes:
             else:  # So many more, that enough of what may be seen is among them.
                 found = await place.search(owner, query, most + others)
         except StoreFailed:  # What is recalled is found by its words.
+            self.broken(owner)
             return question._replace(near=())
         allowed = frozenset(seen)
         return question._replace(near=tuple([one for one in found if one.number in allowed][:most]))

@@ -130,12 +130,14 @@ class ScopeIndex:
         scores = found.fused[places]
         is_ranked = trained and self._is_known(found)
         if is_ranked:
-            rows = ranker.features(question, found, self.columns, self.postings, places)
             # What the ranker doesn't look at stays behind, in the fusion's order.
-            first = ranker.walked(trees or ranker.shipped(), rows[: limits.RECALL_CANDIDATES])
+            judged = places[: limits.RECALL_CANDIDATES]
+            rows = ranker.features(question, found, self.columns, self.postings, judged)
+            first = ranker.walked(trees or ranker.shipped(), rows)
             order = np.lexsort((-places[: len(first)], -first))
             places[: len(first)], scores[: len(first)] = places[order], first[order]
-            scores[len(first) :] += first.min() - scores[len(first) :].max(initial=0)
+            behind = scores[len(first) :]
+            behind[:] = np.minimum(behind - behind.max(initial=0) + first.min(), first.min())
         return [
             self._hit(int(place), float(score), found, is_ranked)
             for place, score in zip(places[:most], scores[:most], strict=True)
