@@ -229,7 +229,7 @@ def facts(
         found = []
         async with place.reading() as store:
             out = quarantined(manifests.read_config(place.home).tenant, await store.quarantines())
-            from ring0.kernel.memory.manager import is_out
+            from ring0.kernel.lineage.reaching import is_out
 
             for owner in await owners(place, store, agent, principal):
                 rows = await store.records(

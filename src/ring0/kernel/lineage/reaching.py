@@ -7,7 +7,7 @@ calls, notes, files, messages, children, result. Found in one pass over the jour
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -280,3 +280,10 @@ class _Walk:
 
 def _named(call: Call) -> str:
     return f"{call.id} {call.name or call.kind}"
+
+
+def is_out(record: str, out: Mapping[str, int]) -> bool:
+    """Whether the record of that id came after its act saw what is quarantined."""
+    act, _, number = record.partition("#")
+    begins = out.get(act)
+    return begins is not None and int(number.partition(".")[0]) >= begins

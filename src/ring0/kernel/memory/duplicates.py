@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from ring0 import limits
-from ring0.kernel.lineage.reaching import quarantined
-from ring0.kernel.memory.manager import Memory, is_out, scope_of
+from ring0.kernel.lineage.reaching import is_out, quarantined
+from ring0.kernel.memory.manager import Memory, scope_of
 from ring0.store import Write
 from ring0.store import events as ev
 from ring0.store.base import WriteImpossible

@@ -11,8 +11,7 @@ import msgspec
 
 from ring0 import limits
 from ring0.errors import CallDenied, NotFound
-from ring0.kernel.lineage.reaching import quarantined
-from ring0.kernel.memory.manager import is_out
+from ring0.kernel.lineage.reaching import is_out, quarantined
 from ring0.memory import facts
 from ring0.store import Store
 from ring0.store import events as ev

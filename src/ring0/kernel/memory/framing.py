@@ -16,8 +16,7 @@ import msgspec
 from ring0 import limits
 from ring0.errors import InvalidInput
 from ring0.guardrails.scanners.spotlight import spotlight
-from ring0.kernel.lineage.reaching import quarantined
-from ring0.kernel.memory.manager import is_out
+from ring0.kernel.lineage.reaching import is_out, quarantined
 from ring0.memory import compaction, ledgers, window, working
 from ring0.memory.ledgers import Act, Ledger
 from ring0.store import Store

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ring0 import limits
 from ring0.errors import StoreFailed
-from ring0.kernel.lineage.reaching import quarantined
+from ring0.kernel.lineage.reaching import is_out, quarantined
 from ring0.memory import facts
 from ring0.memory.index import Indexes
 from ring0.memory.recall import Found, recall
@@ -194,10 +194,3 @@ def _stands_again(record: str, heirs: Mapping[str, str], out: Mapping[str, int])
             return True
         heir = heirs[heir]
     return False
-
-
-def is_out(record: str, out: Mapping[str, int]) -> bool:
-    """Whether the record of that id came after its act saw what is quarantined."""
-    act, _, number = record.partition("#")
-    begins = out.get(act)
-    return begins is not None and int(number.partition(".")[0]) >= begins
