@@ -237,6 +237,81 @@ class MemoryConformance(Suite):
         assert texts(await store.records(SCOPE)) == ["Bergen"]
         await assert_rows_say_what_the_journal_says(store)
 
+    async def test_what_only_the_forgotten_superseded_stands_again(self, store: Store) -> None:
+        key = await begun(store)
+        lyon, oslo = await wrote(store, "r-1", fact("Lyon", valid_to_us=9_000), fact("Oslo"))
+        await store.append(forgotten(oslo.id))
+        await store.flush()
+        (there,) = await store.records(SCOPE)
+        # All as it was before.
+        assert (there.id, there.superseded_us, there.superseded_by) == (lyon.id, 0, "")
+        assert there.valid_to_us == 9_000
+        # It holds its place again: what comes next supersedes it.
+        await store.append(of_run("r-1", (fact("Rome", valid_from_us=5_000),), scope_key=key))
+        await store.flush()
+        (rome,) = await store.records(SCOPE)
+        assert (await store.record(lyon.id)).superseded_by == rome.id  # type: ignore[union-attr]
+        await assert_rows_say_what_the_journal_says(store)
+
+    async def test_what_is_superseded_twice_stands_when_both_are_forgotten(
+        self, store: Store
+    ) -> None:
+        await begun(store)
+        a, b, c = await wrote(store, "r-1", fact("Lyon"), fact("Oslo"), fact("Rome"))
+        await store.append(forgotten(b.id))
+        await store.flush()
+        assert [one.id for one in await store.records(SCOPE)] == [c.id]
+        assert (await store.record(a.id)).superseded_by == c.id  # type: ignore[union-attr]
+        await store.append(forgotten(c.id))
+        await store.flush()
+        assert [one.id for one in await store.records(SCOPE)] == [a.id]
+        await assert_rows_say_what_the_journal_says(store)
+
+    async def test_copies_stand_again_without_the_one_that_was_kept(self, store: Store) -> None:
+        await begun(store)
+        rows = await wrote(store, "r-1", *(note(f"a note, {n}") for n in range(6)))
+        kept, copies = rows[0], rows[1:]
+        merged = [ev.Superseded(record=one.id, by_record=kept.id, by="ann") for one in copies]
+        await store.append(Write(run=ev.KERNEL, events=merged, durable=True))
+        # From the beginning, the middle and the end of what it superseded.
+        await store.append(forgotten(copies[0].id, copies[2].id, copies[4].id))
+        await store.append(forgotten(kept.id))
+        await store.flush()
+        assert {one.id for one in await store.records(SCOPE)} == {copies[1].id, copies[3].id}
+        await assert_rows_say_what_the_journal_says(store)
+
+    async def test_what_came_since_keeps_its_place_from_what_stands_again(
+        self, store: Store
+    ) -> None:
+        await begun(store)
+        old, good = await wrote(store, "r-1", fact("Lyon", label=UNTRUSTED), fact("Oslo"))
+        (since,) = await wrote(store, "r-1", fact("Rome", label=UNTRUSTED))
+        await store.append(forgotten(good.id))
+        await store.flush()
+        assert [one.id for one in await store.records(SCOPE)] == [since.id]
+        assert (await store.record(old.id)).superseded_by == since.id  # type: ignore[union-attr]
+        await assert_rows_say_what_the_journal_says(store)
+
+    async def test_any_order_of_forgetting_leaves_no_place_to_what_is_gone(
+        self, store: Store
+    ) -> None:
+        await begun(store)
+        dice = random.Random(7)
+        for turn in range(30):
+            await wrote(store, "r-1", *(
+                fact(f"town {turn} {n}", label=dice.choice([USER, UNTRUSTED])) for n in range(4)
+            ))  # fmt: skip
+            there = await store.records(SCOPE, superseded=True, most=1_000)
+            for one in dice.sample(there, min(len(there), dice.randrange(5))):
+                await store.append(forgotten(one.id))
+            await store.flush()
+            left = {one.id: one for one in await store.records(SCOPE, superseded=True, most=1_000)}
+            for one in left.values():
+                assert bool(one.superseded_by) == bool(one.superseded_us)
+                assert not one.superseded_by or one.superseded_by in left
+            assert not left or any(not one.superseded_us for one in left.values())
+        await assert_rows_say_what_the_journal_says(store)
+
     async def test_a_fact_that_was_forgotten_holds_no_place(self, store: Store) -> None:
         await begun(store)
         old, _ = await wrote(store, "r-1", fact("Oslo"), note("the scope's key stays"))

@@ -33,6 +33,13 @@ class RecordRow(Frozen, frozen=True, kw_only=True):
     valid_to_us: int = 0
     superseded_us: int = 0
     superseded_by: str = ""
+    supersedes: str = ""
+    """The last of those whose place it took; the others are behind that one."""
+    earlier: str = ""
+    later: str = ""
+    """Beside it among those whose place the same record took."""
+    held_to_us: int = 0
+    """`valid_to_us` as it was before."""
     state: RecordState = RecordState.CURRENT
     slot: str = ""
     key: str = ""

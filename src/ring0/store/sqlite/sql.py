@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x52494E47  # "RING"
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 VALUE, LIST, ARCHIVED = 0, 1, 2
 """Forms of a blob."""
 
