@@ -26,7 +26,7 @@ from ring0.store.sqlite.opening import JOURNAL
 from ring0.types import Owner
 
 RECORDS = 100_000
-SINGLY = 2_000
+SINGLY = 10_000
 WAITING = 256
 FLOOR = "raw SQLite, row and FTS5 row"
 OWNER: Owner = ("acme", "ann", "clerk")
