@@ -28,10 +28,12 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def spread(name: str, times_s: Sequence[float], rival: str = "") -> list[Row]:
-    """p50 and p99 of one, in milliseconds."""
+def spread(
+    name: str, times_s: Sequence[float], rival: str = "", shares: Sequence[float] = (0.50, 0.99)
+) -> list[Row]:
+    """p50 and p99 of one (or other `shares`), in milliseconds."""
     count = len(times_s)
     return [
-        row(f"{name}, p50", percentile(times_s, 0.50) * 1_000, "ms", count, rival),
-        row(f"{name}, p99", percentile(times_s, 0.99) * 1_000, "ms", count, rival),
+        row(f"{name}, p{share * 100:.0f}", percentile(times_s, share) * 1_000, "ms", count, rival)
+        for share in shares
     ]

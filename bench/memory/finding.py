@@ -106,18 +106,26 @@ def _searches(conversation: locomo.Conversation, wide: Any, vectors: Any) -> dic
         "ring0 with ranker": functools.partial(ours, trained=True, trees=trees),
     }
     try:
-        searches["dense, static"] = _static(conversation)
+        searches |= _static(conversation)
     except LookupError:
         pass
     return searches
 
 
-def _static(conversation: locomo.Conversation) -> Search:
+def _static(conversation: locomo.Conversation) -> dict[str, Search]:
+    """With vectors of the extra `static`, alone and fused; the ranker knows MiniLM's only. Raises
+    LookupError."""
     with Vectors(STATIC) as model:
         turns = model.of(locomo.embedded_turns(conversation))
         asked = model.of([one.question for one in conversation.asked])
     of = {one: asked[place] for place, one in enumerate(conversation.asked)}
-    return lambda one: _order(turns @ of[one])
+    index = locomo.index_of(conversation, turns, STATIC)
+
+    def fused(one: locomo.Asked) -> list[int]:
+        hits = index.search(question_of(one.question, of[one]), Filter(), MOST)
+        return [locomo.place_of(hit.id) for hit in hits]
+
+    return {"dense, static": lambda one: _order(turns @ of[one]), "ring0, static": fused}
 
 
 def _bm25(conversation: locomo.Conversation) -> Search:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ring0.errors import InvalidInput
-from ring0.memory.embedding.offlinemodels import MINILM
+from ring0.memory.embedding.offlinemodels import MINILM, OfflineModel
 from ring0.memory.embedding.vectors import pack_all
 from ring0.memory.index import ScopeIndex
 from ring0.memory.structure import embedded_text
@@ -97,11 +97,16 @@ def embedded_turns(conversation: Conversation) -> list[str]:
     return texts
 
 
-def index_of(conversation: Conversation, vectors: npt.NDArray[np.float32] | None) -> ScopeIndex:
-    """A scope that holds the conversation and nothing else; record n is turn n."""
+def index_of(
+    conversation: Conversation,
+    vectors: npt.NDArray[np.float32] | None,
+    model: OfflineModel = MINILM,
+) -> ScopeIndex:
+    """A scope that holds the conversation and nothing else; record n is turn n. `vectors`: of
+    `model`."""
     packed = pack_all(vectors) if vectors is not None else None
     index = ScopeIndex(
-        MINILM.identity if packed else "", vectors.shape[1] if vectors is not None else 0
+        model.identity if packed else "", vectors.shape[1] if vectors is not None else 0
     )
     rows = []
     for place, turn in enumerate(conversation.turns):

@@ -30,6 +30,9 @@ class _Held:
         self.lock = asyncio.Lock()
         self.vectors_came = False
         self.stale = False
+        """Nobody holds it any more."""
+        self.size_bytes = 0
+        """When it was last asked."""
 
 
 class Indexes:
@@ -42,6 +45,7 @@ class Indexes:
         self._runtime = runtime
         self._size_bytes_max = size_bytes_max or limits.SCOPE_INDEXES_SIZE_BYTES_MAX
         self._held: OrderedDict[Owner, _Held] = OrderedDict()
+        self._size_bytes = 0
         self.places: dict[str, VectorStore] = {}
         """Vector stores on disk, by model: their vectors are not read into memory."""
         self.broken: Callable[[Owner], None] = lambda owner: None
@@ -52,13 +56,15 @@ class Indexes:
 
     @property
     def size_bytes(self) -> int:
-        return sum(held.index.size_bytes for held in self._held.values())
+        """Kept, not summed up: no query takes longer because others have indexes, too."""
+        return self._size_bytes
 
     def forget(self, owner: Owner) -> None:
         """Its index is made anew when it is next asked for: a record of it was forgotten,
         superseded or settled."""
         if held := self._held.pop(owner, None):
             held.stale = True
+            self._size_bytes -= held.size_bytes
 
     def indexed(self, owner: Owner) -> None:
         """Vectors of its records were written: they are read when it is next asked for."""
@@ -85,6 +91,7 @@ class Indexes:
                     continue  # Something of it was forgotten while we read.
                 asked = await self._near(owner, held.index, question, kept, model)
                 hits = await self._searched(held.index, asked, kept, most, trained)
+            self._count(held)
             self._evict(owner)
             return hits
 
@@ -93,8 +100,7 @@ class Indexes:
         if model in self.places:
             dimensions = 0
         if held is None or (model and held.index.model != model):
-            if held is not None:
-                held.stale = True
+            self.forget(owner)
             held = self._held[owner] = _Held(ScopeIndex(model, dimensions))
         self._held.move_to_end(owner)
         return held
@@ -149,10 +155,16 @@ class Indexes:
         allowed = frozenset(seen)
         return question._replace(near=tuple([one for one in found if one.number in allowed][:most]))
 
+    def _count(self, held: _Held) -> None:
+        if not held.stale:
+            size_bytes = held.index.size_bytes
+            self._size_bytes += size_bytes - held.size_bytes
+            held.size_bytes = size_bytes
+
     def _evict(self, used: Owner) -> None:
         """The one just used stays, however large it is."""
         while len(self._held) > 1 and self.size_bytes > self._size_bytes_max:
             oldest = next(iter(self._held))
             if oldest == used:
                 return
-            self._held.pop(oldest).stale = True
+            self.forget(oldest)
