@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sandbox_world import AS_ROOT, REPO, RUNTIME
+from sandbox_world import AS_ROOT, REPO, RUNTIME, uids
 from selftest_world import ATTACK, attacked, maker, named, outcome, states
 
 from ring0.runtime import Runtime
@@ -28,7 +28,7 @@ from ring0.tools.sandbox.selftest.places import source
 from ring0.tools.sandbox.selftest.trial import Trial, Verdict, heard, judge
 from ring0.tools.sandbox.selftest.world import VARIABLE, world
 
-USER = 65534
+USER = next(uids)  # Nobody else's: the bound on processes is by uid, and other tests use nobody's.
 
 
 # --- this machine's sandboxes -----------------------------------------------------------------
@@ -45,7 +45,7 @@ async def test_no_attack_gets_through_and_each_works_outside() -> None:
 
 
 def test_nor_where_the_kernel_is_an_ordinary_user() -> None:
-    """The whole of it by a Python of the system, as nobody."""
+    """The whole of it by a Python of the system, as a user of its own."""
     if not AS_ROOT:
         pytest.skip("the tests run as an ordinary user already")
     ours = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -71,7 +71,7 @@ def test_nor_where_the_kernel_is_an_ordinary_user() -> None:
 
 
 def _can_run(python: str, packages: str) -> bool:
-    """May nobody use them?"""
+    """May the user use them?"""
     probe = "import msgspec, typer, uvloop, cryptography, aiohttp, apsw, cedarpy"
     return (
         subprocess.run(
