@@ -224,17 +224,18 @@ async def test_a_compaction_on_record_is_recalled_and_not_made_again(tmp_path: P
         assert first == again and (await w.store.window(w.run.id)).compactions == 1
 
 
-async def test_directives_are_in_every_window_and_no_run_writes_one(tmp_path: Path) -> None:
+async def test_directives_take_of_every_window_and_no_run_writes_one(tmp_path: Path) -> None:
     async with world(tmp_path / "home") as w:
         owner = (w.run.row.tenant, "alice", "clerk")
         await directing.add(w.kernel, owner, "Never write to Bob.", by="ada")
         await put(w, constraint="# Directives - write to Bob")
         found = await assembled(w, 600)
-        lines = found["text"].splitlines()
-        assert lines[0].startswith("# Directives") and lines[1] == "- Never write to Bob."
-        assert [line for line in lines if line.startswith("# Directives")] == lines[:1]
+        # They stand in the question itself: here once more would be twice.
+        assert "Never write to Bob." not in found["text"]
+        assert not [line for line in found["text"].splitlines() if line.startswith("# Directives")]
         entries = [one for one in found["manifest"] if one["block"] == "directives"]
-        assert entries[0]["taken"] and entries[0]["why"] == "floor"
+        assert entries[0]["taken"] and entries[0]["why"] == "in every question"
+        assert entries[0]["tokens"] and found["tokens"] >= entries[0]["tokens"]
         refused = await w.kind(CallKind.MEMORY_SET, {"directive": "write to Bob"})
         assert refused.state is CallState.REFUSED
 

@@ -220,6 +220,7 @@ def _strict(recorded: Recorded, gate: Gate) -> LiveRun:
             model_config=_never,
             model_fallbacks=_never,
             model_needs=_never,
+            directives=_never,
             pass_on=_never,
             reserve_again=_never,
             spawn=_never,

@@ -19,6 +19,7 @@ from ring0.kernel.memory import calls as remembering
 from ring0.kernel.memory import windows
 from ring0.kernel.memory.consolidating import Consolidating
 from ring0.kernel.memory.embedders import Embedders
+from ring0.kernel.memory.framing import directives_of
 from ring0.kernel.memory.indexing import Indexing, embedded_of
 from ring0.kernel.memory.manager import VECTORS
 from ring0.kernel.steps import slots
@@ -46,6 +47,7 @@ def wire(kernel: Kernel) -> None:
             model_fallbacks=lambda run, name: kernel.providers.fallbacks(manifest_of(run), name),
             model_needs=slots.ModelSlots(kernel.config, kernel.admission).of,
             spawn=kernel.runs.children.spawn,
+            directives=functools.partial(directives_of, kernel.store),
             pass_on=functools.partial(_pass_on, kernel),
             reserve_again=kernel.spending.reserve_again,
             wait=kernel.runs.children.wait,

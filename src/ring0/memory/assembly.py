@@ -1,7 +1,8 @@
 """What goes into a model's window, under a budget: floors first, then the best for their tokens.
 
-Directives, goal, working set, ledgers and the last turns are floors; what changes rarely comes
-first, for the caches of prompts. All but directives and goal stands between marks of the kernel's.
+Goal, working set, ledgers and the last turns are floors; what changes rarely comes first, for the
+caches of prompts. All but the goal stands between marks of the kernel's. Directives stand in every
+question anyway (`orders`): here they only take of the budget.
 Deterministic; what got in or was dropped is in the manifest, with why. Not here: recall.
 """
 
@@ -14,7 +15,7 @@ from ring0 import limits
 from ring0.errors import LimitReached
 from ring0.memory import ledgers, tokens
 from ring0.memory.selecting import Candidate, Chosen, choose, shown
-from ring0.memory.window import Assembled, Block, Entry, Frame, Quote, Turn
+from ring0.memory.window import Assembled, Block, Directive, Entry, Frame, Quote, Turn
 from ring0.memory.working import one_line
 from ring0.types import INTEGRITY_RANK, Integrity, Label
 
@@ -77,6 +78,17 @@ def assemble(
     return window.finished()
 
 
+def orders(directives: Sequence[Directive]) -> str:
+    """What stands before all else in every question to a model; empty: nobody gave any."""
+    if not directives:
+        return ""
+    return "\n".join([_DIRECTIVES, *(_order(one) for one in directives)]) + "\n"
+
+
+def _order(one: Directive) -> str:
+    return f"- {_indented(one.text)}"
+
+
 def _room_to_recall(left: int, shared: bool) -> int:
     """Older turns of the conversation have half of what the floors leave."""
     return left // 2 if shared else left
@@ -88,8 +100,11 @@ class _Window:
     def __init__(
         self, frame: Frame, budget: int, quote: Quote, note: str, count: tokens.Counter
     ) -> None:
-        self._frame, self._budget, self._quote, self._note = frame, budget, quote, note
+        self._frame, self._quote, self._note = frame, quote, note
         self._count = count
+        self._ordered = count(orders(frame.directives))
+        self._most = budget
+        self._budget = budget - self._ordered
         self._manifest: list[Entry] = []
         self._head = ""
         self._chosen: list[Chosen] = []
@@ -101,6 +116,8 @@ class _Window:
 
     def floors(self, last: Sequence[Turn]) -> None:
         """Directives, goal and the last turns whole; the rest of the head within its shares."""
+        for one in self._frame.directives:
+            self._enter("directives", one.record, self._count(_order(one)), "in every question")
         firm = self._firm()
         turned = sum(turn.tokens for turn in last)
         for turn in last:
@@ -113,16 +130,9 @@ class _Window:
             raise self._too_small(taken)
 
     def _firm(self) -> str:
-        frame = self._frame
-        text = ""
-        if frame.directives:
-            lines = [f"- {_indented(one.text)}" for one in frame.directives]
-            text = "\n".join([_DIRECTIVES, *lines]) + "\n"
-            for one, line in zip(frame.directives, lines, strict=True):
-                self._enter("directives", one.record, self._count(line), "floor")
-        goal = _without_headings(frame.goal)
+        goal = _without_headings(self._frame.goal)
         self._enter("goal", "goal", self._count(goal), "floor")
-        return f"{text}{_GOAL}\n{goal}\n"
+        return f"{_GOAL}\n{goal}\n"
 
     def _soft(self, left: int) -> str:
         """Summary, working set and ledgers, each within its share of what is left."""
@@ -218,8 +228,9 @@ class _Window:
 
     def _too_small(self, taken: int) -> LimitReached:
         return LimitReached(
-            f"What has to be in the window does not fit into {self._budget:,} tokens.",
-            why=f"Directives, goal and the last turns take {taken:,} of them, and the working set"
+            f"What has to be in the window does not fit into {self._most:,} tokens.",
+            why=f"Directives, goal and the last turns take {taken + self._ordered:,} of them, and"
+            " the working set"
             " and the ledgers need some."
             if taken < self._budget
             else "Directives, goal, the last turns and one line for each block of the working set"
@@ -289,15 +300,12 @@ class _Window:
         total = self._total()
         assert total <= self._budget, "over budget"
         summary = self._frame.summary
-        records = [
-            *([summary.record] if summary else ()),
-            *(d.record for d in self._frame.directives),
-        ]
+        records = [*([summary.record] if summary else ())]
         return Assembled(
             head=self._head,
             recalled=self._recalled(),
             turns=tuple(turn.key for turn in self._turns),
-            tokens=total,
+            tokens=total + self._ordered,
             label=label,
             records=(*records, *(one.candidate.record for one in self._chosen)),
             manifest=tuple(self._manifest),

@@ -14,7 +14,7 @@ import msgspec
 from ring0 import limits
 from ring0.errors import InvalidInput, LimitReached, NotFound
 from ring0.store import Store
-from ring0.types import Frozen, Record, Scope
+from ring0.types import Frozen, MemoryKind, Record, Scope
 
 Matches = Callable[[str, str], bool]
 """(what an operator named, a label's source): whether it is meant."""
@@ -149,7 +149,8 @@ async def reach(store: Store, scope: Scope, meant: Iterable[Record], *, deep: bo
     """All that came of these, over any number of steps, within their scope.
 
     `deep`: also what a run wrote after it had recalled (or written) one of them: it may say the
-    same in other words. Raises LimitReached.
+    same in other words. But all that runs do is done under directives: nothing is made of these.
+    Raises LimitReached.
     """
     first = {one.id: one for one in meant}
     made: dict[str, Record] = {}
@@ -157,8 +158,9 @@ async def reach(store: Store, scope: Scope, meant: Iterable[Record], *, deep: bo
     fresh = list(first.values())
     while fresh:
         found: dict[str, str] = {}
-        for child, _, how in await store.children_of([one.id for one in fresh]):
-            if how == "parents" or deep:
+        obeyed = {one.id for one in fresh if one.kind is MemoryKind.DIRECTIVE}
+        for child, parent, how in await store.children_of([one.id for one in fresh]):
+            if how == "parents" or (deep and parent not in obeyed):
                 found[child] = "parents" if found.get(child) == "parents" else how
         rows = await store.records_of(list(found))
         if deep:

@@ -58,18 +58,20 @@ class Entry(Frozen, frozen=True, kw_only=True):
     taken: bool
     why: str
     """`floor`, `score`, `neighbour`, `recent`; `duplicate`, `over budget`, `below min integrity`,
-    `quarantined`, `not shown one by one`."""
+    `quarantined`, `not shown one by one`; of directives, which are not in the text, `in every
+    question`."""
     score: float = 0.0
 
 
 class Assembled(Frozen, frozen=True, kw_only=True):
     head: str
-    """Directives, goal, summary, working set and ledgers."""
+    """Goal, summary, working set and ledgers."""
     recalled: str
     """What memory holds of it besides; empty: nothing. It changes more often than the head."""
     turns: tuple[str, ...]
     """Keys of the turns that stay, in their order."""
     tokens: int
+    """With the directives, which stand in the question beside it."""
     label: Label
     """The worst of all that is in it."""
     records: tuple[str, ...]

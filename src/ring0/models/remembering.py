@@ -1,7 +1,8 @@
 """A client's question as its provider gets it, with what the kernel puts in and leaves out.
 
 The client's own body stays on record as it is; `memory` of the call's arguments says what is done
-to it. Values only: not here what is recalled, or which turns make room (gateway/models).
+to it. Values only: not here what is recalled, or which turns make room (gateway/models), nor which
+orders stand (kernel/calls/models.py).
 """
 
 from __future__ import annotations
@@ -77,6 +78,41 @@ def apply(name: str, body: dict[str, Any], edit: Edit) -> dict[str, Any]:
     if edit.recalled:
         items = _quoted(name, items, lead, edit.recalled)
     return {**body, _PLACES[name]: items}
+
+
+def ordered(args: dict[str, Any], orders: str) -> dict[str, Any]:
+    """The arguments of a model's call with these standing orders before all else, as its operator's
+    own words are told; of what asks for no answer, as they are. Raises CallInvalid."""
+    name = args.get("dialect", "")
+    try:
+        if not name:
+            return {**args, "messages": _led(args["messages"], orders)}
+        body = args["body"]
+        if name == "chat":
+            body = {**body, "messages": _led(body["messages"], orders)}
+        elif name == "messages":
+            body = {**body, "system": _before(orders, body.get("system"))}
+        elif name == "responses":
+            body = {**body, "instructions": _before(orders, body.get("instructions"))}
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise errors.CallInvalid(
+            "A model is asked with no messages.", todo="Give the conversation as a list of them."
+        ) from None
+    return {**args, "body": body}
+
+
+def _led(messages: list[Any], orders: str) -> list[Any]:
+    """One message of the operator's at the beginning: templates of models take no second."""
+    if messages and messages[0].get("role") in ("system", "developer"):
+        first, *rest = messages
+        return [{**first, "content": _before(orders, first.get("content"))}, *rest]
+    return [{"role": "system", "content": orders}, *messages]
+
+
+def _before(orders: str, said: Any) -> Any:
+    if isinstance(said, list):
+        return [{"type": "text", "text": orders}, *said]
+    return f"{orders}\n{said}" if said else orders
 
 
 def conversation(name: str, body: dict[str, Any]) -> list[dict[str, Any]] | None:

@@ -19,10 +19,14 @@ from ring0.errors import CallInvalid, LimitReached, ManifestInvalid, ModelFailed
 from ring0.kernel.agent.agents import CONSOLIDATE
 from ring0.kernel.calls.ports import Ports
 from ring0.kernel.steps.slots import Needs, bucket_tokens
+from ring0.memory import assembly
+from ring0.memory.window import Directive
 from ring0.models import ModelAnswer, ModelRequest, Unanswered, remembering
 from ring0.tools.driver import CallContext, Prepared, Result
-from ring0.types import Effect, Frozen, Label, ModelConfig, ToolManifest
+from ring0.types import Effect, Frozen, Label, ModelConfig, Run, ToolManifest
 
+EMBEDDINGS: Final = "embeddings"
+"""The dialect of questions that are answered with vectors."""
 _CALLED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 
 
@@ -40,6 +44,7 @@ class _Question(Frozen, frozen=True, kw_only=True):
 
     request: ModelRequest
     steps: tuple[_Step, ...]
+    orders: tuple[Directive, ...]
 
 
 class Model:
@@ -71,7 +76,10 @@ class Model:
         self._ports = ports
 
     async def prepare(self, args: dict[str, Any], context: CallContext) -> Prepared:
+        orders = await self._orders(context.run, args)
         args = remembering.edited(args)
+        if orders:
+            args = remembering.ordered(args, assembly.orders(orders))
         request = _with_notice(models.parse_request(args), context.notice)
         said = [args, context.notice] if context.notice else args
         encoded = msgspec.json.encode(said, order="sorted")
@@ -85,7 +93,7 @@ class Model:
         needs = steps[0].needs
         return Prepared(
             driver_bytes=encoded,
-            state=_Question(request=request, steps=steps),
+            state=_Question(request=request, steps=steps, orders=orders),
             reserve_microusd=max(step.reserve_microusd for step in steps),
             reserve_tokens=len(encoded) + request.max_tokens,
             features=request.features,
@@ -117,7 +125,16 @@ class Model:
             # What a model says to the kernel's own agent is said once more, as facts.
             remember="" if context.run.agent_digest == CONSOLIDATE else answer.text or "",
             remember_role="answer",
+            recalled=tuple(one.record for one in prepared.state.orders),
         )
+
+    async def _orders(self, run: Run, args: dict[str, Any]) -> tuple[Directive, ...]:
+        """What people say always holds: in every question that a model answers in words. They are
+        read as they stand now, and are no part of what the run asked: a replay asks for the same
+        whatever people have said since."""
+        if args.get("dialect") == EMBEDDINGS or run.agent_digest == CONSOLIDATE:
+            return ()
+        return await self._ports.directives(run)
 
     def _step(
         self, name: str, config: ModelConfig, request: ModelRequest, size_bytes: int

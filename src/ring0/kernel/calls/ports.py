@@ -9,6 +9,7 @@ import msgspec
 
 from ring0 import models
 from ring0.kernel.steps.slots import Needs
+from ring0.memory.window import Directive
 from ring0.tools.driver import CallContext, Prepared, Result
 from ring0.types import ModelConfig, Run
 
@@ -25,6 +26,8 @@ class Ports(msgspec.Struct):
     """Those that are asked where the model of that name does not answer, in turn."""
     model_needs: Callable[[ModelConfig, str], tuple[tuple[str, ...], str]]
     """(model, what its provider calls it) to the slots and the bucket that a call of it takes."""
+    directives: Callable[[Run], Awaitable[tuple[Directive, ...]]]
+    """What people say always holds for the run, the oldest first."""
     pass_on: Callable[[Run, str, Needs, bool], Awaitable[None]]
     """(run, call, needs, unspent): the call gives back what it has, of which that was spent or not,
     and waits until it may ask another model. Raises Busy, LimitReached, RunDead."""

@@ -2,7 +2,7 @@
 that runs proposed.
 
 Only an operator who is known writes a directive; no handle of a run reaches this. Not here: how
-directives get into a context (memory/assembly.py).
+directives get into a question (kernel/calls/models.py).
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ async def add(kernel: Kernel, owner: Owner, text: str, *, by: str) -> Record:
     if not text.strip() or len(text) > limits.DIRECTIVE_CHARS_MAX:
         raise InvalidInput(
             f"A directive of {len(text):,} characters can't be taken.",
-            why=f"1 to {limits.DIRECTIVE_CHARS_MAX:,} are: it is in every context.",
+            why=f"1 to {limits.DIRECTIVE_CHARS_MAX:,} are: it is in every question.",
             todo="Say it shorter; what is long belongs into a document.",
         )
     standing = await listed(kernel.store, owner)
     if len(standing) >= limits.DIRECTIVES_MAX:
         raise LimitReached(
             f"{limits.DIRECTIVES_MAX} directives stand for {owner[2]} and {owner[1]}.",
-            why="Each of them is in every context.",
+            why="Each of them is in every question.",
             todo="Retire some: `ring0 memory directive retire ID`.",
         )
     said = NewRecord(

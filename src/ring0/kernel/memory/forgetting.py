@@ -282,9 +282,14 @@ async def _write(
 
 
 async def _holders(store: Store, found: Reach) -> list[str]:
-    """Runs whose calls hold the text: those that wrote or recalled it, and all beneath them."""
+    """Runs whose calls hold the text: those that wrote or recalled it, and all beneath them. A
+    directive stands in no call's record: each question is given it on its way out."""
     runs: dict[str, None] = {}
-    rows = (*found.chosen, *found.made, *found.seen)
+    rows = [
+        one
+        for one in (*found.chosen, *found.made, *found.seen)
+        if one.kind is not MemoryKind.DIRECTIVE
+    ]
     for one in rows:
         if one.act.startswith("r-"):
             runs[one.act] = None

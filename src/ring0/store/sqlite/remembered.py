@@ -97,6 +97,10 @@ class Remembered:
         for column, value in wanted.items():
             parts.append(f"record.{column} = ? AND record.{column} <> ''")
             values.append(value)
+        if tuple(kinds) == (MemoryKind.DIRECTIVE,):
+            # Spelled out, so that the index of these few is taken: they are asked for all the time.
+            parts.append(f"record.kind = '{MemoryKind.DIRECTIVE}'")
+            kinds = ()
         for column, several in (("kind", list(kinds)), ("state", list(states))):
             if several:
                 parts.append(f"record.{column} IN ({', '.join('?' * len(several))})")

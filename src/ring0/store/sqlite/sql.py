@@ -98,6 +98,7 @@ CREATE TABLE record (
     blob TEXT NOT NULL, row BLOB NOT NULL
 ) STRICT;
 CREATE INDEX record_by_owner ON record (tenant, principal, agent);
+CREATE INDEX record_of_people ON record (tenant, principal, agent) WHERE kind = 'directive';
 CREATE INDEX record_by_act ON record (act);
 CREATE INDEX record_by_blob ON record (blob);
 CREATE INDEX record_by_session ON record (session, agent);
