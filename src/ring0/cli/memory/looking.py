@@ -184,7 +184,7 @@ async def _told(place: Place, record: str, *, whole: bool) -> dict[str, Any]:
 def _print(told: dict[str, Any]) -> None:
     rows = [
         ("record", told["id"]),
-        ("what", f"{told['kind']}, {told['role']}" + _state(told)),
+        ("what", ", ".join(dict.fromkeys((told["kind"], told["role"]))) + _state(told)),
         ("of", f"{told['agent']} for {told['principal']}"),
         ("written", f"{output.moment(told['at_us'])} UTC by {told['by']}, in {told['act']}"),
     ]
