@@ -322,7 +322,7 @@ def _searched(search: dict[str, Any]) -> list[tuple[str, str]]:
     if model:
         done = search["vectors"].get(model, 0)
         told = (
-            f"{done:,} of {output.count(records, 'record')} made, {max(records - done, 0):,} wait"
+            f"{done:,} of {output.count(records, 'record')} have one"
         )
         rows.append(("", told))
     if search["serving"] and search["serving"] != model:
