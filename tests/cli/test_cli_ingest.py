@@ -42,6 +42,9 @@ def test_documents_are_ingested_again_only_where_they_changed(w: World) -> None:
     same = w.ring0("memory", "ingest", "docs/handbook.md", "--agent", "desk")
     assert same.code == 0 and "unchanged  docs/handbook.md  2 passages" in same.out
 
+    some = w.ring0("memory", "ingest", "none.md", "docs/handbook.md", "--agent", "desk")
+    assert some.code == 2 and "FAILED     none.md" in some.out and "unchanged" in some.out
+
     listed = w.ring0("memory", "documents", "--agent", "desk", "--json").json["documents"]
     assert [(one["document"], one["passages"]) for one in listed] == [("docs/handbook.md", 2)]
     bad = w.ring0("memory", "ingest", "docs/broken.pdf", "--agent", "desk")
@@ -67,6 +70,9 @@ def test_a_folder_means_all_in_it_but_links_and_what_is_hidden(
     assert set(skipped) == {"docs/e.bin", "docs/link.md", "docs/pipe.md"}
     elsewhere, _ = paths.found([str(folder)])
     assert list(elsewhere) == list(found), "the same document, wherever one stands"
+    whole, _ = paths.found([str(folder / "a.md"), "docs/deep/../a.md"])
+    assert list(whole) == ["docs/a.md"], "one file is one document, however it is named"
+    assert list(paths.found(["docs/none.md", "secret.md"])[0]) == ["docs/none.md", "secret.md"]
     named, _ = paths.found(["docs/link.md", "secret.md"])
     assert list(named) == ["docs/link.md", "secret.md"], "who names a link means what it leads to"
     with pytest.raises(NotFound):

@@ -13,6 +13,7 @@ from ring0 import Context, agent
 @agent
 async def desk(ctx: Context, task: str):
     await ctx.memory.append(f"the pin of the safe is \\x1b[31mzanzibar-{task}")
+    await ctx.memory.append("Count the money first.", procedure=True)
     return "noted"
 """
 
@@ -23,6 +24,7 @@ def test_memory_is_searched_explained_exchanged_and_forgotten(world: World) -> N
     assert ran.code == 0, ran.all
     _looked_at(world)
     _told_what_to_keep_to(world)
+    _proposed_and_approved(world)
     _brought_elsewhere(world)
     _forgotten(world)
 
@@ -59,6 +61,18 @@ def _told_what_to_keep_to(world: World) -> None:
     assert "Answer in French." in world.ring0("memory", "directive", "list", "--all").out
     refused = world.ring0("memory", "approve", _note(world)["id"])
     assert refused.code == 2 and "nobody approves" in refused.err
+
+
+def _proposed_and_approved(world: World) -> None:
+    [row] = world.ring0("memory", "approve", "--json").json["proposed"]
+    assert (row["text"], row["agent"]) == ("Count the money first.", "desk")
+    listed = world.ring0("memory", "approve").out
+    assert row["id"] in listed and "`ring0 memory approve ID`" in listed
+    assert "what        procedure; proposed\n" in world.ring0("memory", "show", row["id"]).out
+    assert world.ring0("memory", "approve", row["id"]).code == 0
+    assert "No procedure is proposed." in world.ring0("memory", "approve").out
+    tidied = world.ring0("memory", "consolidate", "--agent", "desk").out
+    assert "looked at" in tidied and "upto" not in tidied and "ended" not in tidied
 
 
 def _brought_elsewhere(world: World) -> None:

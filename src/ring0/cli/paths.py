@@ -22,11 +22,11 @@ def found(said: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
     but what is hidden. Raises NotFound, InvalidInput."""
     files: dict[str, Path] = {}
     skipped: dict[str, str] = {}
+    if said and not any(os.path.exists(one) for one in said):
+        raise NotFound(f"There is no file {said[0][:200]!r}.", todo="Look at how it is written.")
     for one in said:
         path = Path(one)
-        if not path.exists():
-            raise NotFound(f"There is no file {one[:200]!r}.", todo="Look at how it is written.")
-        if not path.is_dir():
+        if not path.is_dir():  # One that is not there fails when it is read, and keeps none out.
             _add(files, _name(path), path)
             continue
         for inner, why in _within(path):
@@ -80,7 +80,7 @@ def _within(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _add(files: dict[str, Path], name: str, path: Path) -> None:
-    if name in files and not os.path.samefile(files[name], path):
+    if name in files and files[name] != path and not _is_same(files[name], path):
         raise InvalidInput(
             f"{name[:120]!r} would be two documents: {files[name]} and {path}.",
             why="A document is known by its name, and the second would supersede the first.",
@@ -94,10 +94,14 @@ def _add(files: dict[str, Path], name: str, path: Path) -> None:
         )
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
 def _name(path: Path, folder: Path | None = None) -> str:
-    """As it was typed, where that leads down from here; else from the folder's own name on."""
-    name = os.path.normpath(path)
-    if os.path.isabs(name) or name.startswith(".."):
+    """The way down from here, however it was typed; else from the folder's own name on."""
+    name = os.path.relpath(path)
+    if name.split(os.sep)[0] == os.pardir:
         name = path.name
         if folder is not None:
             own = os.path.basename(os.path.realpath(folder))

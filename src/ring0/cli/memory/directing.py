@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from ring0 import limits
 from ring0.cli import output
-from ring0.cli.memory.scopes import Agent, AnyAgent, Principal, owners, principal_of
+from ring0.cli.memory.scopes import Agent, AnyAgent, Principal, owners, principal_of, scope_of
 from ring0.cli.operating import operating
 from ring0.cli.output import console, line, text
 from ring0.cli.place import Json, Note, Place, place_of, work
+from ring0.kernel.agent import manifests
 from ring0.kernel.memory import directing, explaining
+from ring0.types import MemoryKind, RecordState
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
 Text = Annotated[str, typer.Argument(metavar="TEXT", help="What it is to keep to, always.")]
@@ -89,9 +92,58 @@ def retire(context: typer.Context, record: Id, note: Note = "", as_json: Json = 
     _settle(context, record, "retired", note, as_json)
 
 
-def approve(context: typer.Context, record: Id, note: Note = "", as_json: Json = False) -> None:
-    """Approve a procedure that a run proposed: from here on it is recalled."""
-    _settle(context, record, "current", note, as_json)
+def approve(
+    context: typer.Context,
+    record: Annotated[
+        str,
+        typer.Argument(metavar="[ID]", help="Else what is proposed is listed.", show_default=False),
+    ] = "",
+    note: Note = "",
+    as_json: Json = False,
+) -> None:
+    """Approve a procedure that a run proposed: from here on it is recalled. Without an ID: list
+    what is proposed."""
+    if record:
+        _settle(context, record, "current", note, as_json)
+        return
+    place = place_of(context)
+    rows = work(lambda: _proposed(place))
+    if as_json:
+        output.print_json({"proposed": rows})
+    elif not rows:
+        console().print("No procedure is proposed.")
+    else:
+        console().print(
+            output.table(
+                ("ID", "AGENT", "FOR", "BY", "SOURCES", "LABEL", "TEXT"),
+                [
+                    (row["id"], line(row["agent"], 40), line(row["principal"], 40),
+                     line(row["by"], 40), line(", ".join(row["sources"]), 80), row["integrity"],
+                     line(row["text"], 400))
+                    for row in rows
+                ],
+            )
+        )  # fmt: skip
+        console().print(
+            "`ring0 memory approve ID` approves one, `ring0 memory directive retire ID` ends it."
+        )
+
+
+async def _proposed(place: Place) -> list[dict[str, Any]]:
+    """Of every agent and principal of the tenant."""
+    tenant = manifests.read_config(place.home).tenant
+    async with place.reading() as store:
+        return [
+            {"agent": one.agent, "principal": one.principal, **explaining.told(one)}
+            for owner in sorted(size.owner for size in await store.scopes())
+            if owner[0] == tenant
+            for one in await store.records(
+                scope_of(owner),
+                kinds=(MemoryKind.PROCEDURE,),
+                states=(RecordState.PROPOSED,),
+                most=limits.MEMORY_LISTED_MAX,
+            )
+        ]
 
 
 def _settle(context: typer.Context, record: str, state: str, note: str, as_json: bool) -> None:
@@ -126,11 +178,20 @@ def consolidate(
         return
     out = console()
     out.print(text("The run ", (str(told["run"]), "bold"), f" is {told['state']}."))
-    for name, value in told.items():
-        if name not in ("run", "state") and value:
-            out.print(text((f"  {name.replace('_', ' ')}  ", "dim"), line(str(value), 200)))
+    for name, noun, what in _COUNTED:
+        if number := told.get(name):
+            out.print(f"  {output.count(number, noun)} {what}")
 
 
 async def _ask(place: Place, verb: str, body: dict[str, Any]) -> Any:
     async with operating(place) as operator:
         return await operator.ask(verb, body)
+
+
+_COUNTED: Final = (
+    ("records", "new record", "looked at"),
+    ("merged", "record", "merged into one that says the same"),
+    ("facts", "fact", "stated"),
+    ("procedures", "procedure", "proposed: `ring0 memory approve` lists what is proposed"),
+    ("dropped", "answer", "of the model left out: without a source, or of another form"),
+)

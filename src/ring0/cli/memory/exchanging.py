@@ -110,7 +110,8 @@ def take(
     )
     out.print(text(("  their source  ", "dim"), source))
     if told["demoted"]:
-        said = f"{told['demoted']} directives came as notes: only --trust takes directives."
+        counted = output.count(told["demoted"], "directive")
+        said = f"{counted} came as notes: only --trust takes directives."
         out.print(text("  ", said))
     for why, count in bundle.left_out.items():
         out.print(text(("  left out  ", "dim"), line(f"{count} × {why}", 200)))

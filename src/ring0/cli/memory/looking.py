@@ -184,7 +184,7 @@ async def _told(place: Place, record: str, *, whole: bool) -> dict[str, Any]:
 def _print(told: dict[str, Any]) -> None:
     rows = [
         ("record", told["id"]),
-        ("what", f"{told['kind']}, {told['role']}" + _state(told)),
+        ("what", ", ".join(dict.fromkeys((told["kind"], told["role"]))) + _state(told)),
         ("of", f"{told['agent']} for {told['principal']}"),
         ("written", f"{output.moment(told['at_us'])} UTC by {told['by']}, in {told['act']}"),
     ]
@@ -308,7 +308,23 @@ def stats(context: typer.Context, as_json: Json = False) -> None:
             ],
         )
     )  # fmt: skip
-    for name, value in search.items():
-        console().print(text((f"{name.replace('_', ' '):<24}", "dim"), line(str(value), 200)))
-    if not search:
+    if search:
+        for name, said in _searched(search):
+            console().print(text((f"{name:<10}", "dim"), line(said, 200)))
+    else:
         console().print("No kernel is at work: beside one, this tells how memory is searched.")
+
+
+def _searched(search: dict[str, Any]) -> list[tuple[str, str]]:
+    """Who makes vectors, and how far they are; why not, where none are made."""
+    model, records = search["model"], search["records"]
+    rows = [("vectors", search["embeddings"])]
+    if model:
+        done = search["vectors"].get(model, 0)
+        told = f"{done:,} of {output.count(records, 'record')} have one"
+        rows.append(("", told))
+    if search["serving"] and search["serving"] != model:
+        rows.append(("", f"those of {search['serving']} serve until then"))
+    if search["trouble"]:
+        rows.append(("trouble", search["trouble"]))
+    return rows
