@@ -81,8 +81,14 @@ def disputed(fact: Record, others: Iterable[Record]) -> bool:
         and not other.superseded_us
         and (other.subject, other.predicate) == (fact.subject, fact.predicate)
         and other.text != fact.text
+        and not (_over_before(fact, other) or _over_before(other, fact))
         for other in others
     )
+
+
+def _over_before(one: Record, other: Record) -> bool:
+    """What ended before the other began is its history, and disputes nothing."""
+    return 0 < one.valid_to_us <= other.valid_from_us
 
 
 def may_supersede(new: Label, old: Label) -> bool:

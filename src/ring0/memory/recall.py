@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from ring0 import limits
 from ring0.errors import CallInvalid
 from ring0.memory.embedding.base import Embedder, EmbeddingFailed
@@ -86,7 +88,7 @@ async def recall(
             dimensions=embedder.dimensions if embedder and packed else 0,
             trained=trained,
         )
-        found = await _read(store, scope, hits, kept)
+        found = _without_copies(await _read(store, scope, hits, kept))
         if len(found) >= k or len(hits) < most or most >= limits.RECALL_LOOKED_AT_MAX:
             return found[:k]
         most *= 2  # Some were gone: they must not take the place of what is there.
@@ -109,6 +111,25 @@ async def _read(store: Store, scope: Scope, hits: Sequence[Hit], kept: Filter) -
         for hit in hits
         if (record := records.get(hit.id)) is not None and _may_be_seen(record, scope, kept)
     ]
+
+
+def _without_copies(found: Sequence[Found]) -> list[Found]:
+    """Of what says the very same the one with the best label: a question that was asked five times
+    takes the place of no answer."""
+    best: dict[tuple[str, ...], Found] = {}
+    for one in found:
+        record = one.record
+        said = (record.subject, record.predicate, " ".join(record.text.split()).casefold())
+        there = best.get(said)
+        if there is None:
+            best[said] = one
+        elif _rank(record) < _rank(there.record):
+            best[said] = replace(one, score=there.score, why=there.why)
+    return list(best.values())
+
+
+def _rank(record: Record) -> int:
+    return INTEGRITY_RANK[record.label.integrity]
 
 
 def _may_be_seen(record: Record, scope: Scope, kept: Filter) -> bool:

@@ -207,6 +207,15 @@ def _holds(new: RecordRow, tables: Tables) -> None:
     current: CurrentRow | None = tables.get("current", new.slot)
     before = [_record(one, tables) for one in current.records] if current is not None else []
     assert all(old.owner == new.owner for old in before), f"{new.id} is of another scope"
+    later = [
+        old.valid_from_us
+        for old in before
+        if 0 < new.valid_from_us < old.valid_from_us and no_worse(old.label, new.label)
+    ]
+    if later and not 0 < new.valid_to_us <= min(later):
+        # Told late, of a time before those that hold: it is their history.
+        new = replace(new, valid_to_us=min(later))
+        tables.put("record", new.id, new)
     if new.valid_to_us and any(old.valid_from_us >= new.valid_to_us for old in before):
         return
     kept: list[str] = []

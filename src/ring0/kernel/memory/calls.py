@@ -363,8 +363,10 @@ def shown(record: Record, score: float, is_disputed: bool) -> dict[str, Any]:
         told["happened_us"] = record.happened_us
     if record.kind is MemoryKind.FACT:
         told |= {
+            "text": f"{record.subject} {record.predicate}: {record.text}",
             "subject": record.subject,
             "predicate": record.predicate,
+            "value": record.text,
             "valid_from": facts.written(record.valid_from_us),
             "valid_to": facts.written(record.valid_to_us),
             "disputed": is_disputed,
