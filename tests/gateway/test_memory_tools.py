@@ -92,7 +92,9 @@ async def test_a_fact_is_stated_superseded_and_explained(tmp_path: Path) -> None
             args = {"subject": "Acme", "predicate": "refund limit", "value": value}
             assert isinstance(await called(client, "memory_remember", **args), dict)
         found = (await called(client, "memory_search", query="euros"))["found"]
-        assert [one["text"] for one in found if one["kind"] == "fact"] == ["90 euros"]
+        assert [one["text"] for one in found if one["kind"] == "fact"] == [
+            "Acme refund limit: 90 euros"
+        ]
         why = await called(client, "memory_why", id=found[0]["id"])
         assert s.w.run.id in json.dumps(why)
 

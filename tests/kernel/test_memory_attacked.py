@@ -90,7 +90,7 @@ async def test_a_strangers_later_fact_keeps_no_user_from_correcting_the_present(
         await directing.write(w.kernel, OWNER, [stranger], by="ann")
         await ok(w, CallKind.MEMORY_REMEMBER, **rate, value="30")
         found = await ok(w, CallKind.MEMORY_RECALL, query="Acme rate", kinds=["fact"])
-        trusted = [one["text"] for one in found if one["integrity"] != "untrusted"]
+        trusted = [one["value"] for one in found if one["integrity"] != "untrusted"]
         assert trusted == ["30"]
 
 

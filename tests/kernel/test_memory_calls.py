@@ -46,7 +46,8 @@ async def found(w: World, query: str, **args: Any) -> list[dict[str, Any]]:
 
 async def held(w: World, **args: Any) -> list[str]:
     rows = await found(w, "supplier account", kinds=["fact"], **args)
-    return sorted(row["text"] for row in rows)
+    assert all(row["text"] == f"supplier account: {row['value']}" for row in rows)
+    return sorted(row["value"] for row in rows)
 
 
 async def reads_a_stranger(w: World) -> None:
@@ -250,3 +251,56 @@ async def test_a_run_forgets_its_own_notes_and_a_person_is_asked(tmp_path: Path)
         task = f"{w.run.id}#1"
         assert "can't be forgotten by a run" in await no(w, CallKind.MEMORY_FORGET, ids=[task])
         assert (await w.kind(CallKind.MEMORY_FORGET, {"ids": []})).state is CallState.REFUSED
+
+
+# --- what was told late, what is history, what was said before ------------------------------------
+
+
+async def test_a_fact_told_late_of_an_earlier_time_is_history_and_replaces_nothing(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path / "home") as w:
+        await ok(w, CallKind.MEMORY_REMEMBER, **SUPPLIER, value="DE-2", valid_from="2026-06-01")
+        await ok(w, CallKind.MEMORY_REMEMBER, **SUPPLIER, value="DE-1", valid_from="2026-01-01")
+        await w.store.flush()
+        rows = await w.store.records(w_scope(w), kinds=(MemoryKind.FACT,), superseded=True)
+        told = {row.text: (row.superseded_us, facts.written(row.valid_to_us)) for row in rows}
+        assert told["DE-2"] == (0, ""), "what holds now holds on"
+        assert told["DE-1"] == (0, "2026-06-01T00:00:00Z"), "the other one ended when it began"
+        await ok(w, CallKind.MEMORY_REMEMBER, **SUPPLIER, value="DE-3", valid_from="2026-09-01")
+        await w.store.flush()
+        rows = await w.store.records(w_scope(w), kinds=(MemoryKind.FACT,))
+        assert {row.text for row in rows} == {"DE-1", "DE-3"}
+        report = await verify(w.store)
+        assert report.ok, report.problems
+
+
+async def test_what_ended_when_the_next_began_is_not_disputed(tmp_path: Path) -> None:
+    async with world(tmp_path / "home") as w:
+        until = {"valid_from": "2026-01-01", "valid_to": "2026-06-01"}
+        await ok(w, CallKind.MEMORY_REMEMBER, **SUPPLIER, value="DE-1", **until)
+        await ok(w, CallKind.MEMORY_REMEMBER, **SUPPLIER, value="DE-2", valid_from="2026-06-01")
+        rows = await found(w, "supplier account", kinds=["fact"])
+        assert {row["value"] for row in rows} == {"DE-1", "DE-2"}
+        assert not any(row["disputed"] for row in rows)
+
+
+async def test_what_was_asked_again_and_again_keeps_no_answer_out(tmp_path: Path) -> None:
+    async with world(tmp_path / "home") as w:
+        await ok(w, CallKind.MEMORY_REMEMBER, **SUPPLIER, value="DE-1")
+        for spaces in range(1, 8):  # The very same call again and again is stopped as a loop.
+            text = f"What is the{' ' * spaces}supplier account?"
+            await ok(w, CallKind.MEMORY_APPEND, text=text)
+        rows = await found(w, "What is the supplier account?", k=3)
+        texts = [row["text"] for row in rows]
+        assert len(texts) == 2
+        assert "supplier account: DE-1" in texts
+
+
+async def test_of_copies_the_one_that_people_vouch_for_is_recalled(tmp_path: Path) -> None:
+    async with world(tmp_path / "home") as w:
+        await ok(w, CallKind.MEMORY_APPEND, text="Refunds need a receipt.")
+        await reads_a_stranger(w)
+        await ok(w, CallKind.MEMORY_APPEND, text="refunds  need a RECEIPT.")
+        (row,) = await found(w, "refunds receipt", k=1)
+        assert row["integrity"] != "untrusted"

@@ -108,7 +108,12 @@ def _print_done(source: str, done: dict[str, Any]) -> None:
     out = console()
     out.print(text((line(source, 160), "bold"), " is quarantined."))
     seen = done["found"].get("runs", {})
-    out.print(text(f"  {output.count(len(seen), 'run')} saw it; no memory of it is recalled"))
+    if seen:
+        out.print(text(f"  {output.count(len(seen), 'run')} saw it; no memory of it is recalled"))
+    else:
+        out.print("  nothing on record came from it: it counts for what comes from now on")
+        hint = "`ring0 labels RUN` prints sources; an ingested file is `document:ID`"
+        out.print(text((f"  {hint} (`ring0 memory documents`)", "dim")))
     for key in ("paused", "killed", "revoked"):
         for name in done.get(key, ()):
             out.print(text(f"  {key}  ", (name, "bold")))

@@ -75,9 +75,7 @@ def search(
 
 
 def _found_row(agent: str, row: dict[str, Any]) -> tuple[str | Text, ...]:
-    said = (
-        f"{row['subject']} {row['predicate']}: {row['text']}" if "subject" in row else row["text"]
-    )
+    said = row["text"]
     if row.get("document"):
         said = f"{row['document']}, {row['place']}: {said}"
     kind = row["role"] if row["kind"] == "episode" else row["kind"]
