@@ -1097,6 +1097,8 @@ class Step(Frozen, frozen=True, kw_only=True):
     text: str
     status: Literal["todo", "doing", "done", "dropped"]
     label: Label
+    seq: int = 0
+    """How far the run's log had come."""
 
 
 class Item(Frozen, frozen=True, kw_only=True):
@@ -1104,6 +1106,7 @@ class Item(Frozen, frozen=True, kw_only=True):
 
     text: str
     label: Label
+    seq: int = 0
 
 
 class WorkingSet(Frozen, frozen=True, kw_only=True):

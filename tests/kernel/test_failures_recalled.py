@@ -56,6 +56,20 @@ async def test_a_call_that_failed_in_earlier_runs_is_told_so_with_its_outcome(
         assert "failed 3 times" in call.notice, "and it is on record"
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_failure_that_is_quoted_is_followed_like_what_is_recalled(
+    tmp_path: Path, again: bool
+) -> None:
+    await fails(tmp_path)
+    async with world(tmp_path) as w:
+        w.tool(failing(output=Integrity.SYSTEM) if again else Doing("crm.query"))
+        first = next(iter(await remembered(w)))
+        outcome = await w.call("crm.query", {"x": "orders"})
+        assert "There is no table orders." in outcome.notice
+        await w.store.flush()
+        assert await w.store.recalled(w.run.id) == [first.id]
+
+
 async def test_it_is_told_once_a_run(tmp_path: Path) -> None:
     await fails(tmp_path)
     async with world(tmp_path) as w:

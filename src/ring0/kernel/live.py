@@ -69,7 +69,8 @@ class Held:
     __slots__ = (
         "args", "arrived", "asked", "asked_args", "begun_us", "canonical", "digest", "edited",
         "edits", "findings", "id", "invalid", "kind", "name", "notice", "retry", "said", "scanned",
-        "scope", "spotlight", "tool", "traceparent", "tried", "warned", "within",
+        "scope", "spotlight", "tool", "traceparent", "tried", "warned",
+        "warned_by", "within",
     )  # fmt: skip
 
     def __init__(self, call: str, kind: CallKind, name: str, canonical: bytes, digest: str) -> None:
@@ -97,6 +98,8 @@ class Held:
         """What is tried, the same in every run of the scope (`kernel/memory/warning.py`)."""
         self.warned: Label | None = None
         """Of the words that `notice` quotes: the run's label rises to it."""
+        self.warned_by: tuple[str, ...] = ()
+        """The records that it quotes: what the run does from here on may come of them."""
         self.retry: Call | None = None
         """The call as a crash left it: intended, not ended, and safe to run again."""
         self.within: Within | None = None

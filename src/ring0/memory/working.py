@@ -44,8 +44,11 @@ SCHEMA: Final[dict[str, Any]] = {
 """Of the arguments of `memory.set`."""
 
 
-def changed(working: WorkingSet, asked: Mapping[str, Any], label: Label) -> WorkingSet:
-    """The working set with what `asked` (by SCHEMA) says of it. `label`: of whoever asks.
+def changed(
+    working: WorkingSet, asked: Mapping[str, Any], label: Label, seq: int = 0
+) -> WorkingSet:
+    """The working set with what `asked` (by SCHEMA) says of it. `label`: of whoever asks; `seq`:
+    how far its log has come.
 
     The same again changes nothing more, but for numbers. Raises CallInvalid, LimitReached.
     """
@@ -58,18 +61,27 @@ def changed(working: WorkingSet, asked: Mapping[str, Any], label: Label) -> Work
     label = label.bare
     plan, constraints, questions = working.plan, working.constraints, working.questions
     if "plan" in asked:
-        plan = _planned(plan, asked["plan"], label)
+        plan = _planned(plan, asked["plan"], label, seq)
     if "step" in asked:
-        plan = _stepped(plan, asked["step"], asked.get("status", "done"), label)
+        plan = _stepped(plan, asked["step"], asked.get("status", "done"), label, seq)
     if "drop_constraint" in asked:
         constraints = _without(constraints, asked["drop_constraint"], "constraint")
     if "constraint" in asked:
-        constraints = _added(constraints, asked["constraint"], label, "constraints")
+        constraints = _added(constraints, asked["constraint"], label, seq, "constraints")
     if "answered" in asked:
         questions = _without(questions, asked["answered"], "question")
     if "question" in asked:
-        questions = _added(questions, asked["question"], label, "questions")
+        questions = _added(questions, asked["question"], label, seq, "questions")
     return WorkingSet(plan=plan, constraints=constraints, questions=questions)
+
+
+def before(working: WorkingSet, seq: int) -> WorkingSet:
+    """Without the lines that were written, or moved on, from there on in the run's log."""
+    return WorkingSet(
+        plan=tuple(one for one in working.plan if one.seq < seq),
+        constraints=tuple(one for one in working.constraints if one.seq < seq),
+        questions=tuple(one for one in working.questions if one.seq < seq),
+    )
 
 
 def label_of(working: WorkingSet) -> Label:
@@ -112,18 +124,21 @@ def _line(text: str) -> str:
 
 
 def _planned(
-    before: tuple[Step, ...], asked: Sequence[Mapping[str, Any]], label: Label
+    before: tuple[Step, ...], asked: Sequence[Mapping[str, Any]], label: Label, seq: int
 ) -> tuple[Step, ...]:
     """A step that was there with the same words and status keeps the label that it had."""
     known = {(step.text, step.status): step for step in before}
     steps = []
     for one in asked:
         text, status = _line(one["text"]), one.get("status", "todo")
-        steps.append(known.get((text, status)) or Step(text=text, status=status, label=label))
+        new = Step(text=text, status=status, label=label, seq=seq)
+        steps.append(known.get((text, status)) or new)
     return tuple(steps)
 
 
-def _stepped(plan: tuple[Step, ...], number: int, status: Any, label: Label) -> tuple[Step, ...]:
+def _stepped(
+    plan: tuple[Step, ...], number: int, status: Any, label: Label, seq: int
+) -> tuple[Step, ...]:
     if number > len(plan):
         raise CallInvalid(
             f"The plan has no step {number}.",
@@ -133,11 +148,13 @@ def _stepped(plan: tuple[Step, ...], number: int, status: Any, label: Label) -> 
     step = plan[number - 1]
     if step.status == status:
         return plan
-    step = replace(step, status=status, label=step.label.join(label))
+    step = replace(step, status=status, label=step.label.join(label), seq=seq)
     return (*plan[: number - 1], step, *plan[number:])
 
 
-def _added(items: tuple[Item, ...], text: str, label: Label, what: str) -> tuple[Item, ...]:
+def _added(
+    items: tuple[Item, ...], text: str, label: Label, seq: int, what: str
+) -> tuple[Item, ...]:
     """What nobody vouches for has half of the places, so that it leaves no fewer to the rest."""
     line = _line(text)
     if any(item.text == line for item in items):
@@ -152,7 +169,7 @@ def _added(items: tuple[Item, ...], text: str, label: Label, what: str) -> tuple
             + (" what nobody vouches for." if is_low else " nothing but what people vouch for."),
             todo="Take one away first, or put several into one.",
         )
-    return (*items, Item(text=line, label=label))
+    return (*items, Item(text=line, label=label, seq=seq))
 
 
 def _without(items: tuple[Item, ...], number: int, what: str) -> tuple[Item, ...]:

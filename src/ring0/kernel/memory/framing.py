@@ -157,7 +157,7 @@ async def frame_of(store: Store, run: Run, acts: Acts | None = None) -> window.F
         label=run.label,
         directives=await directives_of(store, run),
         summary=await summary_of(store, run),
-        working=await working_of(store, run.id),
+        working=await working_of(store, run),
         effects=effects,
         reads=reads,
     )
@@ -189,9 +189,13 @@ async def summary_of(store: Store, run: Run) -> window.Summary | None:
     return window.Summary(record=record.id, text=record.text, label=record.label)
 
 
-async def working_of(store: Store, run: str) -> WorkingSet:
-    found = await store.working(run)
-    return found[0] if found is not None else WorkingSet()
+async def working_of(store: Store, run: Run) -> WorkingSet:
+    """But for what the run wrote after it had seen what is quarantined."""
+    found = await store.working(run.id)
+    if found is None:
+        return WorkingSet()
+    begins = quarantined(run.tenant, await store.quarantines()).get(run.id)
+    return found[0] if begins is None else working.before(found[0], begins)
 
 
 async def turns_of(store: Store, calls: Sequence[Call]) -> list[compaction.Turn]:

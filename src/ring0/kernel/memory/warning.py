@@ -121,5 +121,5 @@ def _quoted(run: LiveRun, held: Held, record: Record) -> str:
         )
     except InvalidInput:
         return ""
-    held.warned = record.label.bare
+    held.warned, held.warned_by = record.label.bare, (record.id,)
     return f"It was said then:\n{marked.text}"

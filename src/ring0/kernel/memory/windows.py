@@ -81,7 +81,10 @@ class Change(Kind):
     ) -> Result:
         run = context.run
         await self._turns.mine(run.id, context.call)
-        now = working.changed(await working_of(self._store, run.id), args, run.label)
+        await self._store.flush()
+        row = await self._store.run(run.id)
+        assert row is not None, "a run that calls is on record"
+        now = working.changed(await working_of(self._store, run), args, run.label, row.events)
         encoded = msgspec.json.encode(now)
         where = address(await self._store.run_key(run.id), encoded)
         label = working.label_of(now)
@@ -131,7 +134,7 @@ class Compact(Kind):
         if upto_seq < from_seq:  # One that was asked for at the same time covers it.
             return _told(from_seq, from_seq - 1, before.text if before else "", context.run.label)
         key = await store.run_key(run.id)
-        progress = compaction.progress(key, acts.distinct, await working_of(store, run.id))
+        progress = compaction.progress(key, acts.distinct, await working_of(store, run))
         compaction.check(window, progress, is_news=acts.is_news(from_seq - 1))
         text = await self._summary(args, acts, before, from_seq)
         parents = await self._covered(run, from_seq, upto_seq)

@@ -132,6 +132,7 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
             remembered_role=warning.ROLE,
             remembered_label=run.row.label.join(outcome.label) if text else None,
             remembered_fingerprint=held.tried if text else "",
+            recalled=held.warned_by,
         )
         return Taken(event, outcome, blobs)
     whole, _ = secrets.redact(result.value)
@@ -181,7 +182,7 @@ def take_in(run: LiveRun, judged: Judged, result: Result | Ring0Error, secrets: 
         remembered_role=result.remember_role,
         remembered_label=run.row.label.join(labels.worst) if remembered else None,
         remembered_fingerprint=held.tried if remembered and is_failure else "",
-        recalled=result.recalled,
+        recalled=tuple(dict.fromkeys((*result.recalled, *held.warned_by))),
     )
     taken = Taken(event, outcome, {**blobs, **result.blobs})
     taken.beside = (*labels.declassified, *result.events)
