@@ -16,6 +16,8 @@ from ring0.identity.roles import RoleMissing
 from ring0.kernel.memory import directing, exchanging, forgetting
 from ring0.kernel.memory.documents import Order
 from ring0.kernel.memory.ingesting import _Writing
+from ring0.kernel.operating import erasing
+from ring0.kernel.replaying.exporting import export
 from ring0.memory import exchange
 from ring0.memory.forgetting import Selector
 from ring0.observability.verify import verify
@@ -354,3 +356,13 @@ async def test_a_quarantined_import_is_not_recalled(tmp_path: Path) -> None:
         assert await w.kernel.memory.recall(selector().scope, "oolong", k=5) == []
         await acting.lift(w.kernel, "import:abc", by=BY)
         assert len(await w.kernel.memory.recall(selector().scope, "oolong", k=5)) == 1
+
+
+async def test_an_export_of_an_erased_run_says_that_it_was_erased(tmp_path: Path) -> None:
+    run = await ended(tmp_path, MARK)
+    async with world(tmp_path) as w:
+        await erasing.erase(w.kernel, [run], by=BY)
+        row = await w.store.run(run)
+        with pytest.raises(InvalidInput, match="was erased") as raised:
+            await export(tmp_path, w.store, w.kernel.runtime, row)
+        assert "audit verify" in raised.value.todo

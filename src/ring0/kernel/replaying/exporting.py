@@ -97,6 +97,14 @@ async def _tree(store: SqliteStore, row: Run) -> list[Run]:
                 why="A cassette holds what has ended.",
                 todo="Wait for its end, or `ring0 kill` it.",
             )
+        if one.erased:
+            raise InvalidInput(
+                f"{one.id} was erased: no cassette can be made of it.",
+                why="What it was asked and told is gone for good (`ring0 audit erase`, or what it"
+                " held was forgotten).",
+                todo="Its events stay: `ring0 show`, `ring0 audit verify`. A cassette that was made"
+                " before goes on replaying.",
+            )
     return found
 
 
