@@ -18,14 +18,18 @@ from ring0.kernel.life import recovery
 from ring0.types import RunState
 
 
-def broken(times: int, real: Callable[..., Any], error: Exception) -> Callable[..., Any]:
-    """As `real`, after it has failed so many times."""
+def broken(
+    times: int, real: Callable[..., Any], error: Exception, failed: asyncio.Event | None = None
+) -> Callable[..., Any]:
+    """As `real`, after it has failed so many times. `failed` is set when it has."""
     left = times
 
     def act(*args: Any, **more: Any) -> Any:
         nonlocal left
         left -= 1
         if left >= 0:
+            if failed is not None:
+                failed.set()
             raise error
         return real(*args, **more)
 
@@ -42,8 +46,10 @@ async def test_a_woken_run_that_can_not_be_started_is_started_later(
     async with parking(tmp_path, runtime=runtime) as p:
         run = await p.start(agents.sleeper, "1000")
         await p.away(run, "timer")
-        monkeypatch.setattr(p.runs, "tools", broken(1, p.runs.tools, error))
+        failed = asyncio.Event()
+        monkeypatch.setattr(p.runs, "tools", broken(1, p.runs.tools, error, failed))
         runtime.jump(1_001)
+        await asyncio.wait_for(failed.wait(), 10)  # Only then time goes on: on a full machine too.
         await asyncio.sleep(0.2)
         assert begun(run) == 1 and (await p.row(run)).state is RunState.WAITING
         runtime.jump(limits.LOOK_AGAIN_S + 1)
@@ -98,8 +104,11 @@ async def test_a_look_at_a_run_that_fails_is_made_again(
         run = await p.start(agents.sleeper, "1000")
         await p.away(run, "timer")
         waiting = p.kernel.gate.waiting
-        monkeypatch.setattr(waiting, "expire", broken(1, waiting.expire, StoreFailed("Crowded.")))
+        failed = asyncio.Event()
+        crowded = broken(1, waiting.expire, StoreFailed("Crowded."), failed)
+        monkeypatch.setattr(waiting, "expire", crowded)
         runtime.jump(1_001)
+        await asyncio.wait_for(failed.wait(), 10)
         await asyncio.sleep(0.2)
         assert begun(run) == 1
         runtime.jump(limits.LOOK_AGAIN_S + 1)

@@ -257,7 +257,7 @@ async def test_a_fact_that_a_quarantined_one_superseded_holds_again(tmp_path: Pa
         async with world(home) as later:
             asked = {"query": "supplier account", "kinds": ["fact"]}
             found = await later.kind(CallKind.MEMORY_RECALL, asked)
-            return [row["text"] for row in found.value]
+            return [row["value"] for row in found.value]
 
     assert await holds() == ["DE-6666"]
     async with world(home) as later:
