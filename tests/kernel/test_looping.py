@@ -235,3 +235,37 @@ async def test_recall_costs_nothing_of_a_trees_rate(
         for _ in range(50):
             await w.call("act", {"x": 1}, counter=7)
         assert w.kernel.runtime.monotonic_us() - begun < 900_000
+
+
+async def plan(w: World, *texts: str) -> Outcome:
+    return await w.kind(CallKind.MEMORY_SET, {"plan": [{"text": text} for text in texts]})
+
+
+async def test_a_run_that_only_writes_its_plan_is_told_and_stopped(tmp_path: Path) -> None:
+    async with world(tmp_path / "home") as w:
+        outcomes = [await plan(w, "look", "write") for _ in range(6)]
+        assert [code(one) for one in outcomes] == ["ok"] * 4 + ["loop_stopped"] * 2
+        assert "memory.set gave the same answer 3 times" in outcomes[2].notice
+
+
+async def test_a_plan_that_goes_to_and_fro_is_no_news_of_the_world(tmp_path: Path) -> None:
+    async with world(tmp_path / "home") as w:
+        texts = ["look", "write"] * 5
+        outcomes = [await plan(w, text) for text in texts]
+        assert [code(one) for one in outcomes] == ["ok"] * 8 + ["loop_stopped"] * 2
+        tool = w.tool(same())
+        for number in range(6):  # Nor is a new plan a reason to look once more.
+            await plan(w, f"look {number}")
+            await look(w, 1)
+        assert tool.done == 4
+
+
+async def test_a_plan_that_is_said_again_while_work_goes_on_stops_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path / "home") as w:
+        tool = w.tool(Doing("read", act=lambda args, context: f"page {args['x']}"))
+        for number in range(20):
+            assert (await plan(w, "read all")).state is CallState.OK
+            done = await w.kind(CallKind.MEMORY_SET, {"step": 1, "status": "doing"})
+            assert done.state is CallState.OK and not done.notice
+            assert code(await w.call("read", {"x": number})) == "ok"
+        assert tool.done == 20

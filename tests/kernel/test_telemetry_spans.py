@@ -120,6 +120,23 @@ async def test_a_model_call_has_the_names_of_the_conventions(tmp_path: Path) -> 
             ]  # fmt: skip
 
 
+async def test_what_writes_a_window_and_puts_it_together_is_told_as_memory(tmp_path: Path) -> None:
+    async with over_http() as at, world(configured(tmp_path / "home", at.url)) as w:
+        w.tool(Doing("look"))
+        await w.kind(CallKind.MEMORY_SET, {"plan": [{"text": "look"}]})
+        await w.call("look", {"x": 1})
+        await w.kind(CallKind.MEMORY_COMPACT, {})
+        await w.kind(CallKind.MEMORY_ASSEMBLE, {"budget_tokens": 1_000})
+        assert [call.state for call in await w.calls()] == [CallState.OK] * 4
+        await over(w)
+        await sent(w)
+        assert sorted(at.names()) == [
+            *("execute_tool look", "invoke_agent clerk"),
+            *("search_memory", "upsert_memory", "upsert_memory"),
+        ]
+        assert attributes(at.span("search_memory"))[names.OPERATION] == "search_memory"
+
+
 async def test_content_is_sent_where_the_operator_says_so_and_only_what_is_public(
     tmp_path: Path,
 ) -> None:

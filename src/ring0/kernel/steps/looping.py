@@ -30,6 +30,7 @@ LANES: Final = {
     CallKind.MEMORY_APPEND: Lane.ECHO,
     CallKind.MEMORY_REMEMBER: Lane.ECHO,
     CallKind.MEMORY_SUPERSEDE: Lane.ECHO,
+    CallKind.MEMORY_SET: Lane.ECHO,
     CallKind.SEND: Lane.ECHO,
     CallKind.MODEL: Lane.MODEL,
     CallKind.SPAWN: Lane.SPAWN,

@@ -176,6 +176,9 @@ _OTHERS: dict[CallKind, Callable[[Call], About]] = {
     CallKind.MEMORY_REMEMBER: _memory(names.UPSERT_MEMORY),
     CallKind.MEMORY_SUPERSEDE: _memory(names.UPDATE_MEMORY),
     CallKind.MEMORY_FORGET: _memory(names.DELETE_MEMORY),
+    CallKind.MEMORY_SET: _memory(names.UPSERT_MEMORY),
+    CallKind.MEMORY_COMPACT: _memory(names.UPSERT_MEMORY),
+    CallKind.MEMORY_ASSEMBLE: _memory(names.SEARCH_MEMORY),
     CallKind.PROPOSAL: _of_a_tool("propose"),
     CallKind.OBSERVED: _of_a_tool("observe"),
     CallKind.EGRESS: lambda call: About(
