@@ -1241,7 +1241,7 @@ EXPLAINED_RECORDS_MAX: Final = 200
 FACTS_OF_A_SLOT_MAX: Final = 50
 """Facts of one subject and predicate that are looked at, to tell whether they are disputed."""
 DIRECTIVES_MAX: Final = 100
-"""That stand for one agent and principal: each is in every context."""
+"""That stand for one agent and principal: each is in every question."""
 DIRECTIVE_CHARS_MAX: Final = 2_000
 FORGOTTEN_AT_ONCE_MAX: Final = 100_000
 """Records of one receipt, with all that was made of them."""

@@ -116,3 +116,26 @@ def _forgotten(world: World) -> None:
         if path.is_file():
             assert b"zanzibar-4711" not in path.read_bytes(), path
     assert world.ring0("audit", "verify", "--json").json["ok"] is True
+
+
+ASKER = """
+from ring0 import Context, agent
+
+
+@agent(name="asker", models={"default": {"provider": "scripted", "script": "said.toml"}})
+async def asker(ctx: Context, task: str):
+    return (await ctx.loop(user=task)).text
+"""
+
+
+def test_a_run_shows_which_directives_each_question_was_given(world: World) -> None:
+    world.write("asker.py", ASKER)
+    world.write("said.toml", 'answer = "ok"\nrules = []\n')
+    assert world.ring0("run", "asker.py", "hello").code == 0
+    assert "given" not in world.ring0("show", "last").out
+    added = world.ring0("memory", "directive", "add", "Be kind.", "--agent", "asker", "--json")
+    name = added.json["id"]
+    assert world.ring0("run", "asker.py", "hello").code == 0
+    assert f"given 1 directive: {name}" in world.ring0("show", "last").out
+    (call,) = world.ring0("show", "last", "--json").json["calls"]
+    assert call["directives"] == [name] and "Be kind." not in str(call["args"])

@@ -31,7 +31,7 @@ from ring0.errors import StoreDamaged
 from ring0.kernel.undo.planning import AGENT, look
 from ring0.store import child_of
 from ring0.store.approving import DENIED_IN_A_ROW
-from ring0.store.events import Declassified, Entry, RunEnded
+from ring0.store.events import CallEnded, Declassified, Entry, RunEnded
 from ring0.store.sqlite import SqliteStore
 from ring0.types import (
     ENDED,
@@ -71,6 +71,8 @@ class Told:
     """By call: how it would be taken back, or why not. Nothing of what changed nothing."""
     declassified: dict[str, list[Declassified]] = field(default_factory=dict)
     """By call: values that somebody answers for."""
+    directives: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By question to a model: records of those that stood in it."""
     approvals: dict[str, Approval] = field(default_factory=dict)
     files: list[File] = field(default_factory=list)
     children: dict[str, Told] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class Told:
                     "outcome": outcome,
                     **_way_back(self.ways.get(call.id)),
                     **_answered_for(self.declassified.get(call.id)),
+                    **_directed(self.directives.get(call.id)),
                     **(
                         {"child": self.children[call.id].as_dict()}
                         if call.id in self.children
@@ -104,6 +107,10 @@ class Told:
 
 def _answered_for(said: list[Declassified] | None) -> dict[str, Any]:
     return {"declassified": said} if said else {}
+
+
+def _directed(records: tuple[str, ...] | None) -> dict[str, Any]:
+    return {"directives": records} if records else {}
 
 
 def _way_back(way: UndoStep | UndoLeft | None) -> dict[str, Any]:
@@ -122,15 +129,20 @@ async def gather(store: SqliteStore, run: Run) -> Told:
         told.result = msgspec.json.decode(result)
     told.approvals = {approval.id: approval for approval in await store.approvals(run=run.id)}
     told.files = await store.files(run.id)
+    brought: dict[str, tuple[str, ...]] = {}
     async for entry in store.entries(run.id):
         if isinstance(entry.body, Declassified):
             told.declassified.setdefault(entry.body.call, []).append(entry.body)
+        elif isinstance(entry.body, CallEnded) and entry.body.recalled:
+            brought[entry.body.call] = entry.body.recalled
     children = {row.id: row for row in await store.runs(parent=run.id, most=1_000)}
     for call in await store.calls(run.id):
         args = await _value(store, told, call.args)
         here = args is not None
         outcome = await outcome_of(store, call) if here else None
         told.calls.append((call, msgspec.json.decode(args) if args is not None else None, outcome))
+        if call.kind is CallKind.MODEL and call.id in brought:
+            told.directives[call.id] = brought[call.id]
         if here and call.kind is CallKind.TOOL and run.agent != AGENT:
             way = await look(store, call, run, None, frozenset())
             told.ways |= {call.id: way} if way else {}
@@ -240,6 +252,7 @@ def _add(tree: Tree, told: Told, now_us: int) -> None:
                 open_is,
                 told.ways.get(call.id),
                 told.declassified.get(call.id, ()),
+                told.directives.get(call.id, ()),
             )
         )
         child = told.children.get(call.id)
@@ -273,6 +286,7 @@ def _call(
     open_is: str,
     way: UndoStep | UndoLeft | None,
     answered_for: Iterable[Declassified],
+    directives: Collection[str],
 ) -> Group:
     style = STYLES[call.state]
     took = output.lasted(call.begun_us, call.ended_us) if call.ended_us else open_is
@@ -295,6 +309,9 @@ def _call(
         parts.append(
             text((f"{approval.id} ", "dim"), f"{answered(approval)} by {_who(approval)}{note}")
         )
+    if directives:
+        named = line(", ".join(directives), 400)
+        parts.append(text((f"given {output.count(len(directives), 'directive')}: {named}", "dim")))
     if call.edited:
         who = ", ".join(f"{name} by {by}" for name, by in call.edited.items())
         parts.append(text(("changed before it ran: ", "yellow"), line(who, 400)))

@@ -24,7 +24,7 @@ def add_to(group: typer.Typer) -> None:
     directives = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode=None,
-        help="Standing instructions: in every context, and only people give them.",
+        help="Standing instructions: in every question, and only people give them.",
     )
     directives.command("add")(add)
     directives.command("list")(listed)
@@ -48,7 +48,7 @@ def add(
     if as_json:
         output.print_json(row)
         return
-    console().print(text((row["id"], "bold"), " stands from the next context on."))
+    console().print(text((row["id"], "bold"), " stands from the next question on."))
 
 
 def listed(
@@ -88,7 +88,7 @@ def listed(
 
 
 def retire(context: typer.Context, record: Id, note: Note = "", as_json: Json = False) -> None:
-    """Take a directive (or a procedure) out of every context to come; it stays on record."""
+    """Take a directive (or a procedure) out of every question to come; it stays on record."""
     _settle(context, record, "retired", note, as_json)
 
 
